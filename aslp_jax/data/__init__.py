@@ -1,0 +1,1 @@
+"""The embedded data files; see README.md beside them."""

@@ -1,0 +1,119 @@
+"""`Masked`: any Flax module, run on a subnetwork of its frozen weights."""
+
+import types
+from typing import Any
+
+import flax.linen as nn
+from flax.core.scope import subtract_filters
+
+from aslp_jax.methods import Method
+from aslp_jax.methods.aslp import ASLP
+from aslp_jax.methods.selection import Select, kernels
+
+FROZEN = "frozen"
+LEARNT = "params"
+
+
+class Masked(nn.Module):
+    """Runs an unmodified Flax module on the weights that a method selects.
+
+    The module's own weights are drawn by its own initialisers and stay in the `frozen`
+    collection; `params` holds only what the method learns, so an optimiser given
+    `params` cannot touch a weight. The rest of the module passes through: other
+    collections (batch statistics, sown intermediates), the streams of `rngs`,
+    arguments, and its methods by name:
+    `model.apply(variables, x, method="encode")`.
+
+    The same subnetwork without this class, given `weights` and `selectors` from
+    `method.init`, is `net.apply({"params": method.realise(weights, selectors)}, x)`.
+
+    Attributes:
+      net: the module to mask.
+      method: how weights are selected.
+      select: from the name of a weight (`"Conv_0/kernel"`) to whether it is masked;
+        default: kernels.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp
+      >>> from aslp_jax import ASLP, Masked
+      >>> model = Masked(nn.Dense(3), ASLP())
+      >>> x = jnp.ones((1, 4))
+      >>> variables = model.init(jax.random.key(0), x)
+      >>> sorted(variables), sorted(variables["params"])
+      (['frozen', 'params'], ['logits', 'scale'])
+      >>> rngs = {"mask": jax.random.key(1)}
+      >>> model.apply(variables, x, sample=True, rngs=rngs).shape
+      (1, 3)
+    """
+
+    net: nn.Module
+    method: Method = ASLP()
+    select: Select = kernels
+
+    def __call__(self, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
+        """Runs the module on its selected weights.
+
+        Args:
+          *args: arguments of the module.
+          sample: True draws the masks from the `mask` stream of `rngs`; False runs the
+            deterministic network.
+          **kwargs: keyword arguments of the module.
+
+        Returns:
+          What the module returns.
+
+        Raises:
+          KeyError: the variables lack the `frozen` or the `params` collection.
+          flax.errors.InvalidRngError: `sample` is True and `rngs` has no `mask` stream.
+        """
+        return self._run("__call__", args, kwargs, sample=sample)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only names that Masked itself lacks come here; those of the wrapped module's
+        # methods become methods of this one.
+        net = self.__dict__.get("net")
+        if name.startswith("_") or not callable(getattr(type(net), name, None)):
+            return super().__getattr__(name)
+
+        def run(module: Masked, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
+            return module._run(name, args, kwargs, sample=sample)
+
+        return types.MethodType(run, self)
+
+    def _run(self, name: str, args: tuple, kwargs: dict, *, sample: bool) -> Any:
+        net = self.net.clone(parent=None)
+        rngs = {stream: self.make_rng(stream) for stream in self.scope.rngs}
+        if self.is_initializing() and FROZEN not in self.variables:
+            output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
+            frozen, learnt = self.method.init(
+                self.make_rng("params"), variables.pop("params"), select=self.select
+            )
+            self._put({FROZEN: frozen, LEARNT: learnt, **variables})
+            return output
+
+        rest = dict(self.variables)
+        try:
+            frozen, learnt = rest.pop(FROZEN), rest.pop(LEARNT)
+        except KeyError as missing:
+            raise KeyError(
+                f"Masked: no collection {missing} in the variables; "
+                f"expected {FROZEN!r} and {LEARNT!r}, got {sorted(self.variables)}"
+            ) from None
+        key = self.make_rng("mask") if sample else None
+        weights = self.method.realise(frozen, learnt, key=key)
+        mutable = subtract_filters(self.scope.mutable, (FROZEN, LEARNT))
+        output, updates = net.apply(
+            {"params": weights, **rest},
+            *args,
+            rngs=rngs,
+            method=name,
+            mutable=mutable or (),
+            **kwargs,
+        )
+        self._put(updates)
+        return output
+
+    def _put(self, collections: Any) -> None:
+        for collection, variables in collections.items():
+            for name, value in variables.items():
+                self.put_variable(collection, name, value)

@@ -1,0 +1,79 @@
+"""How a topology is chosen: one file a method, all answering the same few questions.
+
+A method is a frozen dataclass of options with five pure functions. It is told the
+weights of a network as a pytree of any kind and knows nothing of the network itself.
+Weights and selectors travel as two trees:
+
+- `weights`: what is drawn once and frozen.
+- `selectors`: what is learnt, a dict of groups (`"logits"`, `"scale"`, ...), each a
+  dict from the name of a masked weight (`"Conv_0/kernel"`) to an array. The optimiser
+  gives each group its own rule.
+"""
+
+from typing import Any, Protocol
+
+import jax
+
+from aslp_jax.methods.aslp import ASLP
+from aslp_jax.methods.selection import Select, kernels
+
+Weights = Any
+Selectors = dict[str, Any]
+
+
+class Method(Protocol):
+    """What the train step, evaluation, checkpoint and reports ask of every method."""
+
+    def init(
+        self, key: jax.Array, weights: Weights, *, select: Select = kernels
+    ) -> tuple[Weights, Selectors]:
+        """Splits drawn weights into what stays frozen and what is learnt.
+
+        A method that only selects hands `weights` back as they are; one that trains the
+        weights themselves moves them into its selectors.
+
+        Args:
+          key: PRNG key, for methods whose selectors start at random.
+          weights: pytree of arrays, as a network's own initialisation returns it.
+          select: from the name of a leaf to whether it is masked.
+
+        Returns:
+          The frozen weights and the selectors at their start.
+
+        Raises:
+          ValueError: `select` chooses no leaf, or one that is not floating point.
+        """
+
+    def realise(
+        self, weights: Weights, selectors: Selectors, *, key: jax.Array | None = None
+    ) -> Weights:
+        """Returns the effective weights that the plain network runs on.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part, with gradients flowing to every group.
+          key: PRNG key of one drawn network; None gives the deterministic network that
+            is kept in the end.
+
+        Returns:
+          A pytree like the one that `init` was given.
+
+        Raises:
+          KeyError: `selectors` name a weight that the tree does not hold.
+        """
+
+    def keep_probabilities(
+        self, weights: Weights, selectors: Selectors
+    ) -> dict[str, jax.Array]:
+        """Returns by name the probability of each weight to be kept, in its shape."""
+
+    def masks(self, weights: Weights, selectors: Selectors) -> dict[str, jax.Array]:
+        """Returns by name the boolean masks of the deterministic network."""
+
+    def penalty(self, weights: Weights, selectors: Selectors) -> jax.Array:
+        """Returns the scalar that the method adds to the task loss (0 where none)."""
+
+
+METHODS: dict[str, type[Method]] = {"aslp": ASLP}
+
+__all__ = ["ASLP", "METHODS", "Method", "Select", "Selectors", "Weights", "kernels"]

@@ -1,0 +1,128 @@
+"""Straight-through samplers: a key and logits in, exact zeros and ones out.
+
+A sampler draws a hard sample in the forward pass and hands back the gradient of a
+smooth stand-in, so that a discrete choice can sit inside a network that learns by
+gradient.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def stgs(
+    key: jax.Array,
+    logits: jax.Array,
+    shape: Sequence[int] | None = None,
+    *,
+    temperature: float | jax.Array = 1.0,
+) -> jax.Array:
+    """Samples Bernoulli(sigmoid(logits)) as floats; gradients flow straight through.
+
+    The argmax of (logit + Gumbel, 0 + Gumbel') is the sign of logit + Logistic noise,
+    so one logistic draw replaces two Gumbel draws and no log(sigmoid) is ever taken.
+    Call it as `jax.random.bernoulli(key, p, shape)`, with logits in the place of p.
+
+    Where the sample is drawn, the noise is float32 whatever the dtype of the logits:
+    noise in bfloat16 would bias the kept fraction. The gradient with respect to the
+    logits (and to the temperature) is that of `sigmoid((logits + noise) /
+    temperature)`.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
+        Infinite logits are certain and get no gradient; NaN stays NaN.
+      shape: shape of the result, as in `jax.random.bernoulli`; `[*batch]` must
+        broadcast to it. Default: the shape of `logits`.
+      temperature: scalar > 0. Shapes the gradient, never the sample.
+
+    Returns:
+      `shape` in `logits.dtype`, each entry exactly 0 or 1.
+
+    Raises:
+      TypeError: `logits` is not floating point.
+      ValueError: `temperature` is not a positive finite scalar, or `logits` does not
+        broadcast to `shape`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from aslp_jax import stgs
+      >>> logits = jnp.array([-jnp.inf, 0.0, jnp.inf])
+      >>> mask = stgs(jax.random.key(0), logits)
+      >>> bool((mask == 0).any() and (mask == 1).any())
+      True
+
+    Source: Dupont et al. 2022, eq. (4)-(5), arXiv:2202.12986.
+    """
+    logits = jnp.asarray(logits)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"stgs: logits must be floating point, got {logits.dtype}")
+    shape = logits.shape if shape is None else tuple(shape)
+    _check_temperature(temperature)
+    try:
+        logits = jnp.broadcast_to(logits, shape)
+    except ValueError:
+        raise ValueError(
+            f"stgs: logits of shape {logits.shape} do not broadcast to shape {shape}"
+        ) from None
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    noised = logits.astype(wide) + logistic_noise(key, shape).astype(wide)
+    return _keep(noised, jnp.asarray(temperature, wide)).astype(logits.dtype)
+
+
+def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Draws standard logistic noise with tails that are right to 2^-32.
+
+    One random bit is the sign and 31 bits the tail probability v in (0, 1/2), from
+    which |noise| = log((1 - v) / v). Both tails are therefore equally fine, while the
+    inverse of one float32 uniform in (0, 1) is coarse (2^-23) and, near 1, not
+    symmetric.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      shape: shape of the result.
+
+    Returns:
+      float32 `shape`, in (-22.9, 22.9).
+    """
+    bits = jax.random.bits(key, tuple(shape), jnp.uint32)
+    # 31 bits of magnitude, centred in their cell; float32 keeps the small ones exact.
+    tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
+    magnitude = jnp.log1p(-tail) - jnp.log(tail)
+    return jnp.where((bits & 1) == 1, magnitude, -magnitude)
+
+
+@jax.custom_jvp
+def _keep(noised: jax.Array, temperature: jax.Array) -> jax.Array:
+    """1 where the noised logit is positive, else 0; NaN where it is NaN."""
+    hard = (noised > 0).astype(noised.dtype)
+    return jnp.where(jnp.isnan(noised), noised, hard)
+
+
+@_keep.defjvp
+def _keep_jvp(primals, tangents):
+    noised, temperature = primals
+    noised_dot, temperature_dot = tangents
+    soft = noised / temperature
+    # sigmoid'(soft) from one exp of a non-positive number: it cannot overflow, and it
+    # keeps its precision where 1 - sigmoid(soft) would round to 0.
+    decay = jnp.exp(-jnp.abs(soft))
+    slope = decay / (jnp.square(1 + decay) * temperature)
+    # A certain mask (infinite logit) has slope 0; 0 * inf must not turn it into NaN.
+    pull = jnp.where(jnp.isinf(soft), 0, -soft)
+    return _keep(noised, temperature), slope * (noised_dot + pull * temperature_dot)
+
+
+def _check_temperature(temperature: float | jax.Array) -> None:
+    if jnp.ndim(temperature) != 0:
+        raise ValueError(
+            f"stgs: temperature must be a scalar, got shape {jnp.shape(temperature)}"
+        )
+    if isinstance(temperature, jax.core.Tracer):
+        return
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(
+            f"stgs: temperature must be positive and finite, got {temperature}"
+        )

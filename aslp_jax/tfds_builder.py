@@ -1,0 +1,313 @@
+"""The official CIFAR binary archives, prepared as standard TFDS folders.
+
+Apart from `datasets` because it knows what that file must not: the layout of the
+archives, the network, and how TFDS prepares a dataset without TensorFlow.
+"""
+
+import contextlib
+import dataclasses
+import http.client
+import io
+import sys
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# All of the probe together: a resolver that hangs ignores socket timeouts.
+PROBE_SECONDS = 5.0
+
+_SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An official binary archive: a tar.gz of files of fixed-length records.
+
+    A record is one byte per label, then 32x32 red, green and blue bytes, row by row.
+
+    Attributes:
+      name: of the dataset, as TFDS spells it.
+      url: where TFDS downloads it from.
+      size: bytes of the archive.
+      sha256: of the archive, as registered with TFDS.
+      folder: the folder inside the archive that holds the members.
+      train_members: names of the files of training records, in order.
+      test_members: names of the files of test records, in order.
+      train_count: training records, the same number in each member.
+      test_count: test records, the same number in each member.
+      labels: for each label byte of a record, in order: the TFDS feature it becomes and
+        the member that names its classes. The feature "label" is the class.
+      classes: number of classes of the feature "label".
+    """
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+    folder: str
+    train_members: tuple[str, ...]
+    test_members: tuple[str, ...]
+    train_count: int
+    test_count: int
+    labels: tuple[tuple[str, str], ...]
+    classes: int
+
+    @property
+    def file(self) -> str:
+        """The archive's file name."""
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return (_SIDE, _SIDE, 3)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records of each split."""
+        return {"train": self.train_count, "test": self.test_count}
+
+    @property
+    def members(self) -> dict[str, tuple[str, ...]]:
+        """Members of each split."""
+        return {"train": self.train_members, "test": self.test_members}
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        name="cifar10",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        size=170_052_171,
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        folder="cifar-10-batches-bin",
+        train_members=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test_members=("test_batch.bin",),
+        train_count=50_000,
+        test_count=10_000,
+        labels=(("label", "batches.meta.txt"),),
+        classes=10,
+    ),
+    "cifar100": Archive(
+        name="cifar100",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        size=168_513_733,
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        folder="cifar-100-binary",
+        train_members=("train.bin",),
+        test_members=("test.bin",),
+        train_count=50_000,
+        test_count=10_000,
+        labels=(
+            ("coarse_label", "coarse_label_names.txt"),
+            ("label", "fine_label_names.txt"),
+        ),
+        classes=100,
+    ),
+}
+
+
+def check_reachable(archive: Archive) -> None:
+    """Raises within `PROBE_SECONDS` where the archive cannot be downloaded.
+
+    Offline, TFDS retries for minutes and then blames the name server; here the user
+    learns at once what to do instead.
+
+    Args:
+      archive: whose `url` is opened.
+
+    Raises:
+      ConnectionError: nothing answered in time, or what answered refused.
+    """
+    # A queue of one: the thread may outlive this call, so nothing else is shared.
+    answer: list[str] = []
+
+    def probe() -> None:
+        try:
+            with urllib.request.urlopen(archive.url, timeout=PROBE_SECONDS):
+                answer.append("")
+        except urllib.error.HTTPError as error:
+            error.close()
+            answer.append(f"HTTP {error.code}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            answer.append(str(error) or type(error).__name__)
+
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    reason = answer[0] if answer else f"no answer within {PROBE_SECONDS:g} s"
+    if reason:
+        raise _unreachable(archive, reason)
+
+
+def prepare(archive: Archive, root: Path, manual_dir: Path | None = None) -> None:
+    """Prepares `<root>/<name>/<version>`, a TFDS folder any program can read.
+
+    TFDS's own builder reads its members through TensorFlow; this one overrides only
+    that, so names, features, keys and therefore the order of records are TFDS's. Pixels
+    become PNG, which loses nothing.
+
+    Args:
+      archive: what to prepare.
+      root: a writable folder.
+      manual_dir: a folder that holds the archive; None downloads it into
+        `<root>/downloads`.
+
+    Raises:
+      ConnectionError: the download broke off.
+      ValueError: the archive is damaged or is not the official one.
+    """
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import (
+        NonMatchingChecksumError,
+    )
+
+    where = str(manual_dir / archive.file) if manual_dir is not None else archive.url
+    builder = _builder(archive, root)
+    config = tfds.download.DownloadConfig(
+        manual_dir=manual_dir,
+        force_checksums_validation=True,
+        try_download_gcs=False,
+    )
+    try:
+        # TFDS announces itself on stdout, which belongs to the calling program.
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare(
+                download_dir=root / "downloads", download_config=config
+            )
+    except NonMatchingChecksumError as error:
+        raise ValueError(
+            f"load: {where} is not the official archive; expected {archive.size} bytes "
+            f"with sha256 {archive.sha256}"
+        ) from error
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        raise _unreachable(archive, str(error)) from error
+
+
+def _unreachable(archive: Archive, reason: str) -> ConnectionError:
+    return ConnectionError(
+        f"load: cannot download {archive.url} ({' '.join(reason.split())}); pass "
+        f"--manual-dir, a folder that holds {archive.file}, or take --dataset digits, "
+        "which needs no download"
+    )
+
+
+def _builder(archive: Archive, root: Path) -> Any:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    images = tfds.image_classification
+    base: Any = {"cifar10": images.Cifar10, "cifar100": images.Cifar100}[archive.name]
+    checked = UrlInfo(size=archive.size, checksum=archive.sha256, filename=archive.file)
+    # A second class of the same name may not be registered beside TFDS's own.
+    with tfds.core.registered.skip_registration():
+
+        class FromBinary(base):
+            name = archive.name
+            url_infos = {archive.url: checked}  # noqa: RUF012 (as TFDS declares it)
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                files = read_members(Path(dl_manager.download(archive.url)), archive)
+                for feature, member in archive.labels:
+                    names = files[member].decode("ascii").split("\n")
+                    self.info.features[feature].names = [n for n in names if n.strip()]
+                return {
+                    split: self._generate_examples(
+                        split, b"".join(files[member] for member in members)
+                    )
+                    for split, members in archive.members.items()
+                }
+
+            def _generate_examples(
+                self, split: str, records: bytes
+            ) -> Iterator[tuple[int, dict[str, Any]]]:
+                return _examples(archive, split, records)
+
+    return FromBinary(data_dir=root, file_format="array_record")
+
+
+def _examples(
+    archive: Archive, split: str, records: bytes
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    import PIL.Image
+
+    rows = np.frombuffer(records, np.uint8).reshape(archive.counts[split], -1)
+    for index, row in enumerate(rows):
+        labels, planes = np.split(row, [len(archive.labels)])
+        pixels = planes.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+        # Encoded here: given an array, TFDS would ask TensorFlow to encode it.
+        png = io.BytesIO()
+        PIL.Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG")
+        png.seek(0)
+        example: dict[str, Any] = {"id": f"{split}_{index:05d}", "image": png}
+        for (feature, _), label in zip(archive.labels, labels, strict=True):
+            example[feature] = int(label)
+        yield index, example
+
+
+def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
+    """Reads the members of a binary archive that `archive` names, checking each.
+
+    Args:
+      path: the tar.gz file.
+      archive: what it should hold.
+
+    Returns:
+      The content of each member, by its name.
+
+    Raises:
+      ValueError: the file is truncated or damaged, lacks a member, or has a member of
+        the wrong length or with labels out of range.
+    """
+    texts = {member for _, member in archive.labels}
+    wanted = texts.union(*archive.members.values())
+    files: dict[str, bytes] = {}
+    try:
+        # In the order of the archive: looking members up by name would decompress it
+        # once more for each.
+        with tarfile.open(path, "r:gz") as tar:
+            for entry in tar:
+                folder, _, name = entry.name.rpartition("/")
+                content = tar.extractfile(entry)
+                if folder == archive.folder and name in wanted and content is not None:
+                    files[name] = content.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"load: {path} is truncated or damaged ({error}); expected a complete "
+            f"{archive.file}"
+        ) from error
+    missing = sorted(wanted - files.keys())
+    if missing:
+        raise ValueError(
+            f"load: {path} lacks {missing}; expected them in '{archive.folder}/'"
+        )
+    for split, members in archive.members.items():
+        for member in members:
+            count = archive.counts[split] // len(members)
+            _check_records(path, archive, member, files[member], count)
+    return files
+
+
+def _check_records(
+    path: Path, archive: Archive, member: str, content: bytes, count: int
+) -> None:
+    length = len(archive.labels) + 3 * _SIDE * _SIDE
+    if len(content) != count * length:
+        raise ValueError(
+            f"load: {path}: '{member}' has {len(content)} bytes; expected {count} "
+            f"records of {length} bytes"
+        )
+    byte = [feature for feature, _ in archive.labels].index("label")
+    highest = int(np.frombuffer(content, np.uint8)[byte::length].max())
+    if highest >= archive.classes:
+        raise ValueError(
+            f"load: {path}: '{member}' has the label {highest}; expected labels below "
+            f"{archive.classes}"
+        )

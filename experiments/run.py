@@ -1,0 +1,564 @@
+"""One run: network, epochs, evaluation. Decides when to stop and what is kept."""
+
+import dataclasses
+import functools
+import math
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+from config import FIELDS, BadInput, Config
+from folder import RunFolder, writing
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from aslp_jax import augment, checkpoint, datasets, evaluate, initialisers, train
+from aslp_jax.convolution import conv_in_loop
+from aslp_jax.masked import Masked
+from aslp_jax.methods import METHODS
+from aslp_jax.networks import NETWORKS
+from aslp_jax.optim import sgd_by_group
+
+_CHUNK_SECONDS = 1.0
+"""Steps are handed to the device in programs of about this long, where an epoch is
+longer: a person sees the progress, and Ctrl-C is heard. Changes no result."""
+
+_CPU_MICRO_BATCH = 64
+"""Images a forward pass on a CPU: activations of 256 fall out of the cache (Conv2 at
+256: 97 images/s whole, 235 in parts of 64, two cores)."""
+
+
+class LossNotFinite(Exception):
+    """The loss became NaN or infinite; the message names epoch and step."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; its state is saved.
+
+    Attributes:
+      number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; saved with the arrays as numbers of fixed width.
+
+    Attributes:
+      epoch: epochs finished and validated.
+      position: steps taken of the next epoch.
+      best_epoch: the epoch (from 1) with the best validation accuracy, 0 before any.
+      best_accuracy: of that epoch, -1 before any.
+      seconds: spent training and validating.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    seconds: float = 0.0
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.asarray(value, np.int64 if isinstance(value, int) else np.float64)
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Progress":
+        return cls(**{name: array.item() for name, array in arrays.items()})
+
+
+class Run:
+    """A run in memory: its compiled programs, its state, and the best state so far."""
+
+    def __init__(self, config: Config, data: datasets.Dataset) -> None:
+        self.config = config
+        self.devices = _choose_devices(config)
+        self.micro_batch = _choose_micro_batch(config, self.devices)
+        mesh = jax.make_mesh(
+            (len(self.devices),),
+            (train.BATCH,),
+            axis_types=(AxisType.Auto,),
+            devices=self.devices,
+        )
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+
+        root = jax.random.key(config.seed)
+        self._key = train.stream(root, "train")
+        self._validation_key = train.stream(root, "validation")
+        self._test_key = train.stream(root, "test")
+
+        chosen, held_out = datasets.split(
+            len(data.train_labels), data.validation, config.seed
+        )
+        self.data = data
+        self._train = self._place(
+            (data.train_images[chosen], data.train_labels[chosen])
+        )
+        self._validation = self._place(
+            (data.train_images[held_out], data.train_labels[held_out])
+        )
+        self.steps = len(chosen) // config.batch_size
+        if self.steps == 0:
+            raise BadInput(
+                f"--batch-size {config.batch_size} is more than the {len(chosen)} "
+                f"training images of {config.dataset}"
+            )
+
+        self.net = _network(config, data.classes, self.devices[0].platform)
+        self.method = METHODS[config.method](
+            rescale=config.rescale,
+            temperature=config.temperature,
+            keep_ties=config.keep_ties,
+        )
+        optimiser = sgd_by_group(
+            {"logits": config.mask_lr, "scale": config.scale_lr},
+            momentum=config.momentum,
+        )
+        plain, augmented = _preparation(config, data)
+        self.state = self._place(
+            train.create(
+                Masked(self.net, self.method),
+                optimiser,
+                train.stream(root, "weights"),
+                plain(jnp.asarray(data.train_images[:1])),
+            )
+        )
+        self.totals = self._place(train.Totals.zeros())
+        self._masks = jax.jit(self.method.masks)
+        self.previous = self._masks(self.state.frozen, self.state.params)
+        self.best = self._selection_of(self.state)
+        self.progress = Progress()
+        self._scoring = {"net": self.net, "method": self.method, "prepare": plain}
+        self._steps = train.compile_steps(
+            mesh=mesh,
+            batch_size=config.batch_size,
+            prepare=augmented,
+            net=self.net,
+            method=self.method,
+            optimiser=optimiser,
+            micro_batch=self.micro_batch,
+        )
+
+    def take_steps(self, count: int) -> float:
+        """Takes `count` more steps of the present epoch.
+
+        Returns:
+          Seconds that took.
+
+        Raises:
+          LossNotFinite: the loss of a step was not finite.
+        """
+        where = self.progress
+        began = time.monotonic()
+        bounds = (where.epoch, where.position, where.position + count)
+        self.state, self.totals = self._steps(
+            self.state,
+            self.totals,
+            *self._train,
+            self._key,
+            *(jnp.asarray(number, jnp.int32) for number in bounds),
+        )
+        # Waiting in Python, not in the runtime, lets a second Ctrl-C stop at once.
+        while not self.totals.loss.is_ready():
+            time.sleep(0.002)
+        seconds = time.monotonic() - began
+        if not math.isfinite(float(self.totals.loss)):
+            raise LossNotFinite(
+                f"the loss became {float(self.totals.loss)} in epoch "
+                f"{where.epoch + 1}, step {int(self.totals.steps)} of {self.steps}"
+            )
+        where.position += count
+        where.seconds += seconds
+        return seconds
+
+    def finish_epoch(self, images_per_second: float) -> dict[str, Any]:
+        """Validates, keeps the state if it is the best, and starts the next epoch.
+
+        Args:
+          images_per_second: training speed over the epoch.
+
+        Returns:
+          The row of metrics.jsonl.
+
+        Raises:
+          LossNotFinite: the validation loss is not finite.
+        """
+        where, state = self.progress, self.state
+        began = time.monotonic()
+        key = None
+        if self.config.select_by == "sample":
+            key = jax.random.fold_in(self._validation_key, where.epoch)
+        accuracy, loss = jax.device_get(
+            evaluate.score(
+                state.frozen,
+                state.params,
+                state.collections,
+                *self._validation,
+                key,
+                **self._scoring,
+            )
+        )
+        if not math.isfinite(loss):
+            raise LossNotFinite(
+                f"the validation loss became {loss} after epoch {where.epoch + 1}"
+            )
+        masks = self._masks(state.frozen, state.params)
+        selection = jax.device_get(_summarise(masks, self.previous, state.params))
+        totals = jax.device_get(self.totals)
+
+        self.previous, self.totals = masks, self._place(train.Totals.zeros())
+        where.epoch, where.position = where.epoch + 1, 0
+        if accuracy > where.best_accuracy:
+            where.best_epoch, where.best_accuracy = where.epoch, float(accuracy)
+            self.best = self._selection_of(state)
+        where.seconds += time.monotonic() - began
+        images = int(totals.steps) * self.config.batch_size
+        return {
+            "epoch": where.epoch,
+            "step": int(state.step),
+            "train_loss": float(totals.loss) / int(totals.steps),
+            "train_accuracy": int(totals.correct) / images,
+            "validation_loss": float(loss),
+            "validation_accuracy": float(accuracy),
+            "best_validation_accuracy": where.best_accuracy,
+            "best_epoch": where.best_epoch,
+            "keep_fraction": float(selection.keep_fraction),
+            "keep_fractions": _floats(selection.by_layer),
+            "flip_rate": float(selection.flip_rate),
+            "scalars": {
+                group: _floats(leaves) for group, leaves in selection.scalars.items()
+            },
+            "images_per_second": images_per_second,
+            "seconds": where.seconds,
+        }
+
+    @property
+    def stopped(self) -> str | None:
+        """Why training is over (`"patience"` or `"epochs"`), or None."""
+        if self.progress.epoch - self.progress.best_epoch >= self.config.patience:
+            return "patience"
+        return "epochs" if self.progress.epoch >= self.config.epochs else None
+
+    def result(self) -> dict[str, Any]:
+        """Evaluates the best state on the test set, which nothing looked at before."""
+        test = self._place((self.data.test_images, self.data.test_labels))
+        best = self.best
+        frozen = self.state.frozen
+        scores = evaluate.evaluate(
+            frozen,
+            best["params"],
+            best["collections"],
+            *test,
+            self._test_key,
+            samples=self.config.eval_samples,
+            **self._scoring,
+        )
+        masks = self._masks(frozen, best["params"])
+        selection = jax.device_get(_summarise(masks, masks, best["params"]))
+        weights = {name: mask.size for name, mask in masks.items()}
+        dense = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen))
+        return {
+            "arch": self.config.arch,
+            "dataset": self.config.dataset,
+            "method": self.config.method,
+            "seed": self.config.seed,
+            "thresholding": scores.thresholding,
+            "averaging_mean": scores.averaging_mean,
+            "averaging_std": scores.averaging_std,
+            "single": scores.single,
+            "eval_samples": self.config.eval_samples,
+            "test_loss": scores.loss,
+            "keep_fraction": float(selection.keep_fraction),
+            "keep_fractions": _floats(selection.by_layer),
+            "scalars": {
+                group: _floats(leaves) for group, leaves in selection.scalars.items()
+            },
+            "weights": weights,
+            "dense_bytes": dense,
+            "mask_bytes": -(-sum(weights.values()) // 8),
+            "best_epoch": self.progress.best_epoch,
+            "best_validation_accuracy": self.progress.best_accuracy,
+            "epochs": self.progress.epoch,
+            "stopped": self.stopped,
+            "seconds": self.progress.seconds,
+        }
+
+    def keep_probabilities(self) -> dict[str, np.ndarray]:
+        """Returns the keep-probabilities of the best state, on the host."""
+        return jax.device_get(
+            self.method.keep_probabilities(self.state.frozen, self.best["params"])
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns a copy of all that a resumed run needs, on the host."""
+        tree = {
+            "state": self.state,
+            "totals": self.totals,
+            "previous": self.previous,
+            "best": self.best,
+        }
+        return {**jax.device_get(tree), "progress": self.progress.as_arrays()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Continues from a snapshot of a run with the same options."""
+        self.progress = Progress.from_arrays(snapshot["progress"])
+        self.state = self._place(snapshot["state"])
+        self.totals = self._place(snapshot["totals"])
+        self.previous = self._place(snapshot["previous"])
+        self.best = self._place(snapshot["best"])
+
+    def _place(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._everywhere)
+
+    def _selection_of(self, state: train.TrainState) -> dict[str, Any]:
+        # A copy, because the next step is given the state's own buffers to overwrite.
+        kept = {"params": state.params, "collections": state.collections}
+        return jax.tree.map(jnp.copy, kept)
+
+
+def train_and_report(
+    config: Config, out: Path | None, *, resume: bool, progress_file: Any
+) -> dict[str, Any]:
+    """Runs or continues a run until it stops, and writes all its files.
+
+    Args:
+      config: the options.
+      out: the run folder; None makes a new one.
+      resume: whether to continue the run in `out`.
+      progress_file: where progress is shown, usually standard error.
+
+    Returns:
+      What result.json holds.
+
+    Raises:
+      BadInput: a folder, a data set or a number that cannot be used.
+      LossNotFinite: training diverged; the last good state is saved.
+      Stopped: a signal asked for it; the state is saved.
+    """
+    data = _load(config)
+    run = Run(config, data)
+    device = f"{len(run.devices)} x {run.devices[0].device_kind}"
+    if resume:
+        folder = RunFolder(out)
+        rows = _restore(run, folder)
+    else:
+        folder = RunFolder.create(out, config, device)
+        rows = []
+    progress = report.Progress(progress_file, epochs=config.epochs)
+    try:
+        begin = f"from epoch {run.progress.epoch + 1}" if resume else data.source
+        progress.note(f"{folder.path}: {config.dataset} ({begin}), {device}")
+        _epochs(run, folder, rows, progress)
+    finally:
+        progress.close()
+    result = run.result()
+    with writing(folder.path):
+        title = (
+            f"{config.arch} on {config.dataset}, {config.method}, seed {config.seed}"
+        )
+        report.curves(
+            rows, run.keep_probabilities(), folder.path / "curves.png", title=title
+        )
+    folder.write_result(result)
+    return result
+
+
+def _epochs(
+    run: Run, folder: RunFolder, rows: list[dict[str, Any]], progress: report.Progress
+) -> None:
+    """Trains until the run stops by itself, and saves as it goes."""
+    saved = time.monotonic()
+    with _Signals() as signals:
+        while run.stopped is None:
+            good = run.snapshot()
+            try:
+                speed = _one_epoch(run, progress, signals)
+                if speed is None:
+                    _save(run, folder, run.snapshot())
+                    raise Stopped(signals.received)
+                row = run.finish_epoch(speed)
+            except LossNotFinite:
+                _save(run, folder, good)
+                raise
+            folder.append_row(row)
+            rows.append(row)
+            progress.epoch(row)
+            due = time.monotonic() - saved >= run.config.checkpoint_seconds
+            if due or signals.received or run.stopped:
+                _save(run, folder, run.snapshot())
+                saved = time.monotonic()
+            if signals.received:
+                raise Stopped(signals.received)
+
+
+def _one_epoch(
+    run: Run, progress: report.Progress, signals: "_Signals"
+) -> float | None:
+    """Takes the remaining steps of an epoch; None if a signal came in between.
+
+    Returns:
+      Images a second, over the steps taken here.
+    """
+    taken, spent, chunk = 0, 0.0, 1
+    while run.progress.position < run.steps:
+        if signals.received:
+            return None
+        count = min(chunk, run.steps - run.progress.position)
+        seconds = run.take_steps(count)
+        taken, spent = taken + count, spent + seconds
+        chunk = max(1, int(_CHUNK_SECONDS * count / seconds))
+        speed = taken * run.config.batch_size / spent
+        progress.step(run.progress.epoch + 1, run.progress.position, run.steps, speed)
+    return speed
+
+
+class _Signals:
+    """While entered, the first Ctrl-C or SIGTERM is noted and the second one kills.
+
+    Attributes:
+      received: number of the signal that came, 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> "_Signals":
+        self._old = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = number
+        for each in self._old:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """The options that a checkpoint must share with the run that reads it."""
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if not FIELDS[name].metadata.get("free")
+    }
+
+
+def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
+    with writing(folder.path):
+        checkpoint.save(
+            folder.checkpoints,
+            int(snapshot["state"].step),
+            snapshot,
+            _identity(run.config),
+        )
+
+
+def _restore(run: Run, folder: RunFolder) -> list[dict[str, Any]]:
+    """Restores the newest whole checkpoint and returns the metrics up to it."""
+    found = checkpoint.steps(folder.checkpoints)
+    if not found:
+        return folder.rows(0)
+    problems = []
+    for step in reversed(found):
+        try:
+            snapshot = checkpoint.restore(
+                folder.checkpoints, step, run.snapshot(), _identity(run.config)
+            )
+        except checkpoint.CheckpointError as error:
+            problems.append(str(error))
+            continue
+        run.restore(snapshot)
+        return folder.rows(run.progress.epoch)
+    raise BadInput(problems[0])
+
+
+def _load(config: Config) -> datasets.Dataset:
+    try:
+        return datasets.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            manual_dir=config.manual_dir,
+            cache_dir=config.cache_dir,
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(str(error)) from error
+
+
+def _network(config: Config, classes: int, platform: str) -> Any:
+    kaiming = initialisers.kaiming_normal()
+    constant = initialisers.signed_constant(kaiming)
+    return NETWORKS[config.arch](
+        classes=classes,
+        conv_init=kaiming if config.signed_constant == "none" else constant,
+        dense_init=constant if config.signed_constant == "all" else kaiming,
+        bias_init=initialisers.fan_in_uniform if config.bias == "uniform" else None,
+        conv_general_dilated=conv_in_loop if platform == "cpu" else None,
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def _preparation(config: Config, data: datasets.Dataset) -> tuple[Any, Any]:
+    """What turns uint8 images into inputs: plainly, and for training."""
+    statistics = {"mean": data.mean, "std": data.std} if config.standardise else {}
+    plain = functools.partial(augment.to_float, **statistics)
+
+    def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
+        if config.augment:
+            images = augment.crop_and_flip(key, images, flip=data.flip)
+        return plain(images)
+
+    return plain, prepare
+
+
+def _choose_devices(config: Config) -> list[jax.Device]:
+    found = jax.devices()
+    count = config.devices or len(found)
+    if count > len(found):
+        kinds = ", ".join(str(device) for device in found)
+        raise BadInput(f"--devices {count}: only {len(found)} here ({kinds})")
+    if config.batch_size % count:
+        raise BadInput(
+            f"--batch-size {config.batch_size} is not divisible by the {count} devices"
+        )
+    return found[:count]
+
+
+def _choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:
+    """Examples a forward pass over all devices; `--micro-batch` counts one device's."""
+    share = config.batch_size // len(devices)
+    if config.micro_batch is not None:
+        if share % config.micro_batch:
+            raise BadInput(
+                f"--micro-batch {config.micro_batch} does not divide the {share} "
+                "images that each device gets of a batch"
+            )
+        return config.micro_batch * len(devices)
+    if devices[0].platform != "cpu":
+        return config.batch_size
+    fitting = (n for n in range(min(share, _CPU_MICRO_BATCH), 0, -1) if share % n == 0)
+    return next(fitting) * len(devices)
+
+
+@jax.jit
+def _summarise(masks: Any, previous: Any, params: Any) -> evaluate.Selection:
+    return evaluate.summarise(masks, previous, params)
+
+
+def _floats(leaves: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in leaves.items()}
