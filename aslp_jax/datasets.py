@@ -274,16 +274,11 @@ def _warn_cache(folder: Path, error: OSError) -> None:
 
 def _version_folder(root: Path, name: str) -> Path:
     parent = root / name
-    if not parent.is_dir():
-        raise FileNotFoundError(
-            f"load: no folder {parent}; expected a prepared TFDS folder "
-            f"'{name}/<version>' in {root}"
-        )
     versions = _versions(parent)
     if not versions:
         raise FileNotFoundError(
-            f"load: no prepared version in {parent}; expected "
-            "'<version>/dataset_info.json', such as '3.0.2/dataset_info.json'"
+            f"load: no prepared dataset in {parent}; expected "
+            f"'{name}/<version>/dataset_info.json' in {root}"
         )
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
 

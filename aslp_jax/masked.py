@@ -63,7 +63,8 @@ class Masked(nn.Module):
           What the module returns.
 
         Raises:
-          KeyError: the variables lack the `frozen` or the `params` collection.
+          KeyError: the variables lack the `params` collection, or a frozen weight that
+            the selectors name.
           flax.errors.InvalidRngError: `sample` is True and `rngs` has no `mask` stream.
         """
         return self._run("__call__", args, kwargs, sample=sample)
@@ -82,8 +83,9 @@ class Masked(nn.Module):
 
     def _run(self, name: str, args: tuple, kwargs: dict, *, sample: bool) -> Any:
         net = self.net.clone(parent=None)
+        key = self.make_rng("mask") if sample else None
         rngs = {stream: self.make_rng(stream) for stream in self.scope.rngs}
-        if self.is_initializing() and FROZEN not in self.variables:
+        if self.is_initializing() and LEARNT not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
             frozen, learnt = self.method.init(
                 self.make_rng("params"), variables.pop("params"), select=self.select
@@ -92,14 +94,13 @@ class Masked(nn.Module):
             return output
 
         rest = dict(self.variables)
-        try:
-            frozen, learnt = rest.pop(FROZEN), rest.pop(LEARNT)
-        except KeyError as missing:
+        # A method that trains the weights themselves leaves nothing frozen.
+        frozen, learnt = rest.pop(FROZEN, {}), rest.pop(LEARNT, None)
+        if learnt is None:
             raise KeyError(
-                f"Masked: no collection {missing} in the variables; "
-                f"expected {FROZEN!r} and {LEARNT!r}, got {sorted(self.variables)}"
-            ) from None
-        key = self.make_rng("mask") if sample else None
+                f"Masked: no collection {LEARNT!r} in the variables, which hold "
+                f"{sorted(self.variables)}; they come from this model's own init"
+            )
         weights = self.method.realise(frozen, learnt, key=key)
         mutable = subtract_filters(self.scope.mutable, (FROZEN, LEARNT))
         output, updates = net.apply(

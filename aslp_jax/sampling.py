@@ -67,7 +67,7 @@ def stgs(
         raise ValueError(
             f"stgs: logits of shape {logits.shape} do not broadcast to shape {shape}"
         ) from None
-    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     noised = logits.astype(wide) + logistic_noise(key, shape).astype(wide)
     return _keep(noised, jnp.asarray(temperature, wide)).astype(logits.dtype)
 

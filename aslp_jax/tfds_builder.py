@@ -125,7 +125,7 @@ def check_reachable(archive: Archive) -> None:
     Raises:
       ConnectionError: nothing answered in time, or what answered refused.
     """
-    # A queue of one: the thread may outlive this call, so nothing else is shared.
+    # Nothing else is shared: the thread may outlive this call.
     answer: list[str] = []
 
     def probe() -> None:

@@ -88,7 +88,7 @@ def create(
       The state before the first step.
     """
     variables = jax.jit(model.init)(key, inputs)
-    frozen, params = variables.pop(FROZEN), variables.pop(LEARNT)
+    frozen, params = variables.pop(FROZEN, {}), variables.pop(LEARNT)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         frozen=frozen,
@@ -218,16 +218,12 @@ def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
         gradient = jax.tree.map(jnp.add, gradient, part_gradient)
         return (loss + part_loss, correct + part_correct, gradient, collections), None
 
-    start = (
-        jnp.zeros((), jnp.float32),
-        jnp.zeros((), jnp.int32),
-        jax.tree.map(jnp.zeros_like, weights),
-    )
+    start = (jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
     if axis_name is not None:
         start = _vary(start, axis_name)
     parts = (divide(inputs), divide(labels), jax.random.split(key, count))
     (loss, correct, gradient, collections), _ = jax.lax.scan(
-        add, (*start, collections), parts
+        add, (*start, jax.tree.map(jnp.zeros_like, weights), collections), parts
     )
     return (
         loss / count,
@@ -238,11 +234,7 @@ def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
 
 
 def _vary(tree: Any, axis_name: str) -> Any:
-    def cast(leaf: jax.Array) -> jax.Array:
-        varying = axis_name in getattr(jax.typeof(leaf), "vma", ())
-        return leaf if varying else jax.lax.pcast(leaf, axis_name, to="varying")
-
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
 
 
 def steps(

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return LOSS_NOT_FINITE
     except Stopped as stop:
+        print(f"{Path(__file__).name}: {stop}", file=sys.stderr)
         return 128 + stop.number
     print(report.table(result))
     return 0

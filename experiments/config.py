@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import math
 import operator
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -283,6 +284,10 @@ def main_guard(main: Any) -> NoReturn:
     except BadInput as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         code = BAD_INPUT
+    except KeyboardInterrupt:
+        # Outside of training, which has its own way to stop.
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        code = 128 + signal.SIGINT
     sys.exit(code)
 
 

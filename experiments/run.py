@@ -44,8 +44,11 @@ class Stopped(Exception):
       number: of the signal.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, path: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}, all is saved; continue with "
+            f"--out {path} --resume"
+        )
         self.number = number
 
 
@@ -301,14 +304,15 @@ class Run:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns a copy of all that a resumed run needs, on the host."""
-        tree = {
-            "state": self.state,
-            "totals": self.totals,
+        """Returns a copy of all that a resumed run needs."""
+        # A copy, because the next step is given the state's own buffers to overwrite.
+        changing = {"state": self.state, "totals": self.totals}
+        return {
+            **jax.tree.map(jnp.copy, changing),
             "previous": self.previous,
             "best": self.best,
+            "progress": self.progress.as_arrays(),
         }
-        return {**jax.device_get(tree), "progress": self.progress.as_arrays()}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Continues from a snapshot of a run with the same options."""
@@ -386,11 +390,13 @@ def _epochs(
                 speed = _one_epoch(run, progress, signals)
                 if speed is None:
                     _save(run, folder, run.snapshot())
-                    raise Stopped(signals.received)
+                    raise Stopped(signals.received, folder.path)
                 row = run.finish_epoch(speed)
-            except LossNotFinite:
+            except LossNotFinite as error:
                 _save(run, folder, good)
-                raise
+                raise LossNotFinite(
+                    f"{error}; {folder.path} keeps the state before that epoch"
+                ) from None
             folder.append_row(row)
             rows.append(row)
             progress.epoch(row)
@@ -399,7 +405,7 @@ def _epochs(
                 _save(run, folder, run.snapshot())
                 saved = time.monotonic()
             if signals.received:
-                raise Stopped(signals.received)
+                raise Stopped(signals.received, folder.path)
 
 
 def _one_epoch(

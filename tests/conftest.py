@@ -1,0 +1,20 @@
+"""Strict rules for every test, and four CPU devices for those of several devices."""
+
+import os
+
+# Before jax starts its devices.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A PRNG key; tests draw the ones they need from it."""
+    return jax.random.key(20221016)

@@ -1,0 +1,247 @@
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from aslp_jax.convolution import conv_in_loop
+from aslp_jax.networks import ConvNet
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+PADDINGS = ["SAME", "VALID", ((0, 2), (1, 0)), [(3, 1), (0, 4)]]
+KERNELS = [(3, 3), (1, 1), (5, 3)]
+
+
+def normal(*shape, seed=0):
+    drawn = np.random.default_rng([seed, *shape]).normal(size=shape)
+    return jnp.asarray(drawn, jnp.float32)
+
+
+def value_and_gradients(convolve, inputs, kernel):
+    """The result, and the gradients of a fixed linear reading of it."""
+
+    @jax.jit
+    def run(inputs, kernel):
+        result, pull = jax.vjp(convolve, inputs, kernel)
+        return result, *pull(normal(*result.shape, seed=1))
+
+    return run(inputs, kernel)
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", KERNELS)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_value_and_gradients_are_laxs(padding, size):
+    inputs, kernel = normal(2, 7, 6, 3), normal(*size, 3, 4)
+    ours, theirs = (
+        value_and_gradients(
+            lambda x, k, f=f: f(x, k, (1, 1), padding, dimension_numbers=LAYOUT),
+            inputs,
+            kernel,
+        )
+        for f in (conv_in_loop, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "strides, options",
+    [
+        ((2, 2), {}),
+        ((1, 2), {}),
+        ((1, 1), {"rhs_dilation": (2, 1)}),
+        ((1, 1), {"lhs_dilation": (1, 2)}),
+        ((1, 1), {"feature_group_count": 2}),
+        ((1, 1), {"batch_group_count": 2}),
+        ((1, 1), {"preferred_element_type": jnp.float32}),
+    ],
+)
+def test_other_convolutions_are_laxs(strides, options):
+    kernel = normal(3, 3, 2 if "feature_group_count" in options else 4, 4)
+    pads = ((1, 1), (0, 2))
+    ours, theirs = (
+        value_and_gradients(
+            lambda x, k, f=f: f(
+                x, k, strides, pads, dimension_numbers=LAYOUT, **options
+            ),
+            normal(2, 7, 6, 4),
+            kernel,
+        )
+        for f in (conv_in_loop, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+def test_other_layouts_are_laxs():
+    inputs, kernel = normal(2, 3, 7, 6), normal(4, 3, 3, 3)
+    ours, theirs = (
+        value_and_gradients(lambda x, k, f=f: f(x, k, (1, 1), "SAME"), inputs, kernel)
+        for f in (conv_in_loop, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+def test_one_and_three_axes_are_laxs():
+    one, three = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
+    for size, layout in (((5,), one), ((4, 3, 5), three)):
+        strides = (1,) * len(size)
+        inputs, kernel = normal(2, *size, 3), normal(*[3] * len(size), 3, 2)
+        ours, theirs = (
+            value_and_gradients(
+                lambda x, k, f=f, strides=strides, layout=layout: f(
+                    x, k, strides, "SAME", dimension_numbers=layout
+                ),
+                inputs,
+                kernel,
+            )
+            for f in (conv_in_loop, lax.conv_general_dilated)
+        )
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": "VALID", "kernel_size": (5, 3)},
+        {"padding": 2},
+        {"padding": ((0, 1), (2, 0))},
+        {"padding": "CIRCULAR"},
+        {"strides": 2},
+        {"kernel_dilation": 2},
+        {"input_dilation": 2, "padding": 1},
+        {"feature_group_count": 3},
+    ],
+)
+def test_as_the_convolution_of_a_flax_layer(key, options):
+    options = {"features": 6, "kernel_size": (3, 3)} | options
+    inputs = normal(2, 7, 6, 3)
+    plain = nn.Conv(**options)
+    ours = nn.Conv(**options, conv_general_dilated=conv_in_loop)
+    kernel = plain.init(key, inputs)["params"]["kernel"]
+    bias = normal(6)
+
+    def layer(module):
+        return lambda x, k: module.apply({"params": {"kernel": k, "bias": bias}}, x)
+
+    assert_same(
+        value_and_gradients(layer(ours), inputs, kernel),
+        value_and_gradients(layer(plain), inputs, kernel),
+    )
+
+
+def test_a_whole_network_is_the_same(key):
+    options = {"stages": (3,), "classes": 3, "hidden": ()}
+    images = normal(2, 6, 7, 2)
+    params = ConvNet(**options).init(key, images)
+
+    def gradient(net):
+        def loss(params):
+            return jnp.square(net.apply(params, images)).sum()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    ours = gradient(ConvNet(**options, conv_general_dilated=conv_in_loop))
+    theirs = gradient(ConvNet(**options))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max())
+        ),
+        ours,
+        theirs,
+    )
+
+
+def test_vmap_over_kernels():
+    inputs, kernels = normal(2, 7, 6, 3), normal(5, 3, 3, 3, 4)
+
+    def convolve(x, k):
+        return conv_in_loop(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+    def gradients(k):
+        def total(x, k):
+            return jnp.square(convolve(x, k)).sum()
+
+        return convolve(inputs, k), *jax.grad(total, (0, 1))(inputs, k)
+
+    together = jax.jit(jax.vmap(gradients))(kernels)
+    apart = [jax.jit(gradients)(kernel) for kernel in kernels]
+    for many, *ones in zip(together, *apart, strict=True):
+        np.testing.assert_allclose(many, np.stack(ones), rtol=1e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dtype_is_kept(dtype):
+    inputs, kernel = normal(2, 5, 5, 3).astype(dtype), normal(3, 3, 3, 4).astype(dtype)
+
+    def total(x, k):
+        result = conv_in_loop(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT)
+        assert result.dtype == dtype
+        return result.astype(jnp.float32).sum()
+
+    gradients = jax.eval_shape(jax.grad(total, (0, 1)), inputs, kernel)
+    assert [g.dtype for g in gradients] == [dtype, dtype]
+
+
+def test_precision_reaches_the_gradients():
+    def total(x, k):
+        return conv_in_loop(
+            x, k, (1, 1), "SAME", dimension_numbers=LAYOUT, precision="highest"
+        ).sum()
+
+    program = jax.make_jaxpr(jax.grad(total, (0, 1)))(
+        normal(2, 5, 5, 3), normal(3, 3, 3, 4)
+    )
+    precisions = [
+        equation.params["precision"]
+        for equation in program.eqns
+        if "precision" in equation.params
+    ]
+    # The kernel's gradient is nine products, the inputs' one convolution.
+    assert len(precisions) >= 10
+    for precision in precisions:
+        assert set(precision) == {lax.Precision.HIGHEST}
+
+
+def test_no_kernel_gradient_convolution_in_a_compiled_loop(key):
+    # Two layers trained by SGD in one compiled loop, as an epoch is. Results in the
+    # shape of a kernel (in any order of axes) are what runs slowly there.
+    batches = normal(3, 2, 8, 9, 5)
+    features = (7, 11)
+
+    def compiled(conv):
+        layers = nn.Sequential(
+            [nn.Conv(f, (3, 3), conv_general_dilated=conv) for f in features]
+        )
+        params = layers.init(key, batches[0])
+
+        def step(params, images):
+            def loss(params):
+                return jnp.square(layers.apply(params, images)).mean()
+
+            slope = jax.grad(loss)(params)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, slope), ()
+
+        def epoch(params):
+            return lax.scan(step, params, batches)[0]
+
+        text = jax.jit(epoch).lower(params).compile().as_text()
+        results = re.findall(r"= \w+\[([\d,]+)\]\S* convolution\(", text)
+        return [tuple(sorted(map(int, shape.split(",")))) for shape in results]
+
+    kernels = [(3, 3, 5, 7), (3, 3, 7, 11)]
+    plain = compiled(None)
+    assert set(kernels) < set(plain)  # what is looked for, where it is to be found
+    ours = compiled(conv_in_loop)
+    assert not set(kernels) & set(ours)
+    # Two results and the gradient of the second's inputs remain.
+    layer_outputs = [(2, 7, 8, 9), (2, 7, 8, 9), (2, 8, 9, 11)]
+    assert sorted(ours) == layer_outputs

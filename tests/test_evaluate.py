@@ -1,0 +1,118 @@
+"""Thresholding, averaging, a single sample, and what a selection is summarised to."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax import ASLP, Masked, augment
+from aslp_jax.evaluate import evaluate, score, summarise
+from aslp_jax.methods.selection import key_for_each
+from aslp_jax.networks import ConvNet
+
+NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
+METHOD = ASLP()
+OPTIONS = {"net": NET, "method": METHOD, "prepare": augment.to_float}
+
+
+@pytest.fixture
+def trained(key):
+    """Weights, random logits, and 50 images with labels."""
+    variables = jax.jit(Masked(NET, METHOD).init)(key, jnp.zeros((1, 8, 8, 1)))
+    params = variables["params"]
+    params["logits"] = {
+        name: jax.random.normal(each, params["logits"][name].shape)
+        for name, each in key_for_each(key, params["logits"]).items()
+    }
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8))
+    labels = jnp.asarray(rng.integers(0, 3, 50).astype(np.int32))
+    return variables["frozen"], params, {}, images, labels
+
+
+def by_hand(frozen, params, images, labels, key=None):
+    weights = METHOD.realise(frozen, params, key=key)
+    logits = np.asarray(
+        NET.apply({"params": weights}, jnp.asarray(images, jnp.float32) / 255),
+        np.float64,
+    )
+    top = logits.max(1, keepdims=True)
+    log_sum = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
+    loss = log_sum - logits[np.arange(len(labels)), labels]
+    return (logits.argmax(1) == np.asarray(labels)).mean(), loss.mean()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 250])
+def test_the_score_is_that_of_all_images_at_once(trained, batch_size):
+    frozen, params, _, images, labels = trained
+    accuracy, loss = score(*trained, batch_size=batch_size, **OPTIONS)
+    expected = by_hand(frozen, params, images, labels)
+    np.testing.assert_allclose((accuracy, loss), expected, rtol=1e-5)
+
+
+def test_a_key_scores_one_drawn_network(trained, key):
+    frozen, params, _, images, labels = trained
+    got = score(*trained, key, **OPTIONS)
+    np.testing.assert_allclose(
+        got, by_hand(frozen, params, images, labels, key), rtol=1e-5
+    )
+    assert got[1] != score(*trained, **OPTIONS)[1]
+
+
+def test_one_call_evaluates_in_every_way(trained, key):
+    frozen, params, _, images, labels = trained
+    result = evaluate(*trained, key, samples=4, **OPTIONS)
+    accuracy, loss = by_hand(frozen, params, images, labels)
+    drawn = [
+        by_hand(frozen, params, images, labels, each)[0]
+        for each in jax.random.split(key, 4)
+    ]
+    assert len(set(drawn)) > 1
+    np.testing.assert_allclose(
+        result,
+        (accuracy, np.mean(drawn), np.std(drawn, ddof=1), drawn[0], loss),
+        rtol=1e-5,
+    )
+    assert all(type(value) is float for value in result)
+
+
+def test_a_single_sample_has_no_spread(trained, key):
+    result = evaluate(*trained, key, samples=1, **OPTIONS)
+    assert result.averaging_std == 0
+    assert result.averaging_mean == result.single
+
+
+def test_no_sample_is_refused(trained, key):
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        evaluate(*trained, key, samples=0, **OPTIONS)
+
+
+def test_a_selection_is_summarised(key):
+    masks = {"a": jnp.array([True, True, False, False]), "b": jnp.array([True] * 12)}
+    previous = {"a": jnp.array([True, False, False, True]), "b": jnp.array([True] * 12)}
+    params = {
+        "logits": {"a": jnp.zeros(4), "b": jnp.zeros(12)},
+        "scale": {"a": jnp.float32(2.0), "b": jnp.float32(3.0)},
+    }
+    got = jax.jit(summarise)(masks, previous, params)
+    assert got.keep_fraction == 14 / 16
+    assert {name: float(value) for name, value in got.by_layer.items()} == {
+        "a": 0.5,
+        "b": 1.0,
+    }
+    assert got.flip_rate == 2 / 16
+    assert list(got.scalars) == ["scale"]
+    assert jax.tree.map(float, got.scalars["scale"]) == {"a": 2.0, "b": 3.0}
+
+
+def test_images_that_repeat_to_fill_a_batch_do_not_count_twice(trained):
+    frozen, params, collections, images, labels = trained
+    run = functools.partial(score, frozen, params, collections, **OPTIONS)
+    # 49 right or wrong and a last one that must weigh 1/50, not 14/50.
+    accuracies = [
+        float(run(images, labels.at[-1].set(label), batch_size=32)[0])
+        for label in range(3)
+    ]
+    assert max(accuracies) - min(accuracies) == pytest.approx(1 / 50)

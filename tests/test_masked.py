@@ -1,0 +1,296 @@
+"""Masked runs networks of any kind unchanged, and keeps their weights apart."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax import ASLP, Masked
+from aslp_jax.initialisers import fan_in_uniform
+from aslp_jax.methods.selection import kernels, named_leaves
+from aslp_jax.networks import Conv4
+
+
+class ResidualBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        y = nn.Conv(x.shape[-1], (3, 3), use_bias=False)(x)
+        y = nn.relu(nn.BatchNorm(use_running_average=not train)(y))
+        y = nn.Conv(x.shape[-1], (3, 3), use_bias=False)(y)
+        return nn.relu(x + nn.BatchNorm(use_running_average=not train)(y))
+
+
+class ResidualNet(nn.Module):
+    """Two residual blocks with batch-norm, dropout, a sown value and a method."""
+
+    def setup(self):
+        self.stem = nn.Conv(8, (3, 3))
+        self.blocks = [ResidualBlock(), ResidualBlock()]
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Dense(3)
+
+    def __call__(self, x, *, train=False):
+        features = self.features(x, train=train)
+        self.sow("intermediates", "features", features)
+        return self.head(self.dropout(features, deterministic=not train))
+
+    def features(self, x, *, train=False):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x, train=train)
+        return x.mean((1, 2))
+
+
+class Transformer(nn.Module):
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(11, 16)(tokens)
+        y = nn.LayerNorm()(x)
+        x = x + nn.MultiHeadDotProductAttention(num_heads=4)(y, y)
+        y = nn.LayerNorm()(x)
+        x = x + nn.Dense(16)(nn.gelu(nn.Dense(32)(y)))
+        return nn.Dense(11)(x)
+
+
+IMAGES = jnp.linspace(0, 1, 2 * 8 * 8 * 3, dtype=jnp.float32).reshape(2, 8, 8, 3)
+TOKENS = jnp.arange(12, dtype=jnp.int32).reshape(2, 6) % 11
+
+NETS = {
+    "conv4": (Conv4(classes=5, bias_init=fan_in_uniform), IMAGES, 7),
+    "residual": (ResidualNet(), IMAGES, 6),
+    "transformer": (Transformer(), TOKENS, 7),
+}
+
+
+@pytest.fixture(params=NETS)
+def case(request, key):
+    net, inputs, layers = NETS[request.param]
+    model = Masked(net, ASLP())
+    variables = jax.jit(model.init)(key, inputs)
+    # Logits off zero: at zero nothing is kept, and every output would be alike.
+    logits = variables["params"]["logits"]
+    variables["params"]["logits"] = {
+        name: jax.random.normal(jax.random.fold_in(key, index), leaf.shape)
+        for index, (name, leaf) in enumerate(logits.items())
+    }
+    return net, model, variables, inputs, layers
+
+
+def test_params_hold_selectors_alone_and_frozen_the_weights(case, key):
+    net, _, variables, inputs, layers = case
+    assert sorted(variables["params"]) == ["logits", "scale"]
+    assert len(variables["params"]["logits"]) == layers
+    frozen = variables["frozen"]
+    plain = jax.eval_shape(net.init, key, inputs)["params"]
+    assert jax.tree.map(jnp.shape, frozen) == jax.tree.map(jnp.shape, plain)
+    for name, leaf in named_leaves(frozen, kernels).items():
+        assert variables["params"]["logits"][name].shape == leaf.shape
+        assert float(leaf.std()) > 0, (
+            "the drawn weight itself is kept, not a masked one"
+        )
+
+
+def test_both_fronts_are_the_same_network(case, key):
+    net, model, variables, inputs, _ = case
+    rest = {
+        name: collection
+        for name, collection in variables.items()
+        if name not in ("frozen", "params")
+    }
+    drawn_from = model.apply(
+        variables, rngs={"mask": key}, method=lambda module: module.make_rng("mask")
+    )
+    for options, mask_key in (({}, None), ({"sample": True}, drawn_from)):
+        weights = model.method.realise(
+            variables["frozen"], variables["params"], key=mask_key
+        )
+        pure = net.apply({"params": weights, **rest}, inputs)
+        wrapped = model.apply(variables, inputs, rngs={"mask": key}, **options)
+        np.testing.assert_array_equal(wrapped, pure)
+
+
+def test_sampling_follows_its_stream_and_is_off_by_default(case, key):
+    _, model, variables, inputs, _ = case
+
+    def run(seed):
+        rngs = {"mask": jax.random.fold_in(key, seed)}
+        return model.apply(variables, inputs, sample=True, rngs=rngs)
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.allclose(run(0), run(1))
+    thresholded = model.apply(variables, inputs)
+    np.testing.assert_array_equal(thresholded, model.apply(variables, inputs))
+    assert not np.allclose(thresholded, run(0))
+
+
+def test_gradients_reach_logits_and_scales_of_every_layer(case, key):
+    _, model, variables, inputs, _ = case
+    rest = {name: leaf for name, leaf in variables.items() if name != "params"}
+
+    def loss(params):
+        variables = {**rest, "params": params}
+        return jnp.sum(
+            model.apply(variables, inputs, sample=True, rngs={"mask": key}) ** 2
+        )
+
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    for group in ("logits", "scale"):
+        for name, leaf in gradient[group].items():
+            assert np.isfinite(leaf).all()
+            assert np.any(leaf != 0), (group, name)
+
+
+@pytest.fixture
+def residual(key):
+    model = Masked(ResidualNet(), ASLP(keep_ties=True))
+    return model, jax.jit(model.init)(key, IMAGES)
+
+
+def test_batch_statistics_pass_through(residual, key):
+    model, variables = residual
+    before = variables["batch_stats"]
+    _, updates = model.apply(
+        variables, IMAGES, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+    )
+    assert sorted(updates) == ["batch_stats"]
+    assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(before)
+    moved = jax.tree.map(
+        lambda new, old: bool(np.any(new != old)), updates, {"batch_stats": before}
+    )
+    assert all(jax.tree.leaves(moved))
+    plain = ResidualNet()
+    weights = model.method.realise(variables["frozen"], variables["params"])
+    _, expected = plain.apply(
+        {"params": weights, "batch_stats": before},
+        IMAGES,
+        train=True,
+        rngs={"dropout": key},
+        mutable=["batch_stats"],
+    )
+    for got, wanted in zip(
+        jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_immutable_statistics_stay(residual):
+    model, variables = residual
+    output = model.apply(variables, IMAGES)
+    assert output.shape == (2, 3)
+
+
+def test_frozen_and_params_are_never_written(residual, key):
+    model, variables = residual
+    _, updates = model.apply(
+        variables, IMAGES, train=True, rngs={"dropout": key}, mutable=True
+    )
+    for name in ("frozen", "params"):
+        for new, old in zip(
+            jax.tree.leaves(updates[name]),
+            jax.tree.leaves(variables[name]),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(new, old)
+
+
+def test_sown_values_pass_through(residual):
+    model, variables = residual
+    _, updates = model.apply(variables, IMAGES, mutable=["intermediates"])
+    assert updates["intermediates"]["features"][0].shape == (2, 8)
+
+
+def test_dropout_has_its_own_stream(residual, key):
+    model, variables = residual
+
+    def run(seed):
+        rngs = {"dropout": jax.random.fold_in(key, seed)}
+        options = {"train": True, "rngs": rngs, "mutable": ["batch_stats"]}
+        return model.apply(variables, IMAGES, **options)[0]
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.allclose(run(0), run(1))
+
+
+def test_methods_of_the_network_are_reached_by_name(residual):
+    model, variables = residual
+    weights = model.method.realise(variables["frozen"], variables["params"])
+    expected = ResidualNet().apply(
+        {"params": weights, "batch_stats": variables["batch_stats"]},
+        IMAGES,
+        method="features",
+    )
+    by_name = model.apply(variables, IMAGES, method="features")
+    np.testing.assert_array_equal(by_name, expected)
+    np.testing.assert_array_equal(model.bind(variables).features(IMAGES), expected)
+
+
+def test_a_method_that_the_network_lacks_is_an_attribute_error(residual):
+    model, variables = residual
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = model.bind(variables).nothing
+
+
+def test_select_chooses_by_path(key):
+    model = Masked(Transformer(), ASLP(), select=lambda name: "Attention" in name)
+    shapes = jax.eval_shape(model.init, key, TOKENS)
+    logits = shapes["params"]["logits"]
+    assert logits and all("Attention" in name for name in logits)
+    assert any(name.endswith("bias") for name in logits)
+
+
+def test_a_missing_collection_is_named(residual):
+    model, variables = residual
+    without = {name: variables[name] for name in ("frozen", "batch_stats")}
+    with pytest.raises(
+        KeyError, match=r"no collection 'params'.*\['batch_stats', 'fro"
+    ):
+        model.apply(without, IMAGES)
+    without = {name: variables[name] for name in ("params", "batch_stats")}
+    with pytest.raises(KeyError, match=r"no weight at .*; the tree holds \[\]"):
+        model.apply(without, IMAGES)
+
+
+def test_selectors_of_another_network_are_refused(residual):
+    model, variables = residual
+    logits = {"Conv_9/kernel": jnp.zeros((3, 3, 8, 8))}
+    variables["params"] = {**variables["params"], "logits": logits}
+    with pytest.raises(KeyError, match="realise: no weight at"):
+        model.apply(variables, IMAGES)
+
+
+def test_masked_works_inside_another_module(key):
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(Masked(nn.Dense(4), ASLP(keep_ties=True))(x))
+
+    x = jnp.ones((3, 5))
+    variables = Outer().init(key, x)
+    assert sorted(variables["params"]) == ["Dense_0", "Masked_0"]
+    assert list(variables["frozen"]) == ["Masked_0"]
+    doubled = jax.tree.map(jnp.copy, variables)
+    doubled["params"]["Masked_0"]["scale"] = {"kernel": jnp.asarray(2.0)}
+    bias_free = [
+        Outer().apply(each, x) - each["params"]["Dense_0"]["bias"][None]
+        for each in (variables, doubled)
+    ]
+    np.testing.assert_allclose(bias_free[1], 2 * bias_free[0], rtol=1e-6)
+
+
+def test_init_can_be_evaluated_for_shapes_alone(key):
+    model = Masked(Conv4(classes=10))
+    shapes = jax.eval_shape(model.init, key, jnp.zeros((1, 32, 32, 3)))
+    sizes = [leaf.size for leaf in shapes["params"]["logits"].values()]
+    assert sum(sizes) == 2_425_024
+
+
+def test_frozen_weights_follow_the_key(key):
+    x = jnp.ones((1, 3))
+    model = Masked(nn.Dense(4))
+
+    def kernel(seed):
+        return model.init(jax.random.fold_in(key, seed), x)["frozen"]["kernel"]
+
+    np.testing.assert_array_equal(kernel(0), kernel(0))
+    assert np.any(kernel(0) != kernel(1))

@@ -1,0 +1,206 @@
+"""Names of leaves, and ASLP as a pure rule on any pytree."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax import ASLP
+from aslp_jax.methods import METHODS
+from aslp_jax.methods.selection import kernels, key_for_each, map_named, named_leaves
+from aslp_jax.sampling import logistic_noise
+
+
+class Layer(NamedTuple):
+    kernel: jax.Array
+    bias: jax.Array
+
+
+def tree(key):
+    """A pytree that Flax never made: a list of named tuples beside a dict."""
+    first, second, third = jax.random.split(key, 3)
+    return {
+        "body": [
+            Layer(jax.random.normal(first, (3, 4)), jnp.ones(4)),
+            Layer(jax.random.normal(second, (3, 4)), jnp.ones(4)),
+        ],
+        "head": (jax.random.normal(third, (4, 2)),),
+    }
+
+
+NAMES = ["body/0/kernel", "body/1/kernel"]
+
+
+def test_kernels_are_chosen_by_the_last_entry_of_their_path():
+    assert kernels("kernel")
+    assert kernels("Conv_0/kernel")
+    assert not kernels("Conv_0/bias")
+    assert not kernels("kernel/scale")
+    assert not kernels("my_kernel")
+
+
+def test_named_leaves_of_any_pytree(key):
+    weights = tree(key)
+    named = named_leaves(weights, kernels)
+    assert list(named) == NAMES
+    assert named["body/1/kernel"] is weights["body"][1].kernel
+    assert list(named_leaves(weights, lambda name: name == "head/0")) == ["head/0"]
+
+
+def test_nothing_selected_is_refused_with_the_names_there_are(key):
+    with pytest.raises(ValueError, match=r"none of the weights.*'head/0'"):
+        named_leaves(tree(key), lambda name: False)
+
+
+def test_an_integer_leaf_cannot_be_masked():
+    with pytest.raises(ValueError, match="cannot mask 'kernel' of dtype int32"):
+        named_leaves({"kernel": jnp.zeros(3, jnp.int32)}, kernels)
+
+
+def test_map_named_touches_the_named_leaves_alone(key):
+    weights = tree(key)
+    changed = map_named(weights, {"body/0/kernel": None}, lambda name, leaf: 2 * leaf)
+    assert jax.tree.structure(changed) == jax.tree.structure(weights)
+    np.testing.assert_array_equal(
+        changed["body"][0].kernel, 2 * weights["body"][0].kernel
+    )
+    assert changed["body"][1].kernel is weights["body"][1].kernel
+    assert changed["head"][0] is weights["head"][0]
+
+
+def test_a_name_that_the_tree_lacks_is_refused(key):
+    with pytest.raises(KeyError, match=r"no weight at 'Conv_9/kernel'; the tree holds"):
+        map_named(tree(key), {"Conv_9/kernel": None}, lambda name, leaf: leaf)
+
+
+def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
+    keys = key_for_each(key, {"b": 0, "a": 0, "c": 0})
+    again = key_for_each(key, {"c": 0, "b": 0, "a": 0})
+    data = {
+        name: tuple(jax.random.key_data(each).tolist()) for name, each in keys.items()
+    }
+    assert len(set(data.values())) == 3
+    assert data == {
+        name: tuple(jax.random.key_data(each).tolist()) for name, each in again.items()
+    }
+
+
+def test_every_method_is_listed_under_its_name():
+    assert METHODS == {"aslp": ASLP}
+
+
+def test_aslp_starts_at_probability_one_half_and_scale_one(key):
+    weights = tree(key)
+    frozen, selectors = ASLP().init(key, weights)
+    assert frozen is weights
+    assert sorted(selectors) == ["logits", "scale"]
+    assert list(selectors["logits"]) == list(selectors["scale"]) == NAMES
+    for name in NAMES:
+        assert selectors["logits"][name].shape == (3, 4)
+        assert not selectors["logits"][name].any()
+        assert selectors["scale"][name].shape == () and selectors["scale"][name] == 1
+    probabilities = ASLP().keep_probabilities(weights, selectors)
+    assert all((leaf == 0.5).all() for leaf in probabilities.values())
+
+
+def test_without_smart_rescale_there_is_no_scale(key):
+    _, selectors = ASLP(rescale="none").init(key, tree(key))
+    assert sorted(selectors) == ["logits"]
+
+
+def test_an_unknown_rescale_is_refused():
+    with pytest.raises(ValueError, match="'none' or 'smart', got 'dynamic'"):
+        ASLP(rescale="dynamic")
+
+
+def with_logits(key, method, value=None):
+    weights = tree(key)
+    _, selectors = method.init(key, weights)
+    selectors["logits"] = {
+        name: jax.random.normal(each, (3, 4))
+        if value is None
+        else jnp.full((3, 4), value)
+        for name, each in key_for_each(key, selectors["logits"]).items()
+    }
+    return weights, selectors
+
+
+def test_the_deterministic_network_keeps_what_is_more_likely_kept(key):
+    weights, selectors = with_logits(key, ASLP())
+    selectors["scale"]["body/1/kernel"] = jnp.asarray(3.0)
+    realised = ASLP().realise(weights, selectors)
+    logits = selectors["logits"]
+    for index, (name, scale) in enumerate(zip(NAMES, (1.0, 3.0), strict=True)):
+        kernel = np.asarray(weights["body"][index].kernel)
+        expected = scale * np.where(np.asarray(logits[name]) > 0, kernel, 0)
+        np.testing.assert_array_equal(realised["body"][index].kernel, expected)
+        assert realised["body"][index].bias is weights["body"][index].bias
+    assert realised["head"][0] is weights["head"][0]
+
+
+@pytest.mark.parametrize(("keep_ties", "kept"), [(False, 0), (True, 12)])
+def test_ties_at_one_half(key, keep_ties, kept):
+    method = ASLP(keep_ties=keep_ties)
+    weights, selectors = with_logits(key, method, value=0.0)
+    masks = method.masks(weights, selectors)
+    assert [int(mask.sum()) for mask in masks.values()] == [kept, kept]
+    assert all(mask.dtype == bool for mask in masks.values())
+
+
+def test_drawn_networks_follow_the_key_and_equal_shapes_differ(key):
+    weights = {"a": {"kernel": jnp.ones((40, 50))}, "b": {"kernel": jnp.ones((40, 50))}}
+    method = ASLP()
+    _, selectors = method.init(key, weights)
+    first = method.realise(weights, selectors, key=key)
+    again = method.realise(weights, selectors, key=key)
+    other = method.realise(weights, selectors, key=jax.random.fold_in(key, 1))
+    a, b = first["a"]["kernel"], first["b"]["kernel"]
+    np.testing.assert_array_equal(a, again["a"]["kernel"])
+    # Independent masks at probability one half agree in half of 2,000 places, sigma 22.
+    for one, two in ((a, b), (a, other["a"]["kernel"])):
+        assert abs(int((one == two).sum()) - 1000) < 5 * 22.4
+
+
+def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
+    method = ASLP(temperature=0.7)
+    weights, selectors = with_logits(key, method)
+
+    def loss(selectors):
+        realised = method.realise(weights, selectors, key=key)
+        return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in realised["body"])
+
+    gradient = jax.grad(loss)(selectors)
+    realised = method.realise(weights, selectors, key=key)
+    for index, name in enumerate(NAMES):
+        kernel, effective = (
+            weights["body"][index].kernel,
+            realised["body"][index].kernel,
+        )
+        mask = effective / kernel
+        outer = jnp.cos(effective)
+        np.testing.assert_allclose(
+            gradient["scale"][name], jnp.sum(outer * mask * kernel), rtol=1e-5
+        )
+        each = key_for_each(key, selectors["logits"])[name]
+        noised = (selectors["logits"][name] + logistic_noise(each, (3, 4))) / 0.7
+        slope = jax.nn.sigmoid(noised) * jax.nn.sigmoid(-noised) / 0.7
+        np.testing.assert_allclose(
+            gradient["logits"][name], outer * kernel * slope, rtol=1e-5
+        )
+
+
+def test_realise_keeps_structure_shapes_and_dtypes(key):
+    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
+    method = ASLP()
+    _, selectors = method.init(key, weights)
+    realised = jax.jit(method.realise)(weights, selectors, key=key)
+    assert jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), realised
+    ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
+
+
+def test_aslp_asks_for_no_number_of_weights(key):
+    weights, selectors = with_logits(key, ASLP())
+    assert ASLP().penalty(weights, selectors) == 0

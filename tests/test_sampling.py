@@ -1,0 +1,414 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from aslp_jax.sampling import logistic_noise, stgs
+
+FLOATS = (jnp.float16, jnp.bfloat16, jnp.float32)
+BATCH = (7, 11)
+FIVE_SIGMAS = 5.7e-7  # two-sided
+values = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+
+
+def kept_z(kept: int, draws: int, logit: float) -> float:
+    """How many standard errors a count of ones lies from its binomial mean."""
+    p, q = scipy.special.expit(logit), scipy.special.expit(-logit)
+    return float((kept - draws * p) / np.sqrt(draws * p * q))
+
+
+def soft_value(key, logits, temperature=1.0, shape=None):
+    """The smooth stand-in that the gradient is said to be of."""
+    shape = logits.shape if shape is None else shape
+    noise = logistic_noise(key, shape).astype(logits.dtype)
+    return jax.nn.sigmoid((jnp.broadcast_to(logits, shape) + noise) / temperature)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def pulled_back(sampler, key, logits, temperature, cotangent):
+    """Gradients with respect to logits and temperature."""
+    outputs, pull = jax.vjp(lambda m, t: sampler(key, m, t), logits, temperature)
+    return pull(cotangent.astype(outputs.dtype))
+
+
+def hard_value(key, logits, temperature):
+    return stgs(key, logits, temperature=temperature)
+
+
+traced_temperature = jax.jit(hard_value)
+
+
+@functools.cache
+def batch(seed: int = 0, scale: float = 3.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, scale, BATCH).astype(np.float32)
+
+
+# Values.
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_entries_are_exactly_zero_or_one(key, dtype):
+    logits = jnp.asarray(np.linspace(-12, 12, 40_000), dtype)
+    mask = stgs(key, logits)
+    assert mask.dtype == dtype
+    assert set(np.unique(np.asarray(mask, np.float64))) == {0.0, 1.0}
+    assert set(np.unique(jax.jit(stgs)(key, logits).astype(jnp.float32))) == {0, 1}
+
+
+def test_entries_are_exactly_zero_or_one_in_float64(key):
+    with jax.enable_x64(True):
+        mask = stgs(key, jnp.linspace(-12, 12, 40_000, dtype=jnp.float64))
+        assert mask.dtype == jnp.float64
+        assert set(np.unique(mask)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("logit", [0, 4, -4, 8, -8, 12, -12])
+def test_frequency_is_the_sigmoid(key, logit):
+    draws = 2**22
+    logits = jnp.full((draws,), logit, jnp.float32)
+    kept = int(jnp.count_nonzero(stgs(jax.random.fold_in(key, 50 + logit), logits)))
+    assert abs(kept_z(kept, draws, logit)) < 5
+
+
+def test_bfloat16_logits_are_not_biased(key):
+    draws, logit = 2**22, 12.0
+    logits = jnp.full((draws,), logit, jnp.bfloat16)
+    kept = int(jnp.count_nonzero(stgs(key, logits)))
+    assert abs(kept_z(kept, draws, logit)) < 5
+
+    # The same count of a sampler whose noise is bfloat16: the bias is far outside.
+    narrow = logits + jax.random.logistic(key, (draws,), jnp.bfloat16)
+    kept = int(jnp.count_nonzero(narrow > 0))
+    assert abs(kept_z(kept, draws, logit)) > 100
+
+
+def test_noise_follows_the_logistic_law(key):
+    noise = np.asarray(logistic_noise(key, (2**20,)), np.float64)
+    assert noise.dtype == np.float64 and np.isfinite(noise).all()
+    assert scipy.stats.kstest(noise, "logistic").pvalue > FIVE_SIGMAS
+    # The tails beyond 8 (probability 3e-4 each) on their own: by the law, and as often
+    # on one side as on the other.
+    right, left = noise[noise > 8] - 8, -8 - noise[noise < -8]
+    given_tail = scipy.stats.expon  # to 3e-4, which 350 draws cannot tell
+    for tail in (right, left):
+        assert abs(kept_z(len(tail), len(noise), -8)) < 5
+        assert scipy.stats.kstest(tail, given_tail.cdf).pvalue > FIVE_SIGMAS
+    assert abs(len(right) - len(left)) < 5 * np.sqrt(len(right) + len(left))
+
+
+def test_noise_is_symmetric_and_bounded_to_the_last_bit(monkeypatch):
+    # All random words near the ends of the uint32 range and near its middle.
+    near = np.arange(4096, dtype=np.uint64)
+    words = np.concatenate([near, 2**31 - 1 - near, 2**31 + near, 2**32 - 1 - near])
+    words = jnp.asarray(words.astype(np.uint32))
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: words)
+    noise = np.sort(np.asarray(logistic_noise(jax.random.key(0), words.shape)))
+    np.testing.assert_array_equal(noise, -noise[::-1])
+    assert 22 < noise[-1] < 22.9
+    # Fine far out: the 100 largest are 100 values.
+    assert len(np.unique(noise[-100:])) == 100
+
+
+def test_noise_takes_a_shape_and_is_float32(key):
+    noise = logistic_noise(key, [2, 3])
+    assert noise.shape == (2, 3) and noise.dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert logistic_noise(key, (2,)).dtype == jnp.float32
+
+
+def test_keys_decide_the_sample(key):
+    logits = jnp.zeros(200)
+    first, second = jax.random.split(key)
+    np.testing.assert_array_equal(stgs(first, logits), stgs(first, logits))
+    assert (stgs(first, logits) != stgs(second, logits)).any()
+
+
+def test_old_style_keys(key):
+    logits = jnp.zeros(200)
+    old, new = jax.random.PRNGKey(3), jax.random.key(3)
+    assert old.dtype == jnp.uint32
+    np.testing.assert_array_equal(stgs(old, logits), stgs(new, logits))
+    assert 0 < stgs(old, logits).sum() < 200
+
+
+# Gradients.
+
+
+@values
+@given(
+    temperature=st.floats(0.0625, 16, width=32),
+    shift=st.floats(-10, 10, width=32),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_gradient_is_that_of_the_soft_value(temperature, shift, seed):
+    key = jax.random.key(seed)
+    logits = jnp.asarray(batch()) + jnp.float32(shift)
+    cotangent = jnp.asarray(batch(1))
+    arguments = key, logits, jnp.float32(temperature), cotangent
+    by_logits, by_temperature = pulled_back(hard_value, *arguments)
+    # In float64: far out, autodiff of a float32 sigmoid is but rounding.
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(x, jnp.float64) for x in arguments[1:]]
+        soft_by_logits, soft_by_temperature = pulled_back(soft_value, key, *wide)
+    np.testing.assert_allclose(by_logits, soft_by_logits, rtol=2e-4, atol=1e-13)
+    # The temperature's is a sum of 77 terms of both signs.
+    np.testing.assert_allclose(
+        by_temperature, soft_by_temperature, rtol=2e-4, atol=1e-4 / temperature
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_gradient_agrees_with_finite_differences(key, temperature):
+    logits = batch().astype(np.float64)
+    cotangent = batch(1).astype(np.float64)
+    with jax.enable_x64(True):
+        by_logits, by_temperature = pulled_back(
+            hard_value,
+            key,
+            jnp.asarray(logits),
+            jnp.asarray(temperature, jnp.float64),
+            jnp.asarray(cotangent),
+        )
+        noise = np.asarray(logistic_noise(key, BATCH), np.float64)
+    assert by_logits.dtype == np.float64
+
+    def soft(logits, temperature):
+        return scipy.special.expit((logits + noise) / temperature)
+
+    h = 1e-5
+    up, down = soft(logits + h, temperature), soft(logits - h, temperature)
+    np.testing.assert_allclose(by_logits, cotangent * (up - down) / (2 * h), atol=1e-8)
+    up, down = soft(logits, temperature + h), soft(logits, temperature - h)
+    expected = (cotangent * (up - down)).sum() / (2 * h)
+    np.testing.assert_allclose(by_temperature, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gradient_keeps_the_dtype(key, dtype):
+    logits = jnp.asarray(batch(), dtype)
+    slope = jax.grad(lambda m: stgs(key, m).astype(jnp.float32).sum())(logits)
+    assert slope.dtype == dtype
+    exact = jax.grad(lambda m: soft_value(key, m).sum())(logits.astype(jnp.float32))
+    np.testing.assert_allclose(
+        slope.astype(jnp.float32), exact, rtol=float(jnp.finfo(dtype).eps), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])
+def test_large_logits_stay_finite(key, dtype, temperature):
+    large = np.array([20, 50, 88, 89, 104, 500, 1e3, 1e4])
+    logits = jnp.asarray(np.concatenate([large, -large]), dtype)
+    mask = stgs(key, logits, temperature=temperature)
+    by_logits, by_temperature = pulled_back(
+        hard_value, key, logits, jnp.float32(temperature), jnp.ones(16)
+    )
+    np.testing.assert_array_equal(mask.astype(jnp.float32)[1:8], 1)
+    np.testing.assert_array_equal(mask.astype(jnp.float32)[9:], 0)
+    assert np.isfinite(np.asarray(by_logits, np.float64)).all()
+    assert (np.asarray(by_logits, np.float64) >= 0).all()
+    assert np.isfinite(by_temperature)
+
+
+def test_slope_of_a_large_logit_is_not_rounded_to_zero(key):
+    logits = jnp.full(1000, 40.0)
+    slope = jax.grad(lambda m: stgs(key, m).sum())(logits)
+    noise = np.asarray(logistic_noise(key, (1000,)), np.float64)
+    np.testing.assert_allclose(slope, np.exp(-40 - noise), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_infinite_logits_are_certain(key, dtype):
+    logits = jnp.asarray([-jnp.inf, jnp.inf] * 500, dtype)
+    mask = stgs(key, logits).astype(jnp.float32)
+    np.testing.assert_array_equal(mask, [0, 1] * 500)
+    by_logits, by_temperature = pulled_back(
+        hard_value, key, logits, jnp.float32(0.7), jnp.ones(1000)
+    )
+    np.testing.assert_array_equal(by_logits.astype(jnp.float32), 0)
+    assert by_temperature == 0
+
+
+def test_nan_stays_visible(key):
+    logits = jnp.asarray([0.0, jnp.nan, 1.0])
+    assert np.isnan(stgs(key, logits)).tolist() == [False, True, False]
+    slope = jax.grad(lambda m: stgs(key, m).sum())(logits)
+    assert np.isnan(slope).tolist() == [False, True, False]
+
+
+@values
+@given(temperature=st.floats(2**-10, 2**10, width=32), seed=st.integers(0, 2**31 - 1))
+def test_temperature_never_changes_the_sample(temperature, seed):
+    key, logits = jax.random.key(seed), jnp.asarray(batch())
+    expected = stgs(key, logits)
+    np.testing.assert_array_equal(stgs(key, logits, temperature=temperature), expected)
+    traced = traced_temperature(key, logits, temperature)
+    np.testing.assert_array_equal(traced, expected)
+
+
+# Transformations.
+
+
+def test_jit_gives_the_same_bits(key):
+    logits = jnp.asarray(batch())
+    np.testing.assert_array_equal(jax.jit(stgs)(key, logits), stgs(key, logits))
+
+
+def test_forward_mode_agrees_with_reverse_mode(key):
+    logits, direction = jnp.asarray(batch()), jnp.asarray(batch(1))
+    value, change = jax.jvp(
+        hard_value,
+        (key, logits, jnp.float32(0.7)),
+        (np.zeros((), jax.dtypes.float0), direction, jnp.float32(0.3)),
+    )
+    np.testing.assert_array_equal(value, stgs(key, logits))
+    _, soft_change = jax.jvp(
+        lambda m, t: soft_value(key, m, t),
+        (logits, jnp.float32(0.7)),
+        (direction, jnp.float32(0.3)),
+    )
+    np.testing.assert_allclose(change, soft_change, rtol=1e-4, atol=1e-6)
+
+
+def value_and_slope(key, logits):
+    def total(logits):
+        mask = stgs(key, logits)
+        return mask.sum(), mask
+
+    slope, mask = jax.grad(total, has_aux=True)(logits)
+    return mask, slope
+
+
+def one_by_one(keys, logits):
+    pairs = [value_and_slope(k, m) for k, m in zip(keys, logits, strict=True)]
+    return tuple(np.stack(part) for part in zip(*pairs, strict=True))
+
+
+def scanned(keys, logits):
+    return jax.lax.scan(lambda _, x: ((), value_and_slope(*x)), (), (keys, logits))[1]
+
+
+@pytest.mark.parametrize(
+    "many", [jax.vmap(value_and_slope), scanned, jax.pmap(value_and_slope)]
+)
+def test_many_at_once_are_the_same_as_one_by_one(key, many):
+    keys = jax.random.split(key, 4)
+    logits = jnp.asarray(np.stack([batch(seed) for seed in range(4)]))
+    mask, slope = many(keys, logits)
+    expected_mask, expected_slope = one_by_one(keys, logits)
+    np.testing.assert_array_equal(mask, expected_mask)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-5)
+    assert (np.asarray(mask[0]) != np.asarray(mask[1])).any()
+
+
+def test_sharding_over_four_devices_gives_the_same_bits(key):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
+    sharding = NamedSharding(mesh, PartitionSpec("batch"))
+    program = jax.jit(value_and_slope, out_shardings=sharding)
+    mask, slope = program(key, jax.device_put(logits, sharding))
+    assert len(mask.sharding.device_set) == 4
+    expected_mask, expected_slope = jax.jit(value_and_slope)(key, logits)
+    assert len(expected_mask.sharding.device_set) == 1
+    np.testing.assert_array_equal(mask, expected_mask)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-6)
+
+
+def test_one_draw_and_no_stacked_pair(key):
+    # Neither the program as traced nor the one compiled holds an array of more entries
+    # than the logits, or more axes.
+    logits = jnp.asarray(batch())
+    traced = str(jax.make_jaxpr(value_and_slope)(key, logits))
+    assert traced.count("random_bits[") == 1
+    compiled = jax.jit(value_and_slope).lower(key, logits).compile().as_text()
+    for program in (traced, compiled):
+        found = re.findall(r"\b(?:pred|bool|bf|f|u|s)(?:\d+)?\[(\d[\d,]*)\]", program)
+        shapes = {tuple(map(int, shape.split(","))) for shape in found}
+        assert BATCH in shapes
+        assert max(len(shape) for shape in shapes) == 2
+        assert max(np.prod(shape) for shape in shapes) == np.prod(BATCH)
+
+
+# The shape of the result.
+
+SHAPES = [((), (4,)), ((3,), (5, 3)), ((5, 1), (5, 3)), ((1,), (2, 3, 4)), ((3,), (3,))]
+
+
+@pytest.mark.parametrize("given_shape, shape", SHAPES)
+def test_shape_broadcasts_like_bernoulli(key, given_shape, shape):
+    logits = jnp.asarray(np.random.default_rng(2).normal(size=given_shape), jnp.float32)
+    with jax.numpy_rank_promotion("allow"):
+        expected = jax.random.bernoulli(key, jax.nn.sigmoid(logits), shape).shape
+    assert stgs(key, logits, shape).shape == expected == shape
+    spread = jnp.broadcast_to(logits, shape)
+    np.testing.assert_array_equal(stgs(key, logits, shape), stgs(key, spread))
+
+    slope = jax.grad(lambda m: stgs(key, m, shape).sum())(logits)
+    spread_slope = np.asarray(jax.grad(lambda m: stgs(key, m).sum())(spread))
+    added = len(shape) - len(given_shape)
+    summed = spread_slope.sum(tuple(range(added)))
+    axes = tuple(i for i, n in enumerate(given_shape) if n != summed.shape[i])
+    summed = summed.sum(axes, keepdims=True)
+    assert slope.shape == given_shape
+    np.testing.assert_allclose(slope, summed, rtol=1e-5)
+
+
+def test_broadcast_entries_are_drawn_apart(key):
+    drawn = stgs(key, jnp.zeros((1, 100)), (50, 100))
+    assert len(np.unique(drawn, axis=0)) == 50
+
+
+@pytest.mark.parametrize(
+    "given_shape, shape", [((3,), (4,)), ((2, 3), (3,)), ((3,), (3, 1)), ((3,), ())]
+)
+def test_shape_that_does_not_broadcast(key, given_shape, shape):
+    with pytest.raises(ValueError), jax.numpy_rank_promotion("allow"):
+        jax.random.bernoulli(key, jnp.full(given_shape, 0.5), shape)
+    text = rf"stgs: .*{re.escape(str(given_shape))}.*{re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=text):
+        stgs(key, jnp.zeros(given_shape), shape)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_, jnp.complex64])
+def test_logits_must_be_floating_point(key, dtype):
+    with pytest.raises(TypeError, match=f"stgs: .*{jnp.dtype(dtype).name}"):
+        stgs(key, jnp.zeros(3, dtype))
+
+
+@pytest.mark.parametrize(
+    "temperature",
+    [0, 0.0, -1.0, np.nan, np.inf, -np.inf, jnp.float32(0), np.float64(0)],
+)
+def test_temperature_must_be_positive_and_finite(key, temperature):
+    with pytest.raises(ValueError, match="stgs: temperature must be positive"):
+        stgs(key, jnp.zeros(3), temperature=temperature)
+
+
+def test_temperature_must_be_a_scalar(key):
+    with pytest.raises(ValueError, match=r"stgs: temperature must be a scalar.*\(1,\)"):
+        stgs(key, jnp.zeros(3), temperature=np.ones(1))
+    with pytest.raises(ValueError, match=r"stgs: temperature must be a scalar.*\(3,\)"):
+        traced_temperature(key, jnp.zeros(3), jnp.ones(3))
+
+
+@pytest.mark.parametrize("temperature", [2, np.float32(0.5), jnp.float32(0.5)])
+def test_temperature_may_be_any_scalar(key, temperature):
+    mask = stgs(key, jnp.zeros(3), temperature=temperature)
+    np.testing.assert_array_equal(mask, stgs(key, jnp.zeros(3)))
+
+
+def test_logits_may_be_a_python_float_or_numpy(key):
+    assert stgs(key, 0.5).shape == ()
+    array = batch()
+    np.testing.assert_array_equal(stgs(key, array), stgs(key, jnp.asarray(array)))

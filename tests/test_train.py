@@ -1,0 +1,414 @@
+"""The step and the epoch: what learns, what stays, on one device and on several."""
+
+import functools
+import itertools
+import operator
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from aslp_jax import ASLP, Masked, augment, train
+from aslp_jax.methods.selection import kernels, key_for_each, map_named, named_leaves
+from aslp_jax.networks import ConvNet
+from aslp_jax.optim import sgd_by_group
+
+NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
+OPTIMISER = sgd_by_group({"logits": 5.0, "scale": 1e-2})
+BATCH = 16
+
+
+def integer(number):
+    return jnp.asarray(number, jnp.int32)
+
+
+def problem(key, net=NET, method=None, optimiser=OPTIMISER, examples=64):
+    """A state, data of three separable classes, and the options of a step."""
+    method = method or ASLP()
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, examples).astype(np.int32)
+    images = rng.integers(0, 90, (examples, 8, 8, 1)).astype(np.uint8)
+    for index, label in enumerate(labels):
+        images[index, 2 * label : 2 * label + 2] += 150
+    state = train.create(
+        Masked(net, method), optimiser, key, jnp.zeros((1, 8, 8, 1), jnp.float32)
+    )
+    options = {"net": net, "method": method, "optimiser": optimiser}
+    return state, jnp.asarray(images), jnp.asarray(labels), options
+
+
+def whole_batch(images, labels):
+    return augment.to_float(images[:BATCH]), labels[:BATCH]
+
+
+def test_streams_are_independent_and_named(key):
+    first, again, other = (train.stream(key, name) for name in ("a", "a", "b"))
+    data = jax.random.key_data
+    np.testing.assert_array_equal(data(first), data(again))
+    assert np.any(data(first) != data(other))
+
+
+def test_a_state_learns_selectors_alone(key):
+    state, *_ = problem(key)
+    assert sorted(state.params) == ["logits", "scale"]
+    weights = sum(leaf.size for leaf in named_leaves(state.frozen, kernels).values())
+    learnt = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    momentum = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
+    assert learnt == weights + 4
+    assert momentum == learnt, "the optimiser holds nothing for a frozen weight"
+
+
+def test_a_step_follows_the_gradient_of_the_drawn_network(key):
+    state, images, labels, options = problem(key)
+    inputs, truth = whole_batch(images, labels)
+
+    def loss(params):
+        weights = ASLP().realise(state.frozen, params, key=train.stream(key, "mask"))
+        logits = NET.apply({"params": weights}, inputs)
+        return -jnp.mean(
+            jnp.take_along_axis(jax.nn.log_softmax(logits), truth[:, None], 1)
+        )
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    after, reported, correct = jax.jit(functools.partial(train.step, **options))(
+        state, inputs, truth, key
+    )
+    np.testing.assert_allclose(reported, value, rtol=1e-5)
+    assert 0 <= int(correct) <= BATCH
+    assert int(after.step) == 1
+    for group, rate in (("logits", 5.0), ("scale", 1e-2)):
+        expected = jax.tree.map(
+            lambda leaf, slope, rate=rate: leaf - rate * slope,
+            state.params[group],
+            gradient[group],
+        )
+        chex.assert_trees_all_close(after.params[group], expected, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_equal(after.frozen, state.frozen)
+
+
+def test_gradients_agree_with_finite_differences_of_the_scale(key):
+    state, images, labels, _ = problem(key)
+    inputs, truth = whole_batch(images, labels)
+
+    def loss(scale):
+        params = {
+            **state.params,
+            "scale": {**state.params["scale"], "Dense_0/kernel": scale},
+        }
+        weights = ASLP().realise(state.frozen, params, key=key)
+        logits = NET.apply({"params": weights}, inputs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
+
+    one, step = jnp.float32(1.0), jnp.float32(1e-2)
+    numeric = (loss(one + step) - loss(one - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(loss)(one), numeric, rtol=2e-2)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64])
+def test_micro_batches_give_the_gradient_of_the_whole(key, micro_batch):
+    state, images, labels, options = problem(key)
+    inputs, truth = whole_batch(images, labels)
+    run = functools.partial(train.step, state, inputs, truth, key, **options)
+    whole, whole_loss, whole_correct = jax.jit(run)()
+    parts, loss, correct = jax.jit(functools.partial(run, micro_batch=micro_batch))()
+    chex.assert_trees_all_close(parts.params, whole.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, whole_loss, rtol=1e-5)
+    assert int(correct) == int(whole_correct)
+
+
+def test_a_micro_batch_that_does_not_divide_is_refused(key):
+    state, images, labels, options = problem(key)
+    with pytest.raises(
+        ValueError, match="micro_batch 5 does not divide the batch of 16"
+    ):
+        train.step(state, *whole_batch(images, labels), key, micro_batch=5, **options)
+
+
+def mesh(count):
+    return jax.make_mesh(
+        (count,),
+        (train.BATCH,),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[:count],
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [None, 8])
+@pytest.mark.parametrize("front", ["jit", "shard_map", "pmap"])
+def test_one_and_four_devices_agree(key, front, micro_batch):
+    state, images, labels, options = problem(key)
+    inputs, truth = whole_batch(images, labels)
+    single = jax.jit(functools.partial(train.step, **options))
+    expected, expected_loss, expected_correct = single(state, inputs, truth, key)
+
+    batch = PartitionSpec(train.BATCH)
+    if front == "jit":
+        spread = NamedSharding(mesh(4), batch)
+        run = jax.jit(functools.partial(train.step, micro_batch=micro_batch, **options))
+        everywhere = NamedSharding(mesh(4), PartitionSpec())
+        arguments = (
+            jax.device_put(state, everywhere),
+            jax.device_put(inputs, spread),
+            jax.device_put(truth, spread),
+            jax.device_put(key, everywhere),
+        )
+    else:
+        # One device's share is four images.
+        share = functools.partial(
+            train.step,
+            axis_name=train.BATCH,
+            micro_batch=micro_batch and 2,
+            **options,
+        )
+        if front == "shard_map":
+            alike = PartitionSpec()
+            run = jax.jit(
+                jax.shard_map(
+                    share,
+                    mesh=mesh(4),
+                    in_specs=(alike, batch, batch, alike),
+                    out_specs=alike,
+                )
+            )
+            arguments = (state, inputs, truth, key)
+        else:
+            run = jax.pmap(
+                share,
+                axis_name=train.BATCH,
+                in_axes=(None, 0, 0, None),
+                out_axes=None,
+            )
+            parts = inputs.reshape(4, 4, 8, 8, 1), truth.reshape(4, 4)
+            arguments = (state, *parts, key)
+    after, loss, correct = run(*arguments)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    assert int(correct) == int(expected_correct)
+    moved = jax.tree.map(operator.sub, jax.device_get(after.params), state.params)
+    wanted = jax.tree.map(operator.sub, expected.params, state.params)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted)) > 1e-3
+    chex.assert_trees_all_close(moved, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_one_and_four_devices_draw_the_same_masks(key):
+    state, *_ = problem(key)
+    draw = jax.jit(ASLP().realise)
+    one = draw(state.frozen, state.params, key=key)
+    everywhere = NamedSharding(mesh(4), PartitionSpec())
+    four = draw(
+        *jax.device_put((state.frozen, state.params), everywhere),
+        key=jax.device_put(key, everywhere),
+    )
+    chex.assert_trees_all_equal(jax.device_get(one), jax.device_get(four))
+
+
+def compiled(options, **more):
+    return train.compile_steps(
+        batch_size=BATCH,
+        prepare=lambda key, images: augment.to_float(
+            augment.crop_and_flip(key, images, pad=1)
+        ),
+        **options,
+        **more,
+    )
+
+
+def run_steps(run, state, images, labels, key, bounds, epoch=0):
+    state = jax.tree.map(jnp.copy, state)
+    totals = train.Totals.zeros()
+    for start, stop in itertools.pairwise(bounds):
+        state, totals = run(
+            state,
+            totals,
+            images,
+            labels,
+            key,
+            integer(epoch),
+            integer(start),
+            integer(stop),
+        )
+    return jax.device_get((state, totals))
+
+
+def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
+    state, images, labels, options = problem(key)
+    run = compiled(options, micro_batch=8)
+    whole = run_steps(run, state, images, labels, key, (0, 4))
+    pieces = run_steps(run, state, images, labels, key, (0, 1, 3, 4))
+    chex.assert_trees_all_equal(whole, pieces)
+    assert int(whole[1].steps) == int(whole[0].step) == 4
+    assert run._cache_size() == 1, "the bounds must not be compiled in"
+
+
+def test_an_epoch_on_four_devices_agrees_with_one(key):
+    state, images, labels, options = problem(key)
+    one = run_steps(compiled(options), state, images, labels, key, (0, 4))
+    everywhere = NamedSharding(mesh(4), PartitionSpec())
+    put = functools.partial(jax.device_put, device=everywhere)
+    many = run_steps(
+        compiled(options, mesh=mesh(4)),
+        put(state),
+        put(images),
+        put(labels),
+        put(key),
+        (0, 4),
+    )
+    chex.assert_trees_all_close(one[0].params, many[0].params, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(one[1].loss, many[1].loss, rtol=1e-5)
+
+
+def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
+    state, _, _, options = problem(key)
+    # Each image is its own number, so that what a step saw can be read back.
+    numbers = jnp.arange(64, dtype=jnp.uint8).reshape(64, 1, 1, 1)
+    images = jnp.broadcast_to(numbers, (64, 8, 8, 1))
+    seen = []
+
+    def prepare(key, images):
+        jax.debug.callback(
+            lambda batch: seen.append(batch[:, 0, 0, 0].tolist()), images
+        )
+        return augment.to_float(images)
+
+    run = train.compile_steps(batch_size=BATCH, prepare=prepare, **options)
+    labels = jnp.zeros(64, jnp.int32)
+    orders = []
+    for epoch in (0, 1):
+        run_steps(run, state, images, labels, key, (0, 4), epoch)
+        jax.effects_barrier()
+        orders.append(list(itertools.chain.from_iterable(seen)))
+        seen.clear()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(64))
+    assert orders[0] != orders[1] and orders[0] != list(range(64))
+
+
+def test_training_learns_and_leaves_the_frozen_weights_alone(key):
+    state, images, labels, options = problem(key)
+    run = compiled(options)
+    before = jax.device_get(state.frozen)
+    losses = []
+    for epoch in range(30):
+        state, totals = run_steps(run, state, images, labels, key, (0, 4), epoch)
+        losses.append(float(totals.loss) / 4)
+    assert losses[-1] < 0.5 * losses[0]
+    chex.assert_trees_all_equal(state.frozen, before)
+
+
+def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
+    optimiser = sgd_by_group({"logits": 5.0, "scale": 1e30})
+    state, images, labels, options = problem(key, optimiser=optimiser)
+    state, totals = run_steps(compiled(options), state, images, labels, key, (0, 4))
+    assert not np.isfinite(totals.loss)
+    assert 1 < int(totals.steps) < 4
+    assert int(state.step) == int(totals.steps)
+
+
+def test_the_state_is_donated(key):
+    state, images, labels, options = problem(key)
+    logits = state.params["logits"]["Dense_0/kernel"]
+    run = compiled(options)
+    run(
+        state,
+        train.Totals.zeros(),
+        images,
+        labels,
+        key,
+        *(integer(number) for number in (0, 0, 1)),
+    )
+    assert logits.is_deleted()
+
+
+class BatchNormNet(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Conv(4, (3, 3))(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x)).mean((1, 2))
+        return nn.Dense(3)(nn.Dropout(0.3, deterministic=not train)(x))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 8])
+def test_batch_statistics_move_and_dropout_has_a_stream(key, micro_batch):
+    state, images, labels, options = problem(key, net=BatchNormNet())
+    after, loss, _ = jax.jit(
+        functools.partial(train.step, micro_batch=micro_batch, **options)
+    )(state, *whole_batch(images, labels), key)
+    assert np.isfinite(loss)
+    assert sorted(after.collections) == ["batch_stats"]
+    for old, new in zip(
+        jax.tree.leaves(state.collections),
+        jax.tree.leaves(after.collections),
+        strict=True,
+    ):
+        assert np.all(old != new)
+
+
+class Shrink:
+    """A method of another kind: it trains the weights and penalises their size."""
+
+    def init(self, key, weights, *, select=kernels):
+        return {}, {"weights": weights}
+
+    def realise(self, weights, selectors, *, key=None):
+        return selectors["weights"]
+
+    def penalty(self, weights, selectors):
+        return 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(selectors))
+
+
+class TopHalf:
+    """Another: it keeps the half of each kernel with the highest scores."""
+
+    def init(self, key, weights, *, select=kernels):
+        named = named_leaves(weights, select)
+        keys = key_for_each(key, named)
+        return weights, {
+            "scores": {
+                name: jax.random.uniform(keys[name], leaf.shape)
+                for name, leaf in named.items()
+            }
+        }
+
+    def realise(self, weights, selectors, *, key=None):
+        def keep(name, weight):
+            scores = selectors["scores"][name]
+            hard = (scores >= jnp.median(scores)).astype(scores.dtype)
+            return weight * (scores + jax.lax.stop_gradient(hard - scores))
+
+        return map_named(weights, selectors["scores"], keep)
+
+    def penalty(self, weights, selectors):
+        return jnp.zeros(())
+
+
+def test_the_step_serves_a_method_that_trains_weights_under_a_penalty(key):
+    optimiser = sgd_by_group({"weights": 0.1}, momentum=0.0)
+    state, images, labels, options = problem(key, method=Shrink(), optimiser=optimiser)
+    inputs, truth = whole_batch(images, labels)
+
+    def task(weights):
+        logits = NET.apply({"params": weights}, inputs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
+
+    weights = state.params["weights"]
+    value, gradient = jax.value_and_grad(task)(weights)
+    penalty = Shrink().penalty({}, state.params)
+    after, loss, _ = train.step(state, inputs, truth, key, **options)
+    np.testing.assert_allclose(loss, value + penalty, rtol=1e-5)
+    expected = jax.tree.map(lambda w, g: w - 0.1 * (g + w), weights, gradient)
+    chex.assert_trees_all_close(after.params["weights"], expected, rtol=1e-4, atol=1e-6)
+    assert after.frozen == {}
+
+
+def test_the_step_serves_a_method_of_scores(key):
+    optimiser = sgd_by_group({"scores": 1.0})
+    state, images, labels, options = problem(key, method=TopHalf(), optimiser=optimiser)
+    run = compiled(options)
+    losses = []
+    for epoch in range(15):
+        state, totals = run_steps(run, state, images, labels, key, (0, 4), epoch)
+        losses.append(float(totals.loss) / 4)
+    assert losses[-1] < 0.7 * losses[0]
