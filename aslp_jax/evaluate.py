@@ -72,7 +72,7 @@ def score(
         real = rows < examples
         rows = jnp.minimum(rows, examples - 1)
         inputs, truth = prepare(images[rows]), labels[rows]
-        logits = net.apply({"params": weights, **collections}, inputs, train=False)
+        logits: Any = net.apply({"params": weights, **collections}, inputs, train=False)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         right = jnp.argmax(logits, -1) == truth
         return (
@@ -166,9 +166,9 @@ def summarise(
         jnp.sum(mask != previous[name], dtype=jnp.int32) for name, mask in masks.items()
     ]
     return Selection(
-        keep_fraction=sum(kept.values()) / size,
+        keep_fraction=jnp.asarray(sum(kept.values()) / size),
         by_layer={name: kept[name] / mask.size for name, mask in masks.items()},
-        flip_rate=sum(flipped) / size,
+        flip_rate=jnp.asarray(sum(flipped) / size),
         scalars={
             group: dict(leaves)
             for group, leaves in params.items()

@@ -83,8 +83,9 @@ class Masked(nn.Module):
 
     def _run(self, name: str, args: tuple, kwargs: dict, *, sample: bool) -> Any:
         net = self.net.clone(parent=None)
+        scope: Any = self.scope
         key = self.make_rng("mask") if sample else None
-        rngs = {stream: self.make_rng(stream) for stream in self.scope.rngs}
+        rngs = {stream: self.make_rng(stream) for stream in scope.rngs}
         if self.is_initializing() and LEARNT not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
             frozen, learnt = self.method.init(
@@ -93,7 +94,7 @@ class Masked(nn.Module):
             self._put({FROZEN: frozen, LEARNT: learnt, **variables})
             return output
 
-        rest = dict(self.variables)
+        rest: dict[str, Any] = dict(self.variables)
         # A method that trains the weights themselves leaves nothing frozen.
         frozen, learnt = rest.pop(FROZEN, {}), rest.pop(LEARNT, None)
         if learnt is None:
@@ -102,7 +103,7 @@ class Masked(nn.Module):
                 f"{sorted(self.variables)}; they come from this model's own init"
             )
         weights = self.method.realise(frozen, learnt, key=key)
-        mutable = subtract_filters(self.scope.mutable, (FROZEN, LEARNT))
+        mutable = subtract_filters(scope.mutable, (FROZEN, LEARNT))
         output, updates = net.apply(
             {"params": weights, **rest},
             *args,

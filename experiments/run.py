@@ -1,7 +1,6 @@
 """One run: network, epochs, evaluation. Decides when to stop and what is kept."""
 
 import dataclasses
-import functools
 import math
 import signal
 import time
@@ -142,7 +141,11 @@ class Run:
         self.previous = self._masks(self.state.frozen, self.state.params)
         self.best = self._selection_of(self.state)
         self.progress = Progress()
-        self._scoring = {"net": self.net, "method": self.method, "prepare": plain}
+        self._scoring: dict[str, Any] = {
+            "net": self.net,
+            "method": self.method,
+            "prepare": plain,
+        }
         self._steps = train.compile_steps(
             mesh=mesh,
             batch_size=config.batch_size,
@@ -255,14 +258,15 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """Evaluates the best state on the test set, which nothing looked at before."""
-        test = self._place((self.data.test_images, self.data.test_labels))
+        images, labels = self._place((self.data.test_images, self.data.test_labels))
         best = self.best
         frozen = self.state.frozen
         scores = evaluate.evaluate(
             frozen,
             best["params"],
             best["collections"],
-            *test,
+            images,
+            labels,
             self._test_key,
             samples=self.config.eval_samples,
             **self._scoring,
@@ -353,7 +357,7 @@ def train_and_report(
     data = _load(config)
     run = Run(config, data)
     device = f"{len(run.devices)} x {run.devices[0].device_kind}"
-    if resume:
+    if resume and out is not None:
         folder = RunFolder(out)
         rows = _restore(run, folder)
     else:
@@ -521,8 +525,11 @@ def _network(config: Config, classes: int, platform: str) -> Any:
 
 def _preparation(config: Config, data: datasets.Dataset) -> tuple[Any, Any]:
     """What turns uint8 images into inputs: plainly, and for training."""
-    statistics = {"mean": data.mean, "std": data.std} if config.standardise else {}
-    plain = functools.partial(augment.to_float, **statistics)
+
+    def plain(images: jax.Array) -> jax.Array:
+        if config.standardise:
+            return augment.to_float(images, mean=data.mean, std=data.std)
+        return augment.to_float(images)
 
     def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
         if config.augment:

@@ -310,8 +310,10 @@ def test_values_that_orbax_restores_gladly_must_match_their_sha256(
     saved: Path, tmp_path: Path
 ) -> None:
     # The arrays of one checkpoint beside the manifest of another: each is well formed.
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
     checkpoint.save(tmp_path, 4, {**small(), "masks": ~small()["masks"]}, IDENTITY)
-    shutil.rmtree(tmp_path / "4" / "manifest")
-    shutil.copytree(saved / "4" / "manifest", tmp_path / "4" / "manifest")
-    with pytest.raises(CheckpointError, match="'masks' does not match its sha256"):
-        checkpoint.restore(tmp_path, 4, small(), IDENTITY)
+    shutil.rmtree(folder / "4" / "arrays")
+    shutil.copytree(tmp_path / "4" / "arrays", folder / "4" / "arrays")
+    with pytest.raises(CheckpointError, match="does not match its sha256"):
+        checkpoint.restore(folder, 4, small(), IDENTITY)

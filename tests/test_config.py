@@ -434,6 +434,20 @@ def test_bad_input_is_one_line_and_code_2(
     assert caught.value.code == 0
 
 
+def test_ctrl_c_outside_of_training_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cifar.py"])
+
+    def main(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main_guard(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "cifar.py: interrupted\n")
+
+
 LOADED = """
 import runpy, sys
 sys.path.insert(0, {folder!r})

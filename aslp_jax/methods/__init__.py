@@ -10,6 +10,7 @@ Weights and selectors travel as two trees:
   gives each group its own rule.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -74,6 +75,6 @@ class Method(Protocol):
         """Returns the scalar that the method adds to the task loss (0 where none)."""
 
 
-METHODS: dict[str, type[Method]] = {"aslp": ASLP}
+METHODS: dict[str, Callable[..., Method]] = {"aslp": ASLP}
 
 __all__ = ["ASLP", "METHODS", "Method", "Select", "Selectors", "Weights", "kernels"]
