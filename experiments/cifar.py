@@ -21,7 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     # Only now: `--help` and mistyped flags should not wait for JAX.
     import report
-    from run import LossNotFinite, Stopped, train_and_report
+    from loop import Stopped, train_and_report
+    from run import LossNotFinite
 
     try:
         result = train_and_report(

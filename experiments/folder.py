@@ -49,6 +49,20 @@ class RunFolder:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             name = f"{config.dataset}-{config.arch}-{config.method}-seed{config.seed}"
             path = Path("runs") / f"{name}-{stamp}"
+        cls.check_new(path)
+        folder = cls(path)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            folder._write("config.json", _describe(config, device))
+        return folder
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Checks that a folder is free to hold a new run.
+
+        Raises:
+          BadInput: it is a file, holds a run, or holds something else.
+        """
         if path.exists() and not path.is_dir():
             raise BadInput(f"--out {path} is a file; name a folder")
         if (path / "config.json").exists():
@@ -58,11 +72,6 @@ class RunFolder:
             )
         if path.is_dir() and any(path.iterdir()):
             raise BadInput(f"--out {path} is not empty; name a new folder")
-        folder = cls(path)
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            folder._write("config.json", _describe(config, device))
-        return folder
 
     def saved_options(self) -> dict[str, Any]:
         """Returns the options of the run in this folder.

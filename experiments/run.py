@@ -1,31 +1,23 @@
-"""One run: network, epochs, evaluation. Decides when to stop and what is kept."""
+"""A run in memory: what is compiled, where it stands, and the best state so far."""
 
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import report
-from config import FIELDS, BadInput, Config
-from folder import RunFolder, writing
+from config import BadInput, Config
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from aslp_jax import augment, checkpoint, datasets, evaluate, initialisers, train
+from aslp_jax import augment, datasets, evaluate, initialisers, train
 from aslp_jax.convolution import conv_in_loop
 from aslp_jax.masked import Masked
 from aslp_jax.methods import METHODS
 from aslp_jax.networks import NETWORKS
 from aslp_jax.optim import sgd_by_group
-
-_CHUNK_SECONDS = 1.0
-"""Steps are handed to the device in programs of about this long, where an epoch is
-longer: a person sees the progress, and Ctrl-C is heard. Changes no result."""
 
 _CPU_MICRO_BATCH = 64
 """Images a forward pass on a CPU: activations of 256 fall out of the cache (Conv2 at
@@ -36,35 +28,20 @@ class LossNotFinite(Exception):
     """The loss became NaN or infinite; the message names epoch and step."""
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved.
-
-    Attributes:
-      number: of the signal.
-    """
-
-    def __init__(self, number: int, path: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}, all is saved; continue with "
-            f"--out {path} --resume"
-        )
-        self.number = number
-
-
 @dataclasses.dataclass
-class Progress:
+class Position:
     """Where a run stands; saved with the arrays as numbers of fixed width.
 
     Attributes:
       epoch: epochs finished and validated.
-      position: steps taken of the next epoch.
+      step: steps taken of the next epoch.
       best_epoch: the epoch (from 1) with the best validation accuracy, 0 before any.
       best_accuracy: of that epoch, -1 before any.
       seconds: spent training and validating.
     """
 
     epoch: int = 0
-    position: int = 0
+    step: int = 0
     best_epoch: int = 0
     best_accuracy: float = -1.0
     seconds: float = 0.0
@@ -76,7 +53,7 @@ class Progress:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Progress":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Position":
         return cls(**{name: array.item() for name, array in arrays.items()})
 
 
@@ -140,7 +117,7 @@ class Run:
         self._masks = jax.jit(self.method.masks)
         self.previous = self._masks(self.state.frozen, self.state.params)
         self.best = self._selection_of(self.state)
-        self.progress = Progress()
+        self.position = Position()
         self._scoring: dict[str, Any] = {
             "net": self.net,
             "method": self.method,
@@ -165,9 +142,9 @@ class Run:
         Raises:
           LossNotFinite: the loss of a step was not finite.
         """
-        where = self.progress
+        where = self.position
         began = time.monotonic()
-        bounds = (where.epoch, where.position, where.position + count)
+        bounds = (where.epoch, where.step, where.step + count)
         self.state, self.totals = self._steps(
             self.state,
             self.totals,
@@ -184,7 +161,7 @@ class Run:
                 f"the loss became {float(self.totals.loss)} in epoch "
                 f"{where.epoch + 1}, step {int(self.totals.steps)} of {self.steps}"
             )
-        where.position += count
+        where.step += count
         where.seconds += seconds
         return seconds
 
@@ -200,7 +177,7 @@ class Run:
         Raises:
           LossNotFinite: the validation loss is not finite.
         """
-        where, state = self.progress, self.state
+        where, state = self.position, self.state
         began = time.monotonic()
         key = None
         if self.config.select_by == "sample":
@@ -224,7 +201,7 @@ class Run:
         totals = jax.device_get(self.totals)
 
         self.previous, self.totals = masks, self._place(train.Totals.zeros())
-        where.epoch, where.position = where.epoch + 1, 0
+        where.epoch, where.step = where.epoch + 1, 0
         if accuracy > where.best_accuracy:
             where.best_epoch, where.best_accuracy = where.epoch, float(accuracy)
             self.best = self._selection_of(state)
@@ -252,9 +229,9 @@ class Run:
     @property
     def stopped(self) -> str | None:
         """Why training is over (`"patience"` or `"epochs"`), or None."""
-        if self.progress.epoch - self.progress.best_epoch >= self.config.patience:
+        if self.position.epoch - self.position.best_epoch >= self.config.patience:
             return "patience"
-        return "epochs" if self.progress.epoch >= self.config.epochs else None
+        return "epochs" if self.position.epoch >= self.config.epochs else None
 
     def result(self) -> dict[str, Any]:
         """Evaluates the best state on the test set, which nothing looked at before."""
@@ -294,11 +271,11 @@ class Run:
             "weights": weights,
             "dense_bytes": dense,
             "mask_bytes": -(-sum(weights.values()) // 8),
-            "best_epoch": self.progress.best_epoch,
-            "best_validation_accuracy": self.progress.best_accuracy,
-            "epochs": self.progress.epoch,
+            "best_epoch": self.position.best_epoch,
+            "best_validation_accuracy": self.position.best_accuracy,
+            "epochs": self.position.epoch,
             "stopped": self.stopped,
-            "seconds": self.progress.seconds,
+            "seconds": self.position.seconds,
         }
 
     def keep_probabilities(self) -> dict[str, np.ndarray]:
@@ -315,12 +292,12 @@ class Run:
             **jax.tree.map(jnp.copy, changing),
             "previous": self.previous,
             "best": self.best,
-            "progress": self.progress.as_arrays(),
+            "position": self.position.as_arrays(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Continues from a snapshot of a run with the same options."""
-        self.progress = Progress.from_arrays(snapshot["progress"])
+        self.position = Position.from_arrays(snapshot["position"])
         self.state = self._place(snapshot["state"])
         self.totals = self._place(snapshot["totals"])
         self.previous = self._place(snapshot["previous"])
@@ -333,181 +310,6 @@ class Run:
         # A copy, because the next step is given the state's own buffers to overwrite.
         kept = {"params": state.params, "collections": state.collections}
         return jax.tree.map(jnp.copy, kept)
-
-
-def train_and_report(
-    config: Config, out: Path | None, *, resume: bool, progress_file: Any
-) -> dict[str, Any]:
-    """Runs or continues a run until it stops, and writes all its files.
-
-    Args:
-      config: the options.
-      out: the run folder; None makes a new one.
-      resume: whether to continue the run in `out`.
-      progress_file: where progress is shown, usually standard error.
-
-    Returns:
-      What result.json holds.
-
-    Raises:
-      BadInput: a folder, a data set or a number that cannot be used.
-      LossNotFinite: training diverged; the last good state is saved.
-      Stopped: a signal asked for it; the state is saved.
-    """
-    data = _load(config)
-    run = Run(config, data)
-    device = f"{len(run.devices)} x {run.devices[0].device_kind}"
-    if resume and out is not None:
-        folder = RunFolder(out)
-        rows = _restore(run, folder)
-    else:
-        folder = RunFolder.create(out, config, device)
-        rows = []
-    progress = report.Progress(progress_file, epochs=config.epochs)
-    try:
-        begin = f"from epoch {run.progress.epoch + 1}" if resume else data.source
-        progress.note(f"{folder.path}: {config.dataset} ({begin}), {device}")
-        _epochs(run, folder, rows, progress)
-    finally:
-        progress.close()
-    result = run.result()
-    with writing(folder.path):
-        title = (
-            f"{config.arch} on {config.dataset}, {config.method}, seed {config.seed}"
-        )
-        report.curves(
-            rows, run.keep_probabilities(), folder.path / "curves.png", title=title
-        )
-    folder.write_result(result)
-    return result
-
-
-def _epochs(
-    run: Run, folder: RunFolder, rows: list[dict[str, Any]], progress: report.Progress
-) -> None:
-    """Trains until the run stops by itself, and saves as it goes."""
-    saved = time.monotonic()
-    with _Signals() as signals:
-        while run.stopped is None:
-            good = run.snapshot()
-            try:
-                speed = _one_epoch(run, progress, signals)
-                if speed is None:
-                    _save(run, folder, run.snapshot())
-                    raise Stopped(signals.received, folder.path)
-                row = run.finish_epoch(speed)
-            except LossNotFinite as error:
-                _save(run, folder, good)
-                raise LossNotFinite(
-                    f"{error}; {folder.path} keeps the state before that epoch"
-                ) from None
-            folder.append_row(row)
-            rows.append(row)
-            progress.epoch(row)
-            due = time.monotonic() - saved >= run.config.checkpoint_seconds
-            if due or signals.received or run.stopped:
-                _save(run, folder, run.snapshot())
-                saved = time.monotonic()
-            if signals.received:
-                raise Stopped(signals.received, folder.path)
-
-
-def _one_epoch(
-    run: Run, progress: report.Progress, signals: "_Signals"
-) -> float | None:
-    """Takes the remaining steps of an epoch; None if a signal came in between.
-
-    Returns:
-      Images a second, over the steps taken here.
-    """
-    taken, spent, chunk = 0, 0.0, 1
-    while run.progress.position < run.steps:
-        if signals.received:
-            return None
-        count = min(chunk, run.steps - run.progress.position)
-        seconds = run.take_steps(count)
-        taken, spent = taken + count, spent + seconds
-        chunk = max(1, int(_CHUNK_SECONDS * count / seconds))
-        speed = taken * run.config.batch_size / spent
-        progress.step(run.progress.epoch + 1, run.progress.position, run.steps, speed)
-    return speed
-
-
-class _Signals:
-    """While entered, the first Ctrl-C or SIGTERM is noted and the second one kills.
-
-    Attributes:
-      received: number of the signal that came, 0 before.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> "_Signals":
-        self._old = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.received = number
-        for each in self._old:
-            signal.signal(each, signal.SIG_DFL)
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """The options that a checkpoint must share with the run that reads it."""
-    return {
-        name: value
-        for name, value in config.as_dict().items()
-        if not FIELDS[name].metadata.get("free")
-    }
-
-
-def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
-    with writing(folder.path):
-        checkpoint.save(
-            folder.checkpoints,
-            int(snapshot["state"].step),
-            snapshot,
-            _identity(run.config),
-        )
-
-
-def _restore(run: Run, folder: RunFolder) -> list[dict[str, Any]]:
-    """Restores the newest whole checkpoint and returns the metrics up to it."""
-    found = checkpoint.steps(folder.checkpoints)
-    if not found:
-        return folder.rows(0)
-    problems = []
-    for step in reversed(found):
-        try:
-            snapshot = checkpoint.restore(
-                folder.checkpoints, step, run.snapshot(), _identity(run.config)
-            )
-        except checkpoint.CheckpointError as error:
-            problems.append(str(error))
-            continue
-        run.restore(snapshot)
-        return folder.rows(run.progress.epoch)
-    raise BadInput(problems[0])
-
-
-def _load(config: Config) -> datasets.Dataset:
-    try:
-        return datasets.load(
-            config.dataset,
-            data_dir=config.data_dir,
-            manual_dir=config.manual_dir,
-            cache_dir=config.cache_dir,
-        )
-    except (OSError, ValueError) as error:
-        raise BadInput(str(error)) from error
 
 
 def _network(config: Config, classes: int, platform: str) -> Any:

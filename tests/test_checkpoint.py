@@ -317,3 +317,36 @@ def test_values_that_orbax_restores_gladly_must_match_their_sha256(
     shutil.copytree(tmp_path / "4" / "arrays", folder / "4" / "arrays")
     with pytest.raises(CheckpointError, match="does not match its sha256"):
         checkpoint.restore(folder, 4, small(), IDENTITY)
+
+
+def test_whatever_orbax_returns_is_compared_with_what_was_saved(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore = checkpoint.ocp.Checkpointer.restore
+
+    def nearly(*args: Any, **kwargs: Any) -> Any:
+        result = restore(*args, **kwargs)
+        arrays = result if isinstance(result, dict) else dict(result.items())
+        arrays = arrays.get("arrays") or arrays
+        if "masks" in arrays:
+            arrays["masks"] = ~arrays["masks"]
+        return result
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", nearly)
+    with pytest.raises(CheckpointError, match="'masks' does not match its sha256"):
+        checkpoint.restore(saved, 4, small(), IDENTITY)
+
+
+@pytest.mark.parametrize("words", ["one\ntwo", "", "\n"])
+def test_whatever_orbax_raises_becomes_one_line(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.restore(saved, 4, small(), IDENTITY)
+    line = f"{saved / '4'} cannot be read as a checkpoint (RuntimeError: "
+    assert line + words.split("\n")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -191,9 +191,8 @@ def test_bfloat16_computes_but_does_not_store():
     outputs = jax.jit(net.apply)(variables, images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert outputs.dtype == jnp.float32
-    rounded = outputs.astype(jnp.bfloat16).astype(jnp.float32)
-    np.testing.assert_array_equal(outputs, rounded)
     wide = jax.jit(small_net(**options).apply)(variables, images)
+    assert (outputs != wide).any()
     np.testing.assert_allclose(outputs, wide, atol=0.05 * float(jnp.abs(wide).max()))
 
     program = jax.make_jaxpr(net.apply)(variables, images)

@@ -16,6 +16,7 @@ import pytest
 import report
 from matplotlib.figure import Figure
 from PIL import Image
+from progress import Progress, humanise_seconds
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 SIX = {
@@ -121,7 +122,7 @@ def result(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
-    assert report.humanise_seconds(seconds) == text
+    assert humanise_seconds(seconds) == text
 
 
 def test_a_log_gets_one_plain_line_an_epoch() -> None:
@@ -132,7 +133,7 @@ def test_a_log_gets_one_plain_line_an_epoch() -> None:
             self.flushed = len(self.getvalue())
 
     log = Log()
-    progress = report.Progress(log, epochs=20)
+    progress = Progress(log, epochs=20)
     for epoch in (1, 2, 3):
         progress.step(epoch, 50, 100, 4000.0)
         progress.epoch(row(epoch, train_loss=float("nan")))
@@ -157,14 +158,14 @@ def test_whether_it_is_live_is_asked_of_the_file_unless_told(columns: Any) -> No
         (io.StringIO(), None, False),
         (io.StringIO(), True, True),
     ):
-        progress = report.Progress(file, epochs=2, live=live)
+        progress = Progress(file, epochs=2, live=live)
         progress.epoch(row(1))
         progress.close()
         assert ("\r" in file.getvalue()) == expected
 
 
 def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
-    report.Progress(epochs=1).epoch(row(1))
+    Progress(epochs=1).epoch(row(1))
     assert capsys.readouterr().err.startswith("epoch 1/1")
 
 
@@ -172,7 +173,7 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_live_line_never_fills_the_terminal(columns: Any, width: int) -> None:
     columns(width)
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=250, clock=clock)
+    progress = Progress(file, epochs=250, clock=clock)
     for epoch in range(1, 20):
         for step in (10, 60):
             clock.now += 4
@@ -192,7 +193,7 @@ def test_the_width_is_that_of_the_terminal_it_writes_to(columns: Any) -> None:
     theirs, ours = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
     with open(theirs, "rb", buffering=0) as screen, open(ours, "w") as file:
-        progress = report.Progress(file, epochs=250)
+        progress = Progress(file, epochs=250)
         progress.epoch(row(1))
         progress.close()
         shown = screen.read(4096).decode()
@@ -202,7 +203,7 @@ def test_the_width_is_that_of_the_terminal_it_writes_to(columns: Any) -> None:
 
 def test_the_live_line_shows_all_there_is_on_a_wide_terminal(columns: Any) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=4, clock=clock)
+    progress = Progress(file, epochs=4, clock=clock)
     progress.epoch(row(1))
     clock.now += 1
     progress.step(2, 50, 100, 4321.0)
@@ -214,7 +215,7 @@ def test_the_live_line_shows_all_there_is_on_a_wide_terminal(columns: Any) -> No
 
 def test_the_live_line_is_rewritten_at_most_ten_times_a_second(columns: Any) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=1, clock=clock)
+    progress = Progress(file, epochs=1, clock=clock)
     for step in range(1000):
         clock.now += 0.002
         progress.step(1, step + 1, 1000, 4321.0)
@@ -226,7 +227,7 @@ def test_the_live_line_is_rewritten_at_most_ten_times_a_second(columns: Any) -> 
 
 def test_close_ends_the_live_line_once(columns: Any) -> None:
     file = Terminal()
-    progress = report.Progress(file, epochs=2)
+    progress = Progress(file, epochs=2)
     progress.epoch(row(1))
     progress.epoch(row(2))
     assert len(file.screen()) == 1
@@ -236,13 +237,13 @@ def test_close_ends_the_live_line_once(columns: Any) -> None:
     assert file.screen()[1:] == [""]
 
     unused = Terminal()
-    report.Progress(unused, epochs=2).close()
+    Progress(unused, epochs=2).close()
     assert unused.getvalue() == ""
 
 
 def test_a_note_stands_above_the_live_line(columns: Any) -> None:
     file = Terminal()
-    progress = report.Progress(file, epochs=2)
+    progress = Progress(file, epochs=2)
     progress.note("before")
     progress.step(1, 10, 100, 4321.0)
     progress.note("stopping after this step...")
@@ -260,7 +261,7 @@ def test_epochs_leave_a_trace_but_no_flood(
     columns: Any, epochs: int, seconds: float, fewest: int, most: int
 ) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=epochs, clock=clock)
+    progress = Progress(file, epochs=epochs, clock=clock)
     for epoch in range(1, epochs + 1):
         clock.now += seconds
         progress.epoch(row(epoch))
@@ -276,16 +277,16 @@ def time_left(file: Terminal) -> str | None:
 
 def test_time_left_follows_the_pace_of_the_latest_epochs(columns: Any) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=50, clock=clock)
+    progress = Progress(file, epochs=50, clock=clock)
     clock.now += 100  # compilation, and the one epoch there is to judge by
     progress.epoch(row(1))
-    assert time_left(file) == report.humanise_seconds(49 * 100)
+    assert time_left(file) == humanise_seconds(49 * 100)
     clock.now += 10
     progress.epoch(row(2))
     assert time_left(file) == "8m00s"  # 48 epochs at 10 s: compilation is forgotten
     clock.now += 5
     progress.step(3, 50, 100, 4321.0)
-    assert time_left(file) == report.humanise_seconds(47.5 * 10)
+    assert time_left(file) == humanise_seconds(47.5 * 10)
     for epoch in range(3, 21):
         clock.now += 20
         progress.epoch(row(epoch))
@@ -297,7 +298,7 @@ def test_time_left_follows_the_pace_of_the_latest_epochs(columns: Any) -> None:
 
 def test_time_left_is_known_within_the_first_epoch(columns: Any) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=2, clock=clock)
+    progress = Progress(file, epochs=2, clock=clock)
     clock.now += 60  # compilation
     progress.step(1, 10, 100, 4321.0)
     assert time_left(file) is None
@@ -308,7 +309,7 @@ def test_time_left_is_known_within_the_first_epoch(columns: Any) -> None:
 
 def test_time_left_of_a_resumed_run_counts_what_remains(columns: Any) -> None:
     file, clock = Terminal(), Clock()
-    progress = report.Progress(file, epochs=50, clock=clock)
+    progress = Progress(file, epochs=50, clock=clock)
     for epoch in (41, 42):
         clock.now += 10
         progress.epoch(row(epoch))

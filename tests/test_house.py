@@ -1,0 +1,101 @@
+"""The rules of the house that a program can check, and the README's examples."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from aslp_jax.networks import ConvNet
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "aslp_jax").rglob("*.py"))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=" ".join,
+)
+def test_style_and_types(arguments):
+    done = run("-m", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_only_the_checkpoint_knows_orbax():
+    assert [path.name for path in LIBRARY if "orbax" in imports(path)] == [
+        "checkpoint.py"
+    ]
+
+
+def test_the_library_prints_nothing_and_reads_no_flags():
+    for path in LIBRARY:
+        assert not imports(path) & {"argparse", "matplotlib"}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.Name) and node.id == "print"), path
+
+
+def test_nothing_is_unpickled():
+    for path in [*LIBRARY, *(ROOT / "experiments").glob("*.py")]:
+        assert not imports(path) & {"pickle", "dill", "cloudpickle"}, path
+        assert "allow_pickle=True" not in path.read_text(), path
+
+
+def test_importing_starts_no_device_and_loads_nothing_heavy():
+    done = run(
+        "-c",
+        "import sys, aslp_jax\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends\n"
+        "heavy = {'orbax', 'tensorflow_datasets', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy",
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_readme_runs_as_written(key):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) >= 4
+    # What the prose around the examples takes as given.
+    names = {
+        "weights": {"layer": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}},
+        "net": ConvNet(stages=(4,), classes=3, hidden=(8,)),
+        "images": jax.random.uniform(key, (8, 8, 8, 1)),
+        "labels": jnp.zeros(8, jnp.int32),
+    }
+    for block in blocks:
+        if "train.create" in block:
+            exec("model = Masked(net, method)", names)
+        exec(block, names)
+    assert names["mask"].shape == (3, 4) and names["slope"].shape == (3, 4)
+    assert names["y"].shape == (8, 10)
+    assert int(names["state"].step) == 1
+
+
+def test_the_two_commands_of_the_readme_are_there():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"```sh\n(python3 -m venv .*?)\n```", readme)
+    assert len(commands) == 2
+    assert "--dataset digits" in commands[0]
+    assert f"<!-- test command -->\n```sh\n{commands[1]}\n```" in readme
