@@ -29,8 +29,9 @@ def conv_in_loop(
     """Convolves like `jax.lax.conv_general_dilated`; kernel gradients are matmuls.
 
     Takes the arguments that `flax.linen.Conv` gives to its `conv_general_dilated`. The
-    fast gradient covers two-dimensional convolutions of stride 1 without groups or
-    dilation; anything else is handed to `jax.lax` as it is. Reverse mode only.
+    fast gradient covers two-dimensional convolutions of stride 1 without groups,
+    dilation or negative padding; anything else is handed to `jax.lax` as it is. Reverse
+    mode only.
 
     Args:
       inputs: `[batch, height, width, in_channels]`.
@@ -49,6 +50,8 @@ def conv_in_loop(
         sizes = inputs.shape[1:3], kernel.shape[:2]
         padding = lax.padtype_to_pads(*sizes, (1, 1), padding)
     pads = tuple((int(before), int(after)) for before, after in padding)
+    if min(min(pad) for pad in pads) < 0:  # lax takes these as crops
+        return lax.conv_general_dilated(inputs, kernel, strides, pads, **options)
     return _conv(inputs, kernel, pads, precision)
 
 

@@ -31,12 +31,17 @@ def signed_constant(initialiser: Initializer) -> Initializer:
       initialiser: draws the weights whose signs are kept; at least two a layer.
 
     Returns:
-      `(key, shape, dtype) -> array` of values +std or -std.
+      `(key, shape, dtype) -> array` of values +std or -std. It raises ValueError for a
+      shape of fewer than two weights, which have no standard deviation.
 
     Source: Dupont et al. 2022, section 3.1, after Ramanujan et al. 2020.
     """
 
     def init(key: jax.Array, shape, dtype=jnp.float32, **kwargs) -> jax.Array:
+        if math.prod(shape) < 2:
+            raise ValueError(
+                f"signed_constant: needs at least two weights, got shape {shape}"
+            )
         weights = initialiser(key, shape, dtype, **kwargs)
         return jnp.sign(weights) * jnp.std(weights, ddof=1)
 

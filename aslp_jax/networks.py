@@ -28,9 +28,8 @@ class ConvNet(nn.Module):
         see `aslp_jax.convolution` for training on a CPU.
       dtype: of the computation; weights are float32 and outputs float32 whatever it is.
 
-    Source: the Conv2, Conv4 and Conv6 of Frankle & Carbin 2019, as used by Dupont et
-      al.
-    2022.
+    Source: Conv2, Conv4 and Conv6 of Frankle & Carbin 2019, arXiv:1803.03635, as in
+      Dupont et al. 2022.
     """
 
     stages: tuple[int, ...]

@@ -75,7 +75,7 @@ def stgs(
 def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Draws standard logistic noise with tails that are right to 2^-32.
 
-    One random bit is the sign and 31 bits the tail probability v in (0, 1/2), from
+    One random bit is the sign and 31 bits the tail probability v in (0, 1/2], from
     which |noise| = log((1 - v) / v). Both tails are therefore equally fine, while the
     inverse of one float32 uniform in (0, 1) is coarse (2^-23) and, near 1, not
     symmetric.
@@ -122,7 +122,8 @@ def _check_temperature(temperature: float | jax.Array) -> None:
         )
     if isinstance(temperature, jax.core.Tracer):
         return
-    if not (np.isfinite(temperature) and temperature > 0):
+    # Below float32's smallest normal number a CPU would divide by zero.
+    if not np.finfo(np.float32).tiny <= temperature < np.inf:
         raise ValueError(
             f"stgs: temperature must be positive and finite, got {temperature}"
         )

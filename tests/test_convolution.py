@@ -11,7 +11,7 @@ from aslp_jax.convolution import conv_in_loop
 from aslp_jax.networks import ConvNet
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-PADDINGS = ["SAME", "VALID", ((0, 2), (1, 0)), [(3, 1), (0, 4)]]
+PADDINGS = ["SAME", "VALID", ((0, 2), (1, 0)), [(3, 1), (0, 4)], ((-1, 0), (0, 1))]
 KERNELS = [(3, 3), (1, 1), (5, 3)]
 
 
@@ -61,7 +61,6 @@ def test_value_and_gradients_are_laxs(padding, size):
         ((1, 1), {"lhs_dilation": (1, 2)}),
         ((1, 1), {"feature_group_count": 2}),
         ((1, 1), {"batch_group_count": 2}),
-        ((1, 1), {"preferred_element_type": jnp.float32}),
     ],
 )
 def test_other_convolutions_are_laxs(strides, options):
@@ -78,6 +77,16 @@ def test_other_convolutions_are_laxs(strides, options):
         for f in (conv_in_loop, lax.conv_general_dilated)
     )
     assert_same(ours, theirs)
+
+
+def test_preferred_element_type_is_kept():
+    inputs, kernel = normal(2, 5, 5, 3), normal(3, 3, 3, 4)
+    inputs, kernel = inputs.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    options = {"dimension_numbers": LAYOUT, "preferred_element_type": jnp.float32}
+    result = conv_in_loop(inputs, kernel, (1, 1), "SAME", **options)
+    assert result.dtype == jnp.float32
+    expected = lax.conv_general_dilated(inputs, kernel, (1, 1), "SAME", **options)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_other_layouts_are_laxs():
@@ -163,17 +172,17 @@ def test_a_whole_network_is_the_same(key):
 def test_vmap_over_kernels():
     inputs, kernels = normal(2, 7, 6, 3), normal(5, 3, 3, 3, 4)
 
-    def convolve(x, k):
-        return conv_in_loop(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT)
-
-    def gradients(k):
+    def value_and_slopes(kernel, convolve):
         def total(x, k):
-            return jnp.square(convolve(x, k)).sum()
+            result = convolve(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT)
+            return jnp.square(result).sum(), result
 
-        return convolve(inputs, k), *jax.grad(total, (0, 1))(inputs, k)
+        slopes, result = jax.grad(total, (0, 1), has_aux=True)(inputs, kernel)
+        return result, *slopes
 
-    together = jax.jit(jax.vmap(gradients))(kernels)
-    apart = [jax.jit(gradients)(kernel) for kernel in kernels]
+    together = jax.jit(jax.vmap(lambda k: value_and_slopes(k, conv_in_loop)))(kernels)
+    one = jax.jit(lambda k: value_and_slopes(k, lax.conv_general_dilated))
+    apart = [one(kernel) for kernel in kernels]
     for many, *ones in zip(together, *apart, strict=True):
         np.testing.assert_allclose(many, np.stack(ones), rtol=1e-5, atol=2e-4)
 

@@ -70,3 +70,8 @@ def test_draws_follow_the_key_and_the_dtype(key, initialiser):
     assert drawn.shape == (6, 50) and drawn.dtype == jnp.bfloat16
     np.testing.assert_array_equal(drawn, initialiser(first, (6, 50), jnp.bfloat16))
     assert (drawn != initialiser(second, (6, 50), jnp.bfloat16)).any()
+
+
+def test_one_weight_has_no_signed_constant(key):
+    with pytest.raises(ValueError, match=r"at least two weights, got shape \(1, 1\)"):
+        signed_constant(kaiming_normal())(key, (1, 1))

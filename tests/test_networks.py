@@ -122,7 +122,7 @@ def test_training_changes_nothing():
         (Conv6, (1, 7, 32, 3)),
         (Conv6, (1, 32, 7, 3)),
         (Conv4, (32, 32, 3)),
-        (Conv4, (1, 1, 32, 32, 3)),
+        (Conv4, (1, 32, 32, 3, 3)),
     ],
 )
 def test_images_that_are_too_small_or_not_a_batch(key, network, shape):

@@ -388,7 +388,7 @@ def test_logits_must_be_floating_point(key, dtype):
 
 @pytest.mark.parametrize(
     "temperature",
-    [0, 0.0, -1.0, np.nan, np.inf, -np.inf, jnp.float32(0), np.float64(0)],
+    [0, 0.0, 1e-39, -1.0, np.nan, np.inf, -np.inf, jnp.float32(0), np.float64(0)],
 )
 def test_temperature_must_be_positive_and_finite(key, temperature):
     with pytest.raises(ValueError, match="stgs: temperature must be positive"):
