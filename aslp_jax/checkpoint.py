@@ -9,6 +9,8 @@ error.
 """
 
 import hashlib
+import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _KEPT = 2
+_PARTIAL = ".partial"
 
 
 class CheckpointError(ValueError):
@@ -42,19 +45,24 @@ def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> Non
     target = folder / str(step)
     if target.exists():
         return
+    for left in folder.glob("*" + _PARTIAL):  # of a save that was killed
+        shutil.rmtree(left)
     arrays = _named_arrays(tree)
+    partial = folder / f"{step}{_PARTIAL}"
+    partial.mkdir()
+    _reserve(partial / "space", sum(array.nbytes for array in arrays.values()))
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(partial / "arrays", args=ocp.args.StandardSave(arrays))
+    except ValueError as error:  # tensorstore's word for a failed write
+        raise OSError(f"save: cannot write {target} ({error})") from error
     manifest = {
         "identity": dict(identity),
         "arrays": {name: _describe(array) for name, array in arrays.items()},
+        "files": _hash_files(partial / "arrays"),
     }
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(
-            target,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays),
-                manifest=ocp.args.JsonSave(manifest),
-            ),
-        )
+    (partial / "manifest.json").write_text(json.dumps(manifest))
+    partial.rename(target)
     for old in steps(folder)[:-_KEPT]:
         shutil.rmtree(folder / str(old))
 
@@ -86,16 +94,21 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
     path = Path(folder).absolute() / str(step)
     wanted = _named_arrays(like)
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            manifest = checkpointer.restore(
-                path, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
-            ).manifest
-            saved_identity, described = manifest["identity"], manifest["arrays"]
-            _check_identity(path, saved_identity, identity)
-            _check_arrays(path, described, wanted)
+        manifest = json.loads((path / "manifest.json").read_text())
+        saved_identity, described = manifest["identity"], manifest["arrays"]
+        _check_identity(path, saved_identity, identity)
+        _check_arrays(path, described, wanted)
+        # Before orbax looks: its threads print what goes wrong, and may do so late.
+        files = _hash_files(path / "arrays")
+        for name in sorted({*files, *manifest["files"]}):
+            if files.get(name) != manifest["files"].get(name):
+                raise CheckpointError(
+                    f"restore: {path} is damaged: {name} does not match its sha256"
+                )
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(
-                path, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
-            ).arrays
+                path / "arrays", args=ocp.args.StandardRestore(wanted)
+            )
     except CheckpointError:
         raise
     except Exception as error:  # orbax and tensorstore raise what they like
@@ -112,6 +125,27 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
     return jax.tree.unflatten(
         jax.tree.structure(like), [arrays[name] for name in wanted]
     )
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Raises the OSError of a full disk before orbax meets it.
+
+    Orbax would print it from its threads and raise it as a ValueError.
+    """
+    with file.open("wb") as space:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(space.fileno(), 0, max(1, size))
+        else:
+            space.write(bytes(size))
+    file.unlink()
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def _named_arrays(tree: Any) -> dict[str, np.ndarray]:

@@ -63,15 +63,16 @@ class RunFolder:
         Raises:
           BadInput: it is a file, holds a run, or holds something else.
         """
-        if path.exists() and not path.is_dir():
-            raise BadInput(f"--out {path} is a file; name a folder")
-        if (path / "config.json").exists():
-            raise BadInput(
-                f"--out {path} holds a run already; continue it with --resume, or name "
-                "another folder"
-            )
-        if path.is_dir() and any(path.iterdir()):
-            raise BadInput(f"--out {path} is not empty; name a new folder")
+        with writing(path):  # a name too long, a folder that may not be searched
+            if path.exists() and not path.is_dir():
+                raise BadInput(f"--out {path} is a file; name a folder")
+            if (path / "config.json").exists():
+                raise BadInput(
+                    f"--out {path} holds a run already; continue it with --resume, or "
+                    "name another folder"
+                )
+            if path.is_dir() and any(path.iterdir()):
+                raise BadInput(f"--out {path} is not empty; name a new folder")
 
     def saved_options(self) -> dict[str, Any]:
         """Returns the options of the run in this folder.
@@ -81,7 +82,7 @@ class RunFolder:
         """
         file = self.path / "config.json"
         try:
-            options = json.loads(file.read_text())["options"]
+            options = dict(json.loads(file.read_text())["options"])
         except (OSError, ValueError, KeyError, TypeError):
             raise BadInput(
                 f"{self.path} holds no run to resume: no readable config.json"
@@ -93,6 +94,12 @@ class RunFolder:
             )
         return options
 
+    def update_options(self, config: Config) -> None:
+        """Records the options of a run that goes on with others, as more epochs."""
+        with writing(self.path):
+            saved = json.loads((self.path / "config.json").read_text())
+            self._write("config.json", {**saved, "options": config.as_dict()})
+
     def rows(self, epochs: int) -> list[dict[str, Any]]:
         """Returns the metrics of the first epochs and drops any that came later.
 
@@ -103,12 +110,12 @@ class RunFolder:
           BadInput: the file lacks one of those epochs, or cannot be rewritten.
         """
         file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
         try:
+            lines = file.read_text().splitlines() if file.exists() else []
             rows = [json.loads(line) for line in lines[:epochs]]
             found = [row["epoch"] for row in rows]
-        except (ValueError, KeyError, TypeError):
-            found = []
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
         if found != list(range(1, epochs + 1)):
             raise BadInput(
                 f"{file} is damaged: the checkpoint is of epoch {epochs}, and the "
@@ -141,8 +148,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"cannot write to {path}: {error.strerror or error}; what was written "
-            "before is whole, so mend that and continue with --resume"
+            f"cannot write to {path}: {error.strerror or error}; when that is mended, "
+            "a run that had begun continues with --resume"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """A run from its options to its files: epochs until it stops, signals, saving."""
 
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -58,13 +59,14 @@ def train_and_report(
     data = _load(config)
     run = Run(config, data)
     device = f"{len(run.devices)} x {run.devices[0].device_kind}"
+    progress = Progress(progress_file, epochs=config.epochs)
     if resume and out is not None:
         folder = RunFolder(out)
-        rows = _restore(run, folder)
+        rows = _restore(run, folder, progress)
+        folder.update_options(config)
     else:
         folder = RunFolder.create(out, config, device)
         rows = []
-    progress = Progress(progress_file, epochs=config.epochs)
     try:
         begin = f"from epoch {run.position.epoch + 1}" if resume else data.source
         progress.note(f"{folder.path}: {config.dataset} ({begin}), {device}")
@@ -178,7 +180,7 @@ def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
         )
 
 
-def _restore(run: Run, folder: RunFolder) -> list[dict[str, Any]]:
+def _restore(run: Run, folder: RunFolder, progress: Progress) -> list[dict[str, Any]]:
     """Restores the newest whole checkpoint and returns the metrics up to it."""
     found = checkpoint.steps(folder.checkpoints)
     if not found:
@@ -193,7 +195,13 @@ def _restore(run: Run, folder: RunFolder) -> list[dict[str, Any]]:
             problems.append(str(error))
             continue
         run.restore(snapshot)
-        return folder.rows(run.position.epoch)
+        rows = folder.rows(run.position.epoch)
+        # Newer ones cannot be read, and `save` leaves alone what exists.
+        for newer in found[found.index(step) + 1 :]:
+            progress.note(f"checkpoint {newer} is damaged; going back to {step}")
+            with writing(folder.path):
+                shutil.rmtree(folder.checkpoints / str(newer))
+        return rows
     raise BadInput(problems[0])
 
 

@@ -3,7 +3,7 @@
 import os
 
 # Before jax starts its devices. Code that LLVM did not optimise compiles in half the
-# time and computes the same; programs that tests start in a process run optimised.
+# time and computes the same up to rounding; programs that tests start run optimised.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"

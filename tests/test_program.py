@@ -104,6 +104,40 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# Saves what runs of some options start from, in one process and without a step.
+DRAWN = """
+import json, sys
+
+sys.path.insert(0, sys.argv[1])
+from aslp_jax import checkpoint, datasets
+from config import Config
+from run import Run
+
+for options in map(json.loads, sys.argv[3:]):
+    run = Run(Config(**options), datasets.load("digits"))
+    checkpoint.save(sys.argv[2], options["seed"], run.snapshot(), {})
+"""
+
+# Is told to stop in the middle of its second epoch.
+INTERRUPTED = """
+import runpy, signal, sys
+
+sys.path.insert(0, sys.argv[1])
+del sys.argv[:2]
+from run import Run
+
+take_steps = Run.take_steps
+
+def take_some_steps(self, count):
+    seconds = take_steps(self, count)
+    if (self.position.epoch, self.position.step) == (1, 1):
+        signal.raise_signal(signal.SIGTERM)
+    return seconds
+
+Run.take_steps = take_some_steps
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -204,12 +238,9 @@ def options(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())["options"]
 
 
-@functools.cache
-def fresh(seed: int) -> dict[str, Any]:
-    """What a run of that seed starts from, drawn in this process."""
-    from run import Run
-
-    small = Config(
+def small(seed: int) -> Config:
+    """The options of `SMALL`, of one device."""
+    return Config(
         dataset="digits",
         arch="conv2",
         batch_size=320,
@@ -217,7 +248,32 @@ def fresh(seed: int) -> dict[str, Any]:
         devices=1,
         seed=seed,
     )
-    return jax.device_get(Run(small, datasets.load("digits")).snapshot())
+
+
+@functools.cache
+def like(seed: int) -> dict[str, Any]:
+    """Structure, shapes and dtypes of a snapshot.
+
+    Not its values: this process compiles with other flags than a run does.
+    """
+    from run import Run
+
+    return jax.device_get(Run(small(seed), datasets.load("digits")).snapshot())
+
+
+@pytest.fixture(scope="module")
+def drawn(environment: dict[str, str], runs: Path) -> dict[int, dict[str, Any]]:
+    """What runs of seed 0 and 1 start from."""
+    seeds = (0, 1)
+    arguments = [json.dumps(small(seed).as_dict()) for seed in seeds]
+    subprocess.run(
+        [sys.executable, "-c", DRAWN, EXPERIMENTS, str(runs / "drawn"), *arguments],
+        env=environment,
+        check=True,
+    )
+    return {
+        seed: checkpoint.restore(runs / "drawn", seed, like(seed), {}) for seed in seeds
+    }
 
 
 def saved(folder: Path, step: int) -> dict[str, Any]:
@@ -228,9 +284,9 @@ def saved(folder: Path, step: int) -> dict[str, Any]:
         if not FIELDS[name].metadata.get("free")
     }
     tree = checkpoint.restore(
-        folder / "checkpoints", step, fresh(identity["seed"]), identity
+        folder / "checkpoints", step, like(identity["seed"]), identity
     )
-    del tree["progress"]["seconds"]
+    del tree["position"]["seconds"]
     return tree
 
 
@@ -393,8 +449,10 @@ def test_the_table_is_printed(whole: tuple[Path, Ended]) -> None:
     assert f"{found['averaging_mean']:.2%} ± {found['averaging_std']:.2%}" in text
 
 
-def test_frozen_weights_stay_frozen(whole: tuple[Path, Ended]) -> None:
-    first, last = fresh(0)["state"], saved(whole[0], STEPS * EPOCHS)["state"]
+def test_frozen_weights_stay_frozen(
+    whole: tuple[Path, Ended], drawn: dict[int, dict[str, Any]]
+) -> None:
+    first, last = drawn[0]["state"], saved(whole[0], STEPS * EPOCHS)["state"]
     assert len(jax.tree.leaves(first.frozen)) == len(LAYERS)
     assert_same_arrays(last.frozen, first.frozen)
     for layer in LAYERS:
@@ -419,7 +477,10 @@ def test_the_same_command_gives_the_same_run(
 
 
 def test_another_seed_gives_another_run(
-    warm: Callable[[str], Ended], whole: tuple[Path, Ended], tmp_path: Path
+    warm: Callable[[str], Ended],
+    whole: tuple[Path, Ended],
+    drawn: dict[int, dict[str, Any]],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "seed"
     assert warm(f"{SMALL} --epochs 1 --seed 1 --out {out}").code == 0
@@ -428,7 +489,12 @@ def test_another_seed_gives_another_run(
         assert one[name] != other[name], name
     # Even with one epoch there is a state to go on from.
     assert checkpoint.steps(out / "checkpoints") == [STEPS]
-    assert_same_arrays(saved(out, STEPS)["state"].frozen, fresh(1)["state"].frozen)
+    frozen = saved(out, STEPS)["state"].frozen
+    assert_same_arrays(frozen, drawn[1]["state"].frozen)
+    for left, right in zip(
+        jax.tree.leaves(frozen), jax.tree.leaves(drawn[0]["state"].frozen), strict=True
+    ):
+        assert np.any(np.sign(left) != np.sign(right))
 
 
 def test_more_epochs_later_are_as_good_as_at_once(
@@ -502,6 +568,22 @@ def test_a_run_stopped_again_and_again_ends_the_same(
     assert_same_run(out, whole[0])
 
 
+def test_a_run_stopped_within_an_epoch_ends_the_same(
+    program: Callable[..., Ended], whole: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "within"
+    ended = program(
+        f"{SMALL} --epochs {EPOCHS} --out {out}",
+        before=("-c", INTERRUPTED, EXPERIMENTS),
+    )
+    assert ended.code == 143, ended.err
+    assert len(rows(out)) == 1
+    assert checkpoint.steps(out / "checkpoints") == [STEPS + 1]
+    ended = program(f"--resume --out {out}")
+    assert ended.code == 0, ended.err
+    assert_same_run(out, whole[0])
+
+
 def test_resuming_a_finished_run_changes_nothing(
     warm: Callable[[str], Ended], whole: tuple[Path, Ended], copy: Path
 ) -> None:
@@ -535,7 +617,7 @@ def damage(step: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(
-    warm: Callable[[str], Ended], tmp_path: Path
+    warm: Callable[[str], Ended], drawn: dict[int, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "nan"
     ended = warm(f"{SMALL} --epochs 2 --scale-lr 1e30 --out {out}")
@@ -551,7 +633,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert not (out / "result.json").exists()
     assert checkpoint.steps(out / "checkpoints") == [0]
     good = saved(out, 0)
-    wanted = fresh(0)
+    wanted = drawn[0]
     for part in ("state", "totals", "best", "previous"):
         assert_same_arrays(good[part], wanted[part])
     # Going on meets the same end, and says so again.
