@@ -121,14 +121,14 @@ def _one_epoch(run: Run, progress: Progress, signals: "_Signals") -> float | Non
     Returns:
       Images a second, over the steps taken here.
     """
-    taken, spent, chunk = 0, 0.0, 1
+    taken, spent = 0, 0.0
     while run.position.step < run.steps:
         if signals.received:
             return None
+        chunk = max(1, int(_CHUNK_SECONDS / run.seconds_per_step))
         count = min(chunk, run.steps - run.position.step)
-        seconds = run.take_steps(count)
-        taken, spent = taken + count, spent + seconds
-        chunk = max(1, int(_CHUNK_SECONDS * count / seconds))
+        spent += run.take_steps(count)
+        taken += count
         speed = taken * run.config.batch_size / spent
         progress.step(run.position.epoch + 1, run.position.step, run.steps, speed)
     return speed

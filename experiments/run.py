@@ -58,7 +58,20 @@ class Position:
 
 
 class Run:
-    """A run in memory: its compiled programs, its state, and the best state so far."""
+    """A run in memory: its compiled programs, its state, and the best state so far.
+
+    Attributes:
+      config: the options.
+      data: the images, on the host.
+      devices: over which each batch is spread.
+      steps: of an epoch.
+      net: the plain network.
+      method: how its weights are selected.
+      state: the train state after the last step taken.
+      best: what was learnt when the validation accuracy was best.
+      position: where the run stands.
+      seconds_per_step: of the last steps taken.
+    """
 
     def __init__(self, config: Config, data: datasets.Dataset) -> None:
         self.config = config
@@ -118,6 +131,7 @@ class Run:
         self.previous = self._masks(self.state.frozen, self.state.params)
         self.best = self._selection_of(self.state)
         self.position = Position()
+        self.seconds_per_step = math.inf  # not known before the first, which compiles
         self._scoring: dict[str, Any] = {
             "net": self.net,
             "method": self.method,
@@ -163,6 +177,7 @@ class Run:
             )
         where.step += count
         where.seconds += seconds
+        self.seconds_per_step = seconds / count
         return seconds
 
     def finish_epoch(self, images_per_second: float) -> dict[str, Any]:
