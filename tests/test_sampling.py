@@ -75,7 +75,9 @@ def test_frequency_is_the_sigmoid(key, logit):
     draws = 2**22
     logits = jnp.full((draws,), logit, jnp.float32)
     kept = int(jnp.count_nonzero(stgs(jax.random.fold_in(key, 50 + logit), logits)))
-    assert abs(kept_z(kept, draws, logit)) < 5
+    z = kept_z(kept, draws, logit)
+    print(f"logit {logit:+d}: kept {kept} of {draws}, z = {z:+.2f}")  # shown by -rP
+    assert abs(z) < 5
 
 
 def test_bfloat16_logits_are_not_biased(key):
@@ -91,13 +93,15 @@ def test_bfloat16_logits_are_not_biased(key):
 
 
 def test_noise_follows_the_logistic_law(key):
-    noise = np.asarray(logistic_noise(key, (2**20,)), np.float64)
-    assert noise.dtype == np.float64 and np.isfinite(noise).all()
-    assert scipy.stats.kstest(noise, "logistic").pvalue > FIVE_SIGMAS
+    noise = np.asarray(logistic_noise(key, (2**22,)), np.float64)
+    assert np.isfinite(noise).all()
+    fit = scipy.stats.kstest(noise, "logistic")
+    print(f"distance {fit.statistic:.2e}, p = {fit.pvalue:.2f}")  # shown by -rP
+    assert fit.pvalue > FIVE_SIGMAS
     # The tails beyond 8 (probability 3e-4 each) on their own: by the law, and as often
     # on one side as on the other.
     right, left = noise[noise > 8] - 8, -8 - noise[noise < -8]
-    given_tail = scipy.stats.expon  # to 3e-4, which 350 draws cannot tell
+    given_tail = scipy.stats.expon  # to 3e-4, which 1,400 draws cannot tell
     for tail in (right, left):
         assert abs(kept_z(len(tail), len(noise), -8)) < 5
         assert scipy.stats.kstest(tail, given_tail.cdf).pvalue > FIVE_SIGMAS
