@@ -8,6 +8,7 @@ and the tree asked for, since some corruptions of the files on disk restore with
 error.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -133,10 +134,14 @@ def _reserve(file: Path, size: int) -> None:
     Orbax would print it from its threads and raise it as a ValueError.
     """
     with file.open("wb") as space:
-        if hasattr(os, "posix_fallocate"):
+        try:
             os.posix_fallocate(space.fileno(), 0, max(1, size))
-        else:
-            space.write(bytes(size))
+        except AttributeError:
+            pass  # not on this system
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            # Nor on this disk.
     file.unlink()
 
 

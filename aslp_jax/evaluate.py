@@ -4,12 +4,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from aslp_jax.methods import Method
+from aslp_jax.masked import FROZEN, LEARNT, Masked
 
 
 class Evaluation(NamedTuple):
@@ -30,38 +29,35 @@ class Evaluation(NamedTuple):
     loss: float
 
 
-@functools.partial(jax.jit, static_argnames=("net", "method", "prepare", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("model", "prepare", "batch_size"))
 def score(
-    frozen: Any,
-    params: Any,
-    collections: Mapping[str, Any],
+    variables: Mapping[str, Any],
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array | None = None,
     *,
-    net: nn.Module,
-    method: Method,
+    model: Masked,
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns accuracy and loss of one network, as one compiled program.
 
     Args:
-      frozen: the frozen weights.
-      params: what is learnt.
-      collections: the network's other collections, may be empty.
+      variables: of the model, as its `init` or a train state gives them.
       images: uint8 `[examples, ...]`, at least one.
       labels: int32 `[examples]`.
       key: PRNG key of a drawn network; None takes the deterministic one.
-      net: the plain network; called with `train=False`.
-      method: how its weights are selected.
+      model: the network and its method; the network is called with `train=False`.
       prepare: from uint8 images to the network's inputs, the same for every call.
       batch_size: examples a forward pass; bounds the memory, never the result.
 
     Returns:
       Accuracy in [0, 1] and mean cross-entropy in nats, float32 scalars.
     """
-    weights = method.realise(frozen, params, key=key)
+    collections = dict(variables)
+    weights = model.method.realise(
+        collections.pop(FROZEN, {}), collections.pop(LEARNT), key=key
+    )
     examples = labels.shape[0]
     batch_size = min(batch_size, examples)
     batches = -(-examples // batch_size)
@@ -72,9 +68,11 @@ def score(
         real = rows < examples
         rows = jnp.minimum(rows, examples - 1)
         inputs, truth = prepare(images[rows]), labels[rows]
-        logits: Any = net.apply({"params": weights, **collections}, inputs, train=False)
+        logits: Any = model.net.apply(
+            {"params": weights, **collections}, inputs, train=False
+        )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-        right = jnp.argmax(logits, -1) == truth
+        right = jnp.argmax(logits, -1).astype(truth.dtype) == truth
         return (
             jnp.sum(right & real, dtype=jnp.int32),
             jnp.sum(jnp.where(real, loss, 0)),
@@ -85,27 +83,27 @@ def score(
 
 
 def evaluate(
-    frozen: Any,
-    params: Any,
-    collections: Mapping[str, Any],
+    variables: Mapping[str, Any],
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
     *,
+    model: Masked,
+    prepare: Callable[[jax.Array], jax.Array],
     samples: int = 10,
-    **options: Any,
+    batch_size: int = 250,
 ) -> Evaluation:
     """Evaluates the deterministic network and several drawn ones.
 
     Args:
-      frozen: the frozen weights.
-      params: what is learnt.
-      collections: the network's other collections, may be empty.
+      variables: of the model, as its `init` or a train state gives them.
       images: uint8 `[examples, ...]`.
       labels: int32 `[examples]`.
       key: PRNG key of the drawn networks.
+      model: the network and its method; the network is called with `train=False`.
+      prepare: from uint8 images to the network's inputs, the same for every call.
       samples: how many networks to draw, at least 1.
-      **options: of `score`.
+      batch_size: examples a forward pass.
 
     Returns:
       The accuracies, as floats on the host.
@@ -118,10 +116,16 @@ def evaluate(
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
     run = functools.partial(
-        score, frozen, params, collections, images, labels, **options
+        score,
+        variables,
+        images,
+        labels,
+        model=model,
+        prepare=prepare,
+        batch_size=batch_size,
     )
     accuracy, loss = run()
-    drawn = jnp.stack([run(subkey)[0] for subkey in jax.random.split(key, samples)])
+    drawn = jnp.stack([run(key=subkey)[0] for subkey in jax.random.split(key, samples)])
     return Evaluation(
         thresholding=float(accuracy),
         averaging_mean=float(drawn.mean()),

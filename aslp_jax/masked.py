@@ -21,8 +21,9 @@ class Masked(nn.Module):
     collection; `params` holds only what the method learns, so an optimiser given
     `params` cannot touch a weight. The rest of the module passes through: other
     collections (batch statistics, sown intermediates), the streams of `rngs`,
-    arguments, and its methods by name:
-    `model.apply(variables, x, method="encode")`.
+    arguments, and its methods, by name only:
+    `model.apply(variables, x, method="encode")`. The argument `sample` is this class's
+    own.
 
     The same subnetwork without this class, given `weights` and `selectors` from
     `method.init`, is `net.apply({"params": method.realise(weights, selectors)}, x)`.
@@ -72,8 +73,9 @@ class Masked(nn.Module):
     def __getattr__(self, name: str) -> Any:
         # Only names that Masked itself lacks come here; those of the wrapped module's
         # methods become methods of this one.
-        net = self.__dict__.get("net")
-        if name.startswith("_") or not callable(getattr(type(net), name, None)):
+        kind = type(self.__dict__.get("net"))
+        field = name in getattr(kind, "__dataclass_fields__", ())
+        if name.startswith("_") or field or not callable(getattr(kind, name, None)):
             return super().__getattr__(name)
 
         def run(module: Masked, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
@@ -88,8 +90,9 @@ class Masked(nn.Module):
         rngs = {stream: self.make_rng(stream) for stream in scope.rngs}
         if self.is_initializing() and LEARNT not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
+            weights = nn.meta.unbox(variables.pop("params"))
             frozen, learnt = self.method.init(
-                self.make_rng("params"), variables.pop("params"), select=self.select
+                self.make_rng("params"), weights, select=self.select
             )
             self._put({FROZEN: frozen, LEARNT: learnt, **variables})
             return output

@@ -23,13 +23,19 @@ def sgd_by_group(
       A transformation for trees whose top level is the groups.
 
     Raises:
-      ValueError: `momentum` is outside [0, 1).
+      ValueError: `momentum` is outside [0, 1), or a rate is not positive.
       KeyError: (at `init`) the tree has a group without a rate.
 
     Source: Dupont et al. 2022, section 3.1, and the code published with it.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"sgd_by_group: momentum must be in [0, 1), got {momentum}")
+
+    for group, rate in learning_rates.items():
+        if not callable(rate) and not rate > 0:
+            raise ValueError(
+                f"sgd_by_group: the rate of {group!r} must be positive, got {rate}"
+            )
 
     def labels(params: Mapping[str, object]) -> dict[str, object]:
         for group in params:

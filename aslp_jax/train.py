@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aslp_jax.masked import FROZEN, LEARNT, Masked
-from aslp_jax.methods import Method
 
 BATCH = "batch"
 """Name of the mesh axis over which the examples of a batch are spread."""
@@ -38,6 +36,11 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any
     collections: Mapping[str, Any]
     opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the `Masked` model, as its `init` returned them."""
+        return {FROZEN: self.frozen, LEARNT: self.params, **self.collections}
 
 
 class Totals(flax.struct.PyTreeNode):
@@ -66,7 +69,15 @@ class Totals(flax.struct.PyTreeNode):
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
-    """Returns the PRNG key of a named stream, independent of the other names'."""
+    """Returns the PRNG key of a named stream, independent of the other names'.
+
+    Args:
+      key: PRNG key; may be given again, for another name.
+      name: of the stream.
+
+    Returns:
+      A PRNG key.
+    """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -79,7 +90,7 @@ def create(
     """Draws the weights of a masked network and starts what is learnt.
 
     Args:
-      model: the network and its method.
+      model: the network and its method; the network is called with `train=False`.
       optimiser: of the learnt groups, such as `optim.sgd_by_group`.
       key: PRNG key of the weights.
       inputs: one batch of inputs; only shape and dtype matter.
@@ -87,7 +98,7 @@ def create(
     Returns:
       The state before the first step.
     """
-    variables = jax.jit(model.init)(key, inputs)
+    variables = jax.jit(functools.partial(model.init, train=False))(key, inputs)
     frozen, params = variables.pop(FROZEN, {}), variables.pop(LEARNT)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -104,8 +115,7 @@ def step(
     labels: jax.Array,
     key: jax.Array,
     *,
-    net: nn.Module,
-    method: Method,
+    model: Masked,
     optimiser: optax.GradientTransformation,
     micro_batch: int | None = None,
     axis_name: str | None = None,
@@ -127,8 +137,7 @@ def step(
       inputs: `[batch, ...]`, what the network takes.
       labels: int32 `[batch]`.
       key: PRNG key of this step.
-      net: the plain network; called with `train=True`.
-      method: how its weights are selected.
+      model: the network and its method; the network is called with `train=True`.
       optimiser: of the learnt groups.
       micro_batch: examples a forward pass, a divisor of the batch; None takes all.
       axis_name: the mapped axis over which the batch is spread.
@@ -140,6 +149,7 @@ def step(
     Raises:
       ValueError: `micro_batch` does not divide the batch.
     """
+    net, method = model.net, model.method
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights, pull = jax.vjp(
         lambda params: method.realise(state.frozen, params, key=mask_key), state.params
@@ -160,7 +170,8 @@ def step(
             mutable=list(collections),
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        correct = jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32)
+        predicted = jnp.argmax(logits, -1).astype(labels.dtype)
+        correct = jnp.sum(predicted == labels, dtype=jnp.int32)
         return loss, (correct, dict(collections))
 
     loss, correct, gradient, collections = _accumulate(
@@ -186,7 +197,8 @@ def step(
         collections=collections,
         opt_state=opt_state,
     )
-    return state, loss + penalty, correct
+    loss = loss.astype(jnp.float32) + penalty.astype(jnp.float32)
+    return state, loss, correct
 
 
 def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
@@ -306,5 +318,15 @@ def steps(
 
 
 def compile_steps(**options: Any) -> Callable[..., tuple[TrainState, Totals]]:
-    """Returns `steps` with its options bound, jitted, its state and totals donated."""
+    """Returns `steps` with its options bound and compiled.
+
+    The state and totals given to it are donated: their buffers are reused, and the
+    caller's arrays are gone. Copy first what must be kept.
+
+    Args:
+      **options: the keyword arguments of `steps`.
+
+    Returns:
+      `steps` of its positional arguments.
+    """
     return jax.jit(functools.partial(steps, **options), donate_argnums=(0, 1))

@@ -116,7 +116,7 @@ class Config:
     )
     devices: int | None = _option(
         None,
-        "accelerators to spread each batch over (default: all)",
+        "devices to spread each batch over (default: as many as divide it)",
         least=1,
         free=True,
     )
@@ -173,13 +173,11 @@ class Command:
 
     Attributes:
       config: the options, preset and flags applied.
-      given: names of the options that were given as flags or by a preset.
       out: the run folder, or None for a new one.
       resume: whether to continue the run in `out`.
     """
 
     config: Config
-    given: frozenset[str]
     out: Path | None
     resume: bool
 
@@ -250,7 +248,7 @@ def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> C
                 )
     config = Config(**{**start, **chosen})
     check(config)
-    return Command(config, frozenset(chosen), folder, resume)
+    return Command(config, folder, resume)
 
 
 def check(config: Config) -> None:

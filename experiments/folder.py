@@ -94,11 +94,20 @@ class RunFolder:
             )
         return options
 
-    def update_options(self, config: Config) -> None:
-        """Records the options of a run that goes on with others, as more epochs."""
+    def record_resume(self, config: Config, device: str, epoch: int) -> None:
+        """Records in config.json that the run goes on, with what and from where.
+
+        Args:
+          config: the options from here on; free ones may have changed.
+          device: what it runs on, in words.
+          epoch: epochs finished before.
+        """
         with writing(self.path):
             saved = json.loads((self.path / "config.json").read_text())
-            self._write("config.json", {**saved, "options": config.as_dict()})
+            now = _describe(config, device)
+            saved["options"] = now.pop("options")
+            saved.setdefault("resumed", []).append({"after_epoch": epoch, **now})
+            self._write("config.json", saved)
 
     def rows(self, epochs: int) -> list[dict[str, Any]]:
         """Returns the metrics of the first epochs and drops any that came later.

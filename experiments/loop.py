@@ -1,5 +1,7 @@
 """A run from its options to its files: epochs until it stops, signals, saving."""
 
+import importlib.util
+import shlex
 import shutil
 import signal
 import time
@@ -27,10 +29,10 @@ class Stopped(Exception):
       number: of the signal.
     """
 
-    def __init__(self, number: int, path: Path) -> None:
+    def __init__(self, number: int, folder: RunFolder) -> None:
         super().__init__(
             f"stopped by {signal.Signals(number).name}, all is saved; continue with "
-            f"--out {path} --resume"
+            f"--out {_quoted(folder)} --resume"
         )
         self.number = number
 
@@ -54,6 +56,11 @@ def train_and_report(
       LossNotFinite: training diverged; the last good state is saved.
       Stopped: a signal asked for it; the state is saved.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BadInput(
+            "matplotlib, which draws curves.png, is not installed; "
+            "pip install matplotlib"
+        )
     if out is not None and not resume:
         RunFolder.check_new(out)
     data = _load(config)
@@ -63,7 +70,7 @@ def train_and_report(
     if resume and out is not None:
         folder = RunFolder(out)
         rows = _restore(run, folder, progress)
-        folder.update_options(config)
+        folder.record_resume(config, device, run.position.epoch)
     else:
         folder = RunFolder.create(out, config, device)
         rows = []
@@ -74,6 +81,7 @@ def train_and_report(
     finally:
         progress.close()
     result = run.result()
+    folder.write_result(result)
     with writing(folder.path):
         title = (
             f"{config.arch} on {config.dataset}, {config.method}, seed {config.seed}"
@@ -81,7 +89,6 @@ def train_and_report(
         report.curves(
             rows, run.keep_probabilities(), folder.path / "curves.png", title=title
         )
-    folder.write_result(result)
     return result
 
 
@@ -97,12 +104,15 @@ def _epochs(
                 speed = _one_epoch(run, progress, signals)
                 if speed is None:
                     _save(run, folder, run.snapshot())
-                    raise Stopped(signals.received, folder.path)
+                    raise Stopped(signals.received, folder)
                 row = run.finish_epoch(speed)
             except LossNotFinite as error:
                 _save(run, folder, good)
                 raise LossNotFinite(
-                    f"{error}; {folder.path} keeps the state before that epoch"
+                    f"{error}; {folder.path} keeps the state before that epoch; try "
+                    "smaller learning rates in a new run, or evaluate what there is "
+                    f"with --out {_quoted(folder)} --resume --epochs "
+                    f"{max(1, run.position.epoch)}"
                 ) from None
             folder.append_row(row)
             rows.append(row)
@@ -112,7 +122,7 @@ def _epochs(
                 _save(run, folder, run.snapshot())
                 saved = time.monotonic()
             if signals.received:
-                raise Stopped(signals.received, folder.path)
+                raise Stopped(signals.received, folder)
 
 
 def _one_epoch(run: Run, progress: Progress, signals: "_Signals") -> float | None:
@@ -157,17 +167,24 @@ class _Signals:
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
+        # What starts programs may send one stop twice; only a later one is a second.
+        time.sleep(0.3)
         for each in self._old:
             signal.signal(each, signal.SIG_DFL)
 
 
-def _identity(config: Config) -> dict[str, Any]:
-    """The options that a checkpoint must share with the run that reads it."""
-    return {
+def _quoted(folder: RunFolder) -> str:
+    return shlex.quote(str(folder.path))
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a checkpoint must share with the run that reads it."""
+    options = {
         name: value
-        for name, value in config.as_dict().items()
+        for name, value in run.config.as_dict().items()
         if not FIELDS[name].metadata.get("free")
     }
+    return {**options, "images_sha256": run.images_sha256}
 
 
 def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
@@ -176,7 +193,7 @@ def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
             folder.checkpoints,
             int(snapshot["state"].step),
             snapshot,
-            _identity(run.config),
+            _identity(run),
         )
 
 
@@ -189,7 +206,7 @@ def _restore(run: Run, folder: RunFolder, progress: Progress) -> list[dict[str, 
     for step in reversed(found):
         try:
             snapshot = checkpoint.restore(
-                folder.checkpoints, step, run.snapshot(), _identity(run.config)
+                folder.checkpoints, step, run.snapshot(), _identity(run)
             )
         except checkpoint.CheckpointError as error:
             problems.append(str(error))

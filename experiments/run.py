@@ -1,6 +1,7 @@
 """A run in memory: what is compiled, where it stands, and the best state so far."""
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from config import BadInput, Config
+from config import FIELDS, BadInput, Config
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aslp_jax import augment, datasets, evaluate, initialisers, train
@@ -63,10 +64,11 @@ class Run:
     Attributes:
       config: the options.
       data: the images, on the host.
+      images_sha256: of training and test images.
       devices: over which each batch is spread.
       steps: of an epoch.
-      net: the plain network.
-      method: how its weights are selected.
+      method: how weights are selected.
+      model: the network on those weights.
       state: the train state after the last step taken.
       best: what was learnt when the validation accuracy was best.
       position: where the run stands.
@@ -94,6 +96,9 @@ class Run:
             len(data.train_labels), data.validation, config.seed
         )
         self.data = data
+        self.images_sha256 = hashlib.sha256(
+            np.concatenate([data.train_images.ravel(), data.test_images.ravel()])
+        ).hexdigest()
         self._train = self._place(
             (data.train_images[chosen], data.train_labels[chosen])
         )
@@ -107,11 +112,11 @@ class Run:
                 f"training images of {config.dataset}"
             )
 
-        self.net = _network(config, data.classes, self.devices[0].platform)
-        self.method = METHODS[config.method](
-            rescale=config.rescale,
-            temperature=config.temperature,
-            keep_ties=config.keep_ties,
+        method: Any = METHODS[config.method]
+        options = {field.name for field in dataclasses.fields(method)} & set(FIELDS)
+        self.method = method(**{name: getattr(config, name) for name in options})
+        self.model = Masked(
+            _network(config, data.classes, self.devices[0].platform), self.method
         )
         optimiser = sgd_by_group(
             {"logits": config.mask_lr, "scale": config.scale_lr},
@@ -120,7 +125,7 @@ class Run:
         plain, augmented = _preparation(config, data)
         self.state = self._place(
             train.create(
-                Masked(self.net, self.method),
+                self.model,
                 optimiser,
                 train.stream(root, "weights"),
                 plain(jnp.asarray(data.train_images[:1])),
@@ -132,17 +137,12 @@ class Run:
         self.best = self._selection_of(self.state)
         self.position = Position()
         self.seconds_per_step = math.inf  # not known before the first, which compiles
-        self._scoring: dict[str, Any] = {
-            "net": self.net,
-            "method": self.method,
-            "prepare": plain,
-        }
+        self._scoring: dict[str, Any] = {"model": self.model, "prepare": plain}
         self._steps = train.compile_steps(
             mesh=mesh,
             batch_size=config.batch_size,
             prepare=augmented,
-            net=self.net,
-            method=self.method,
+            model=self.model,
             optimiser=optimiser,
             micro_batch=self.micro_batch,
         )
@@ -198,18 +198,13 @@ class Run:
         if self.config.select_by == "sample":
             key = jax.random.fold_in(self._validation_key, where.epoch)
         accuracy, loss = jax.device_get(
-            evaluate.score(
-                state.frozen,
-                state.params,
-                state.collections,
-                *self._validation,
-                key,
-                **self._scoring,
-            )
+            evaluate.score(state.variables, *self._validation, key, **self._scoring)
         )
-        if not math.isfinite(loss):
+        # Thresholding hides a NaN logit: the weight is merely dropped.
+        if not (math.isfinite(loss) and _without_nan(state.params)):
             raise LossNotFinite(
-                f"the validation loss became {loss} after epoch {where.epoch + 1}"
+                "the validation loss, a logit or a scale became NaN in epoch "
+                f"{where.epoch + 1}, step {self.steps} of {self.steps}"
             )
         masks = self._masks(state.frozen, state.params)
         selection = jax.device_get(_summarise(masks, self.previous, state.params))
@@ -251,22 +246,22 @@ class Run:
     def result(self) -> dict[str, Any]:
         """Evaluates the best state on the test set, which nothing looked at before."""
         images, labels = self._place((self.data.test_images, self.data.test_labels))
-        best = self.best
-        frozen = self.state.frozen
+        best = self.state.replace(**self.best)
         scores = evaluate.evaluate(
-            frozen,
-            best["params"],
-            best["collections"],
+            best.variables,
             images,
             labels,
             self._test_key,
             samples=self.config.eval_samples,
             **self._scoring,
         )
-        masks = self._masks(frozen, best["params"])
-        selection = jax.device_get(_summarise(masks, masks, best["params"]))
+        masks = self._masks(best.frozen, best.params)
+        selection = jax.device_get(_summarise(masks, masks, best.params))
         weights = {name: mask.size for name, mask in masks.items()}
-        dense = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen))
+        network = jax.eval_shape(self.method.realise, best.frozen, best.params)
+        dense = sum(
+            leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
+        )
         return {
             "arch": self.config.arch,
             "dataset": self.config.dataset,
@@ -358,7 +353,10 @@ def _preparation(config: Config, data: datasets.Dataset) -> tuple[Any, Any]:
 
 def _choose_devices(config: Config) -> list[jax.Device]:
     found = jax.devices()
-    count = config.devices or len(found)
+    count = config.devices
+    if count is None:
+        numbers = range(len(found), 0, -1)
+        return found[: next(n for n in numbers if config.batch_size % n == 0)]
     if count > len(found):
         kinds = ", ".join(str(device) for device in found)
         raise BadInput(f"--devices {count}: only {len(found)} here ({kinds})")
@@ -381,8 +379,16 @@ def _choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:
         return config.micro_batch * len(devices)
     if devices[0].platform != "cpu":
         return config.batch_size
-    fitting = (n for n in range(min(share, _CPU_MICRO_BATCH), 0, -1) if share % n == 0)
-    return next(fitting) * len(devices)
+    # A batch with no fitting divisor goes through whole, rather than in crumbs.
+    fitting = range(_CPU_MICRO_BATCH, _CPU_MICRO_BATCH // 4, -1)
+    size = next((size for size in fitting if share % size == 0), share)
+    return size * len(devices)
+
+
+@jax.jit
+def _without_nan(params: Any) -> jax.Array:
+    leaves = jax.tree.leaves(params)
+    return ~jnp.any(jnp.stack([jnp.isnan(leaf).any() for leaf in leaves]))
 
 
 @jax.jit

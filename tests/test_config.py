@@ -100,7 +100,6 @@ def help_text(capsys: pytest.CaptureFixture[str]) -> str:
 def test_without_flags_it_is_the_paper() -> None:
     command = parsed("")
     assert command.config.as_dict() == PAPER
-    assert command.given == frozenset()
     assert command.out is None
     assert command.resume is False
     assert parsed("--preset paper").config == command.config == Config()
@@ -125,7 +124,6 @@ def test_flags_have_the_type_of_their_option() -> None:
     assert found.config.as_dict() == {**PAPER, **changed}
     for name, value in changed.items():
         assert type(getattr(found.config, name)) is type(value), name
-    assert found.given == frozenset(changed)
     assert found.out == Path("a/b")
 
 
@@ -158,7 +156,6 @@ def test_the_released_code_differs_where_the_readme_says() -> None:
     }
     found = parsed("--preset released_code")
     assert found.config.as_dict() == {**PAPER, **changed}
-    assert found.given == frozenset(changed)
 
 
 @pytest.mark.parametrize(

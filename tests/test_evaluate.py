@@ -14,13 +14,14 @@ from aslp_jax.networks import ConvNet
 
 NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
 METHOD = ASLP()
-OPTIONS = {"net": NET, "method": METHOD, "prepare": augment.to_float}
+MODEL = Masked(NET, METHOD)
+OPTIONS = {"model": MODEL, "prepare": augment.to_float}
 
 
 @pytest.fixture
 def trained(key):
     """Weights, random logits, and 50 images with labels."""
-    variables = jax.jit(Masked(NET, METHOD).init)(key, jnp.zeros((1, 8, 8, 1)))
+    variables = jax.jit(MODEL.init)(key, jnp.zeros((1, 8, 8, 1)))
     params = variables["params"]
     params["logits"] = {
         name: jax.random.normal(each, params["logits"][name].shape)
@@ -29,11 +30,11 @@ def trained(key):
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8))
     labels = jnp.asarray(rng.integers(0, 3, 50).astype(np.int32))
-    return variables["frozen"], params, {}, images, labels
+    return variables, images, labels
 
 
-def by_hand(frozen, params, images, labels, key=None):
-    weights = METHOD.realise(frozen, params, key=key)
+def by_hand(variables, images, labels, key=None):
+    weights = METHOD.realise(variables["frozen"], variables["params"], key=key)
     logits = np.asarray(
         NET.apply({"params": weights}, jnp.asarray(images, jnp.float32) / 255),
         np.float64,
@@ -46,29 +47,21 @@ def by_hand(frozen, params, images, labels, key=None):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 250])
 def test_the_score_is_that_of_all_images_at_once(trained, batch_size):
-    frozen, params, _, images, labels = trained
     accuracy, loss = score(*trained, batch_size=batch_size, **OPTIONS)
-    expected = by_hand(frozen, params, images, labels)
+    expected = by_hand(*trained)
     np.testing.assert_allclose((accuracy, loss), expected, rtol=1e-5)
 
 
 def test_a_key_scores_one_drawn_network(trained, key):
-    frozen, params, _, images, labels = trained
     got = score(*trained, key, **OPTIONS)
-    np.testing.assert_allclose(
-        got, by_hand(frozen, params, images, labels, key), rtol=1e-5
-    )
+    np.testing.assert_allclose(got, by_hand(*trained, key), rtol=1e-5)
     assert got[1] != score(*trained, **OPTIONS)[1]
 
 
 def test_one_call_evaluates_in_every_way(trained, key):
-    frozen, params, _, images, labels = trained
     result = evaluate(*trained, key, samples=4, **OPTIONS)
-    accuracy, loss = by_hand(frozen, params, images, labels)
-    drawn = [
-        by_hand(frozen, params, images, labels, each)[0]
-        for each in jax.random.split(key, 4)
-    ]
+    accuracy, loss = by_hand(*trained)
+    drawn = [by_hand(*trained, each)[0] for each in jax.random.split(key, 4)]
     assert len(set(drawn)) > 1
     np.testing.assert_allclose(
         result,
@@ -108,8 +101,8 @@ def test_a_selection_is_summarised(key):
 
 
 def test_images_that_repeat_to_fill_a_batch_do_not_count_twice(trained):
-    frozen, params, collections, images, labels = trained
-    run = functools.partial(score, frozen, params, collections, **OPTIONS)
+    variables, images, labels = trained
+    run = functools.partial(score, variables, **OPTIONS)
     # 49 right or wrong and a last one that must weigh 1/50, not 14/50.
     accuracies = [
         float(run(images, labels.at[-1].set(label), batch_size=32)[0])

@@ -1,5 +1,7 @@
 """Masked runs networks of any kind unchanged, and keeps their weights apart."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -229,6 +231,28 @@ def test_a_method_that_the_network_lacks_is_an_attribute_error(residual):
     model, variables = residual
     with pytest.raises(AttributeError, match="no attribute"):
         _ = model.bind(variables).nothing
+
+
+def test_callable_fields_of_the_network_are_not_its_methods(key):
+    class Net(nn.Module):
+        activation: Callable = nn.relu
+
+        @nn.compact
+        def __call__(self, x):
+            return self.activation(nn.Dense(2)(x))
+
+    x = jnp.ones((1, 3))
+    model = Masked(Net())
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = model.bind(model.init(key, x)).activation
+
+
+def test_partitioned_weights_are_masked_like_any(key):
+    init = nn.with_partitioning(nn.initializers.normal(), (None, "model"))
+    model = Masked(nn.Dense(2, kernel_init=init))
+    variables = model.init(key, jnp.ones((1, 3)))
+    assert list(variables["params"]["logits"]) == ["kernel"]
+    assert variables["frozen"]["kernel"].shape == (3, 2)
 
 
 def test_select_chooses_by_path(key):

@@ -57,6 +57,8 @@ def test_nothing_selected_is_refused_with_the_names_there_are(key):
 def test_an_integer_leaf_cannot_be_masked():
     with pytest.raises(ValueError, match="cannot mask 'kernel' of dtype int32"):
         named_leaves({"kernel": jnp.zeros(3, jnp.int32)}, kernels)
+    with pytest.raises(ValueError, match="cannot mask 'kernel' of dtype float;"):
+        named_leaves({"kernel": 1.0}, kernels)
 
 
 def test_map_named_touches_the_named_leaves_alone(key):
@@ -113,6 +115,12 @@ def test_without_smart_rescale_there_is_no_scale(key):
 def test_an_unknown_rescale_is_refused():
     with pytest.raises(ValueError, match="'none' or 'smart', got 'dynamic'"):
         ASLP(rescale="dynamic")
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_out_of_range_is_refused(temperature):
+    with pytest.raises(ValueError, match="ASLP: temperature must be positive"):
+        ASLP(temperature=temperature)
 
 
 def with_logits(key, method, value=None):

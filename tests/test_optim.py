@@ -90,3 +90,9 @@ def test_a_rate_without_a_group_is_allowed():
 def test_momentum_must_be_below_one(momentum):
     with pytest.raises(ValueError, match=f"sgd_by_group: momentum .*got {momentum}"):
         sgd_by_group(RATES, momentum=momentum)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_rate_must_be_positive(rate):
+    with pytest.raises(ValueError, match="the rate of 'scale' must be positive"):
+        sgd_by_group({"logits": 1.0, "scale": rate})

@@ -29,16 +29,14 @@ def integer(number):
 
 def problem(key, net=NET, method=None, optimiser=OPTIMISER, examples=64):
     """A state, data of three separable classes, and the options of a step."""
-    method = method or ASLP()
+    model = Masked(net, method or ASLP())
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, examples).astype(np.int32)
     images = rng.integers(0, 90, (examples, 8, 8, 1)).astype(np.uint8)
     for index, label in enumerate(labels):
         images[index, 2 * label : 2 * label + 2] += 150
-    state = train.create(
-        Masked(net, method), optimiser, key, jnp.zeros((1, 8, 8, 1), jnp.float32)
-    )
-    options = {"net": net, "method": method, "optimiser": optimiser}
+    state = train.create(model, optimiser, key, jnp.zeros((1, 8, 8, 1), jnp.float32))
+    options = {"model": model, "optimiser": optimiser}
     return state, jnp.asarray(images), jnp.asarray(labels), options
 
 
@@ -51,6 +49,13 @@ def test_streams_are_independent_and_named(key):
     data = jax.random.key_data
     np.testing.assert_array_equal(data(first), data(again))
     assert np.any(data(first) != data(other))
+
+
+def test_a_state_gives_the_variables_of_its_model(key):
+    state, images, labels, options = problem(key, net=BatchNormNet())
+    inputs, _ = whole_batch(images, labels)
+    assert sorted(state.variables) == ["batch_stats", "frozen", "params"]
+    assert options["model"].apply(state.variables, inputs).shape == (BATCH, 3)
 
 
 def test_a_state_learns_selectors_alone(key):
@@ -303,6 +308,13 @@ def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
     assert not np.isfinite(totals.loss)
     assert 1 < int(totals.steps) < 4
     assert int(state.step) == int(totals.steps)
+
+
+def test_an_epoch_runs_in_double_precision_too(key):
+    with jax.enable_x64(True):
+        state, images, labels, options = problem(key)
+        state, totals = run_steps(compiled(options), state, images, labels, key, (0, 4))
+    assert np.isfinite(totals.loss) and int(totals.steps) == 4
 
 
 def test_the_state_is_donated(key):

@@ -6,8 +6,9 @@ Weights and selectors travel as two trees:
 
 - `weights`: what is drawn once and frozen.
 - `selectors`: what is learnt, a dict of groups (`"logits"`, `"scale"`, ...), each a
-  dict from the name of a masked weight (`"Conv_0/kernel"`) to an array. The optimiser
-  gives each group its own rule.
+  pytree of arrays, usually a dict from the name of a masked weight (`"Conv_0/kernel"`)
+  to its array. The optimiser gives each group its own rule; reports show the groups
+  whose arrays are all scalars.
 """
 
 from collections.abc import Callable
@@ -66,13 +67,37 @@ class Method(Protocol):
     def keep_probabilities(
         self, weights: Weights, selectors: Selectors
     ) -> dict[str, jax.Array]:
-        """Returns by name the probability of each weight to be kept, in its shape."""
+        """Returns the probability of each masked weight to be kept.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part.
+
+        Returns:
+          Name to floats in [0, 1], in the shape of the weight.
+        """
 
     def masks(self, weights: Weights, selectors: Selectors) -> dict[str, jax.Array]:
-        """Returns by name the boolean masks of the deterministic network."""
+        """Returns which weights the deterministic network keeps.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part.
+
+        Returns:
+          Name to bools, in the shape of the weight.
+        """
 
     def penalty(self, weights: Weights, selectors: Selectors) -> jax.Array:
-        """Returns the scalar that the method adds to the task loss (0 where none)."""
+        """Returns what the method adds to the task loss.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part, to which the gradient flows.
+
+        Returns:
+          A float scalar, 0 where the method asks for nothing.
+        """
 
 
 METHODS: dict[str, Callable[..., Method]] = {"aslp": ASLP}

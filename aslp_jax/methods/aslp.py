@@ -1,6 +1,7 @@
 """Arbitrarily Shifted Log Parametrization: one logit a weight, one scale a layer."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -42,6 +43,10 @@ class ASLP:
         if self.rescale not in ("none", "smart"):
             raise ValueError(
                 f"ASLP: rescale must be 'none' or 'smart', got {self.rescale!r}"
+            )
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"ASLP: temperature must be positive and finite, got {self.temperature}"
             )
 
     def init(

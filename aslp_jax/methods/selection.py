@@ -41,10 +41,11 @@ def named_leaves(weights: Any, select: Select) -> dict[str, jax.Array]:
             f"init: select chooses none of the weights; the tree holds {list(leaves)}"
         )
     for name, leaf in chosen.items():
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(
-                f"init: cannot mask {name!r} of dtype {leaf.dtype}; "
-                "masked weights must be floating point"
+                f"init: cannot mask {name!r} of dtype {dtype or type(leaf).__name__}; "
+                "masked weights must be floating point arrays"
             )
     return chosen
 
@@ -67,10 +68,12 @@ def map_named(
     Raises:
       KeyError: a name is not in the tree.
     """
-    held = [_name(path) for path, _ in _flatten(weights)]
+    held = {_name(path): None for path, _ in _flatten(weights)}
     for name in names:
         if name not in held:
-            raise KeyError(f"realise: no weight at {name!r}; the tree holds {held}")
+            raise KeyError(
+                f"realise: no weight at {name!r}; the tree holds {list(held)}"
+            )
 
     def visit(path: Any, leaf: jax.Array) -> jax.Array:
         name = _name(path)
@@ -80,7 +83,15 @@ def map_named(
 
 
 def key_for_each(key: jax.Array, names: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Returns a PRNG key of its own for each name: equal shapes draw unequal masks."""
+    """Returns a PRNG key of its own for each name: equal shapes draw unequal masks.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      names: a mapping's keys, in any order.
+
+    Returns:
+      Name to PRNG key.
+    """
     ordered = sorted(names)
     return dict(zip(ordered, jax.random.split(key, len(ordered)), strict=True))
 
