@@ -124,8 +124,10 @@ import runpy, signal, sys
 
 sys.path.insert(0, sys.argv[1])
 del sys.argv[:2]
+import loop
 from run import Run
 
+loop._CHUNK_SECONDS = 0  # one step at a time, as where steps are slow
 take_steps = Run.take_steps
 
 def take_some_steps(self, count):
@@ -278,14 +280,16 @@ def drawn(environment: dict[str, str], runs: Path) -> dict[int, dict[str, Any]]:
 
 def saved(folder: Path, step: int) -> dict[str, Any]:
     """The arrays of a checkpoint, times left out."""
-    identity = {
+    path = folder / "checkpoints"
+    identity = json.loads((path / str(step) / "manifest.json").read_text())["identity"]
+    fixed = {
         name: value
         for name, value in options(folder).items()
         if not FIELDS[name].metadata.get("free")
     }
-    tree = checkpoint.restore(
-        folder / "checkpoints", step, like(identity["seed"]), identity
-    )
+    assert identity == {**fixed, "images_sha256": identity["images_sha256"]}
+    assert len(identity["images_sha256"]) == 64
+    tree = checkpoint.restore(path, step, like(identity["seed"]), identity)
     del tree["position"]["seconds"]
     return tree
 
