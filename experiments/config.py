@@ -136,7 +136,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # 1,280 small images: more and smaller steps, and no crops of 8x8 pixels.
-    "digits": {"augment": False, "batch_size": 32, "epochs": 150},
+    "digits": {"augment": False, "batch_size": 32, "epochs": 120},
 }
 """What replaces a default for one data set; presets and flags win over it."""
 

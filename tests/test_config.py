@@ -63,7 +63,7 @@ FREE = {
 }
 """What may change when a run is resumed."""
 
-DIGITS = {"augment": False, "batch_size": 32, "epochs": 150}
+DIGITS = {"augment": False, "batch_size": 32, "epochs": 120}
 
 NUMERIC = {
     name: field
