@@ -74,7 +74,8 @@ class Config:
     )
     augment: bool = _option(
         True,
-        "random crops (zero-pad 4) and, where a mirrored image keeps its label, flips",
+        "random crops (zero-padded by an eighth of the image: 4 pixels of 32) and, "
+        "where a mirrored image keeps its label, flips",
     )
     standardise: bool = _option(False, "shift and scale pixels by channel statistics")
     epochs: int = _option(1000, "at most this many epochs", least=1, free=True)
@@ -135,8 +136,8 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
-    # 1,280 small images: more and smaller steps, and no crops of 8x8 pixels.
-    "digits": {"augment": False, "batch_size": 32, "epochs": 120},
+    # 1,280 small images: more and smaller steps.
+    "digits": {"batch_size": 32, "epochs": 120},
 }
 """What replaces a default for one data set; presets and flags win over it."""
 
