@@ -246,7 +246,6 @@ def small(seed: int) -> Config:
         dataset="digits",
         arch="conv2",
         batch_size=320,
-        augment=False,
         devices=1,
         seed=seed,
     )
@@ -343,7 +342,6 @@ def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
         arch="conv2",
         batch_size=320,
         eval_samples=3,
-        augment=False,
         epochs=EPOCHS,
         checkpoint_seconds=0.0,
     )
