@@ -1,0 +1,32 @@
+"""What a run chooses by itself, and how it notices selectors that are lost."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import run
+from config import BadInput, Config
+
+
+@pytest.mark.parametrize(("batch", "count"), [(256, 4), (30, 3), (14, 2), (7, 1)])
+def test_as_many_devices_as_divide_the_batch(batch, count):
+    assert len(run._choose_devices(Config(batch_size=batch))) == count
+
+
+def test_devices_that_were_asked_for_must_divide_it():
+    with pytest.raises(BadInput, match="30 is not divisible by the 4 devices"):
+        run._choose_devices(Config(batch_size=30, devices=4))
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"), [(256, 64), (320, 64), (96, 48), (32, 32), (134, 134)]
+)
+def test_micro_batches_fit_the_cache_or_the_batch_stays_whole(batch, size):
+    devices = jax.devices()[:1]
+    assert run._choose_micro_batch(Config(batch_size=batch), devices) == size
+
+
+def test_a_nan_among_the_selectors_is_seen_and_an_infinity_is_not_one():
+    params = {"logits": {"a": jnp.array([0.0, jnp.inf])}, "scale": {"a": jnp.ones(())}}
+    assert run._without_nan(params)
+    params["logits"]["a"] = jnp.array([0.0, jnp.nan])
+    assert not run._without_nan(params)
