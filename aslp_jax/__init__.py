@@ -2,7 +2,7 @@
 
 from aslp_jax._version import __version__
 from aslp_jax.masked import Masked
-from aslp_jax.methods.aslp import ASLP
+from aslp_jax.methods import ASLP, EdgePopup, Supermask
 from aslp_jax.sampling import stgs
 
-__all__ = ["ASLP", "Masked", "__version__", "stgs"]
+__all__ = ["ASLP", "EdgePopup", "Masked", "Supermask", "__version__", "stgs"]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from aslp_jax.masked import FROZEN, LEARNT, Masked
+from aslp_jax.methods import Method
 
 
 class Evaluation(NamedTuple):
@@ -29,7 +30,6 @@ class Evaluation(NamedTuple):
     loss: float
 
 
-@functools.partial(jax.jit, static_argnames=("model", "prepare", "batch_size"))
 def score(
     variables: Mapping[str, Any],
     images: jax.Array,
@@ -40,7 +40,10 @@ def score(
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns accuracy and loss of one network, as one compiled program.
+    """Returns accuracy and loss of one network.
+
+    The network is realised by one compiled program and run on the images by another,
+    which serves every method and both kinds of network.
 
     Args:
       variables: of the model, as its `init` or a train state gives them.
@@ -55,11 +58,27 @@ def score(
       Accuracy in [0, 1] and mean cross-entropy in nats, float32 scalars.
     """
     collections = dict(variables)
-    weights = model.method.realise(
-        collections.pop(FROZEN, {}), collections.pop(LEARNT), key=key
+    weights = _realise(
+        collections.pop(FROZEN, {}), collections.pop(LEARNT), key, method=model.method
     )
+    return _score(
+        {"params": weights, **collections},
+        images,
+        labels,
+        net=model.net,
+        prepare=prepare,
+        batch_size=min(batch_size, labels.shape[0]),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("method",))
+def _realise(frozen: Any, learnt: Any, key: jax.Array | None, *, method: Method) -> Any:
+    return method.realise(frozen, learnt, key=key)
+
+
+@functools.partial(jax.jit, static_argnames=("net", "prepare", "batch_size"))
+def _score(variables, images, labels, *, net, prepare, batch_size):
     examples = labels.shape[0]
-    batch_size = min(batch_size, examples)
     batches = -(-examples // batch_size)
     index = jnp.arange(batches * batch_size, dtype=jnp.int32)
 
@@ -68,9 +87,7 @@ def score(
         real = rows < examples
         rows = jnp.minimum(rows, examples - 1)
         inputs, truth = prepare(images[rows]), labels[rows]
-        logits: Any = model.net.apply(
-            {"params": weights, **collections}, inputs, train=False
-        )
+        logits = net.apply(variables, inputs, train=False)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         right = jnp.argmax(logits, -1).astype(truth.dtype) == truth
         return (
@@ -94,6 +111,8 @@ def evaluate(
     batch_size: int = 250,
 ) -> Evaluation:
     """Evaluates the deterministic network and several drawn ones.
+
+    Where the method draws nothing, the deterministic network stands for the drawn ones.
 
     Args:
       variables: of the model, as its `init` or a train state gives them.
@@ -125,7 +144,11 @@ def evaluate(
         batch_size=batch_size,
     )
     accuracy, loss = run()
-    drawn = jnp.stack([run(key=subkey)[0] for subkey in jax.random.split(key, samples)])
+    if not model.method.stochastic:
+        samples, drawn = 1, accuracy[None]
+    else:
+        keys = jax.random.split(key, samples)
+        drawn = jnp.stack([run(key=subkey)[0] for subkey in keys])
     return Evaluation(
         thresholding=float(accuracy),
         averaging_mean=float(drawn.mean()),

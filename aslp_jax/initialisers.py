@@ -48,6 +48,25 @@ def signed_constant(initialiser: Initializer) -> Initializer:
     return init
 
 
+def kaiming_constant() -> Initializer:
+    """Gives every weight the magnitude sqrt(2 / fan_in) and a random sign.
+
+    The magnitude is the standard deviation of the law that `kaiming_normal` draws from,
+    where `signed_constant` takes that of the weights it drew.
+
+    Returns:
+      `(key, shape, dtype) -> array`, fan_in being the product of all axes but the last.
+
+    Source: Ramanujan et al. 2020, arXiv:1911.13299, section 4.1.
+    """
+
+    def init(key: jax.Array, shape, dtype=jnp.float32, **kwargs) -> jax.Array:
+        magnitude = math.sqrt(2 / math.prod(shape[:-1]))
+        return magnitude * jax.random.rademacher(key, shape, dtype, **kwargs)
+
+    return init
+
+
 def fan_in_uniform(fan_in: int) -> Initializer:
     """Draws biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 

@@ -6,6 +6,44 @@ import jax
 import optax
 
 
+def by_group(
+    rules: Mapping[str, optax.GradientTransformation],
+    *,
+    default: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """Gives each group of what is learnt a transformation of its own.
+
+    Args:
+      rules: from group (`"logits"`, `"scale"`) to its transformation; a group that a
+        method does not learn may be named all the same.
+      default: of the groups that `rules` does not name; None refuses them.
+
+    Returns:
+      A transformation for trees whose top level is the groups.
+
+    Raises:
+      KeyError: (at `init`) the tree has a group without a rule, and there is no
+        default.
+    """
+    others = "other groups"
+    transforms: dict[str, optax.GradientTransformation] = dict(rules)
+    if default is not None:
+        transforms[others] = default
+
+    def labels(params: Mapping[str, object]) -> dict[str, object]:
+        for group in params:
+            if group not in rules and default is None:
+                raise KeyError(
+                    f"by_group: no rule for {group!r}; given for {sorted(rules)}"
+                )
+        return {
+            group: jax.tree.map(lambda _, g=group: g if g in rules else others, tree)
+            for group, tree in params.items()
+        }
+
+    return optax.partition(transforms, labels)
+
+
 def sgd_by_group(
     learning_rates: Mapping[str, optax.ScalarOrSchedule], *, momentum: float = 0.9
 ) -> optax.GradientTransformation:
@@ -36,20 +74,6 @@ def sgd_by_group(
             raise ValueError(
                 f"sgd_by_group: the rate of {group!r} must be positive, got {rate}"
             )
-
-    def labels(params: Mapping[str, object]) -> dict[str, object]:
-        for group in params:
-            if group not in learning_rates:
-                raise KeyError(
-                    f"sgd_by_group: no learning rate for {group!r}; "
-                    f"given for {sorted(learning_rates)}"
-                )
-        return {
-            group: jax.tree.map(lambda _, g=group: g, tree)
-            for group, tree in params.items()
-        }
-
-    return optax.partition(
-        {group: optax.sgd(rate, momentum) for group, rate in learning_rates.items()},
-        labels,
+    return by_group(
+        {group: optax.sgd(rate, momentum) for group, rate in learning_rates.items()}
     )

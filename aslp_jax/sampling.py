@@ -56,20 +56,84 @@ def stgs(
 
     Source: Dupont et al. 2022, eq. (4)-(5), arXiv:2202.12986.
     """
-    logits = jnp.asarray(logits)
-    if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise TypeError(f"stgs: logits must be floating point, got {logits.dtype}")
-    shape = logits.shape if shape is None else tuple(shape)
-    _check_temperature(temperature)
-    try:
-        logits = jnp.broadcast_to(logits, shape)
-    except ValueError:
-        raise ValueError(
-            f"stgs: logits of shape {logits.shape} do not broadcast to shape {shape}"
-        ) from None
-    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
-    noised = logits.astype(wide) + logistic_noise(key, shape).astype(wide)
-    return _keep(noised, jnp.asarray(temperature, wide)).astype(logits.dtype)
+    logits = _broadcast("stgs", logits, shape)
+    _check_temperature("stgs", temperature)
+    noised = _add_noise(key, logits)
+    return _keep(noised, jnp.asarray(temperature, noised.dtype)).astype(logits.dtype)
+
+
+def bernoulli_st(
+    key: jax.Array, logits: jax.Array, shape: Sequence[int] | None = None
+) -> jax.Array:
+    """Samples Bernoulli(sigmoid(logits)) as floats; the gradient is the sigmoid's.
+
+    The straight-through estimator on the sample itself: what flows back is multiplied
+    by sigmoid'(logit), whatever was drawn. It vanishes at large logits sooner than that
+    of `stgs`, which given the same key draws the same sample.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
+      shape: shape of the result; `[*batch]` must broadcast to it. Default: the shape
+        of `logits`.
+
+    Returns:
+      `shape` in `logits.dtype`, each entry exactly 0 or 1.
+
+    Raises:
+      TypeError: `logits` is not floating point.
+      ValueError: `logits` does not broadcast to `shape`.
+
+    Source: Zhou et al. 2019, section 5.1, arXiv:1905.01067: m = Bern(sigma(s)) +
+      sigma(s) - stop_gradient(sigma(s)).
+    """
+    logits = _broadcast("bernoulli_st", logits, shape)
+    one = jnp.ones((), _wide(logits.dtype))
+    hard = _keep(jax.lax.stop_gradient(_add_noise(key, logits)), one)
+    soft = jax.nn.sigmoid(logits.astype(hard.dtype))
+    # In brackets, for 0 or 1 exactly.
+    return (hard + (soft - jax.lax.stop_gradient(soft))).astype(logits.dtype)
+
+
+def naive_gumbel_softmax(
+    key: jax.Array,
+    logits: jax.Array,
+    shape: Sequence[int] | None = None,
+    *,
+    temperature: float | jax.Array = 1.0,
+) -> jax.Array:
+    """Samples like `stgs` by way of log-probabilities, to show what that form costs.
+
+    A reference, not for use: the two classes get the log-probabilities log(sigmoid) and
+    log(1 - sigmoid), each its own Gumbel noise, all in the dtype of the logits. Where
+    sigmoid rounds to 0 or 1 a log-probability is minus infinity and the gradient NaN.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
+      shape: shape of the result; `[*batch]` must broadcast to it. Default: the shape
+        of `logits`.
+      temperature: scalar > 0. Shapes the gradient, never the sample.
+
+    Returns:
+      `shape` in `logits.dtype`, each entry 0 or 1, or NaN where the form broke down.
+
+    Raises:
+      TypeError: `logits` is not floating point.
+      ValueError: `temperature` is not a positive finite scalar, or `logits` does not
+        broadcast to `shape`.
+
+    Source: Jang et al. 2017, arXiv:1611.01144, with two classes, as Dupont et al. 2022,
+      section 2.2, set it against their eq. (4).
+    """
+    logits = _broadcast("naive_gumbel_softmax", logits, shape)
+    _check_temperature("naive_gumbel_softmax", temperature)
+    p = jax.nn.sigmoid(logits)
+    pair = jnp.stack([jnp.log(p), jnp.log(1 - p)])
+    noised = pair + jax.random.gumbel(key, pair.shape, pair.dtype)
+    soft = jax.nn.softmax(noised / jnp.asarray(temperature, pair.dtype), axis=0)[0]
+    hard = (jnp.argmax(noised, axis=0) == 0).astype(soft.dtype)
+    return hard + (soft - jax.lax.stop_gradient(soft))
 
 
 def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -115,15 +179,43 @@ def _keep_jvp(primals, tangents):
     return _keep(noised, temperature), slope * (noised_dot + pull * temperature_dot)
 
 
-def _check_temperature(temperature: float | jax.Array) -> None:
+def _broadcast(
+    function: str, logits: jax.Array, shape: Sequence[int] | None
+) -> jax.Array:
+    logits = jnp.asarray(logits)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(
+            f"{function}: logits must be floating point, got {logits.dtype}"
+        )
+    shape = logits.shape if shape is None else tuple(shape)
+    try:
+        return jnp.broadcast_to(logits, shape)
+    except ValueError:
+        raise ValueError(
+            f"{function}: logits of shape {logits.shape} do not broadcast to shape "
+            f"{shape}"
+        ) from None
+
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def _add_noise(key: jax.Array, logits: jax.Array) -> jax.Array:
+    wide = _wide(logits.dtype)
+    return logits.astype(wide) + logistic_noise(key, logits.shape).astype(wide)
+
+
+def _check_temperature(function: str, temperature: float | jax.Array) -> None:
     if jnp.ndim(temperature) != 0:
         raise ValueError(
-            f"stgs: temperature must be a scalar, got shape {jnp.shape(temperature)}"
+            f"{function}: temperature must be a scalar, got shape "
+            f"{jnp.shape(temperature)}"
         )
     if isinstance(temperature, jax.core.Tracer):
         return
     # Below float32's smallest normal number a CPU would divide by zero.
     if not np.finfo(np.float32).tiny <= temperature < np.inf:
         raise ValueError(
-            f"stgs: temperature must be positive and finite, got {temperature}"
+            f"{function}: temperature must be positive and finite, got {temperature}"
         )

@@ -16,6 +16,9 @@ from aslp_jax.masked import FROZEN, LEARNT, Masked
 BATCH = "batch"
 """Name of the mesh axis over which the examples of a batch are spread."""
 
+SEED = "seed"
+"""Name of the mesh axis over which runs of different seeds are spread."""
+
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 """From a key and uint8 images to what the network takes."""
 
@@ -317,16 +320,45 @@ def steps(
     return state, totals
 
 
-def compile_steps(**options: Any) -> Callable[..., tuple[TrainState, Totals]]:
+def compile_steps(
+    *, seeds: Mesh | None = None, **options: Any
+) -> Callable[..., tuple[TrainState, Totals]]:
     """Returns `steps` with its options bound and compiled.
 
     The state and totals given to it are donated: their buffers are reused, and the
     caller's arrays are gone. Copy first what must be kept.
 
     Args:
-      **options: the keyword arguments of `steps`.
+      seeds: None for one run. A mesh with the axis `"seed"` makes several runs that
+        differ in their seed one program: state, totals, images, labels and key have a
+        leading axis `[runs]`, a multiple of the devices and spread over them, while
+        epoch, start and stop are common. One run a device computes what it would alone;
+        more are vectorised (`jax.vmap`), which sums in another order.
+      **options: the keyword arguments of `steps`; not `mesh` where `seeds` is given.
 
     Returns:
       `steps` of its positional arguments.
     """
-    return jax.jit(functools.partial(steps, **options), donate_argnums=(0, 1))
+    run: Callable[..., Any] = functools.partial(steps, **options)
+    if seeds is not None:
+        run = _each_seed(run, seeds)
+    return jax.jit(run, donate_argnums=(0, 1))
+
+
+def _each_seed(run: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    def on_device(parts: Any, *common: jax.Array) -> Any:
+        alone = jax.tree.leaves(parts)[0].shape[0] == 1
+        if not alone:
+            return jax.vmap(lambda parts: run(*parts, *common))(parts)
+        result = run(*jax.tree.map(lambda leaf: leaf[0], parts), *common)
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    spread = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(PartitionSpec(SEED), *3 * (PartitionSpec(),)),
+        out_specs=PartitionSpec(SEED),
+        # Devices exchange nothing, so that nothing varies unduly.
+        check_vma=False,
+    )
+    return lambda *arguments: spread(arguments[:5], *arguments[5:])

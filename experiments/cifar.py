@@ -5,11 +5,12 @@ Exit codes: 0 done; 2 bad input, one line says what; 3 the loss became NaN, the 
 good state is kept; 130 or 143 stopped by Ctrl-C or SIGTERM, go on with --resume.
 """
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import LOSS_NOT_FINITE, main_guard, parse
+from config import LOSS_NOT_FINITE, BadInput, Command, main_guard, parse
 from folder import RunFolder
 
 
@@ -19,25 +20,56 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__,
         saved=lambda folder: RunFolder(folder).saved_options(),
     )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BadInput(
+            "matplotlib, which draws curves.png, is not installed; "
+            "pip install matplotlib"
+        )
+    if command.out is not None and not command.resume:
+        RunFolder.check_new(command.out)
+    return run(command)
+
+
+def run(command: Command) -> int:
+    """Runs or continues what the command asks for, and prints the closing table.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      BadInput: a folder, a data set or a number that cannot be used.
+    """
     # Only now: `--help` and mistyped flags should not wait for JAX.
     import report
-    from loop import Stopped, train_and_report
-    from run import LossNotFinite
+    from loop import Stopped, train_trials
+    from progress import Progress
+    from trial import begin, load
 
+    config, name = command.config, Path(__file__).name
+    data = load(config)
+    progress = Progress(sys.stderr, epochs=config.epochs)
+    trial = begin(config, data, command.out, resume=command.resume, note=progress.note)
+    epoch = trial.run.position.epoch + 1
+    origin = f"from epoch {epoch}" if command.resume else data.source
     try:
-        result = train_and_report(
-            command.config,
-            command.out,
-            resume=command.resume,
-            progress_file=sys.stderr,
+        progress.note(
+            f"{trial.folder.path}: {config.dataset} ({origin}), {trial.run.device}"
         )
-    except LossNotFinite as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return LOSS_NOT_FINITE
+        train_trials([trial], progress)
     except Stopped as stop:
-        print(f"{Path(__file__).name}: {stop}", file=sys.stderr)
+        progress.close()
+        print(
+            f"{name}: stopped by {stop}, all is saved; continue with "
+            f"--out {trial.quoted} --resume",
+            file=sys.stderr,
+        )
         return 128 + stop.number
-    print(report.table(result))
+    finally:
+        progress.close()
+    if trial.problem is not None:
+        print(f"{name}: {trial.problem}", file=sys.stderr)
+        return LOSS_NOT_FINITE
+    print(report.table(trial.finish(picture=True)))
     return 0
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import operator
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,14 @@ class BadInput(Exception):
     """Says in one line what was wrong and what would be right."""
 
 
+RESCALES: dict[str, tuple[str, ...]] = {
+    "aslp": ("none", "smart", "dynamic"),
+    "supermask": ("none", "smart", "dynamic"),
+    "edge_popup": ("none", "fan"),
+}
+"""The methods, and the values of `--rescale` that each knows."""
+
+
 def _option(default: Any, help: str, **checks: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **checks})
 
@@ -33,7 +41,8 @@ class Config:
     """The options of one run; the defaults are the `paper` preset.
 
     Metadata of a field: `help`; `choices`; `above`/`least`/`below`/`most` bound
-    numbers; `free` marks what may change when a run is resumed, since it does not
+    numbers; `methods` are the only ones to which a value other than the default means
+    something; `free` marks what may change when a run is resumed, since it does not
     change what the steps already taken have computed.
     """
 
@@ -56,16 +65,39 @@ class Config:
         "folder for downloads and decoded images (default: ~/.cache/aslp-jax)",
         free=True,
     )
-    method: str = _option("aslp", "how weights are selected", choices=("aslp",))
+    method: str = _option("aslp", "how weights are selected", choices=tuple(RESCALES))
     rescale: str = _option(
         "smart",
-        "scale of a layer: none, or smart, one learnt scalar",
-        choices=("none", "smart"),
+        "scale of a layer: smart, one learnt scalar; dynamic, size over number kept of "
+        "the drawn mask; fan, sqrt(1/keep-fraction); none",
+        choices=("none", "smart", "dynamic", "fan"),
+    )
+    scale_init: float = _option(
+        1.0,
+        "where the learnt scales of --rescale smart start",
+        above=0,
+        methods=("aslp", "supermask"),
+    )
+    keep_fraction: float = _option(
+        0.5, "of the weights, in (0, 1]", above=0, most=1, methods=("edge_popup",)
+    )
+    scope: str = _option(
+        "layer",
+        "keep that fraction of each layer, or of all layers together",
+        choices=("layer", "global"),
+        methods=("edge_popup",),
     )
     signed_constant: str = _option(
         "all",
-        "layers whose weights are +-std: none, all, or conv, the convolutions only",
+        "layers whose weights have one magnitude: none, all, or conv, the convolutions "
+        "only",
         choices=("none", "all", "conv"),
+    )
+    constant: str = _option(
+        "std",
+        "that magnitude: the std of the layer's drawn weights, or kaiming, "
+        "sqrt(2/fan_in)",
+        choices=("std", "kaiming"),
     )
     bias: str = _option(
         "none",
@@ -98,11 +130,25 @@ class Config:
         "(default: 64 on a CPU, the whole batch elsewhere)",
         least=1,
     )
-    mask_lr: float = _option(50.0, "SGD learning rate of the logits", above=0)
-    scale_lr: float = _option(1e-3, "SGD learning rate of the scales", above=0)
-    momentum: float = _option(0.9, "of both", least=0, below=1)
+    optimiser: str = _option(
+        "sgd", "sgd with momentum, or adam", choices=("sgd", "adam")
+    )
+    schedule: str = _option(
+        "constant",
+        "of the learning rates: constant, or cosine, to 0 at the last epoch",
+        choices=("constant", "cosine"),
+    )
+    mask_lr: float = _option(50.0, "learning rate of the logits or scores", above=0)
+    scale_lr: float = _option(1e-3, "learning rate of the scales", above=0)
+    momentum: float = _option(0.9, "of both (adam: its beta1)", least=0, below=1)
+    weight_decay: float = _option(
+        0.0, "of the logits or scores, added to their gradient", least=0
+    )
     temperature: float = _option(
-        1.0, "of the Gumbel-Softmax; shapes the gradient only", above=0
+        1.0,
+        "of the Gumbel-Softmax; shapes the gradient only",
+        above=0,
+        methods=("aslp",),
     )
     dtype: str = _option(
         "float32",
@@ -141,6 +187,13 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What replaces a default for one data set; presets and flags win over it."""
 
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    # Its result is an average over drawn networks, so a drawn one is validated.
+    "supermask": {"rescale": "dynamic", "select_by": "sample"},
+    "edge_popup": {"rescale": "none"},
+}
+"""The same for one method."""
+
 _RELEASED_CODE = {
     "bias": "uniform",
     "signed_constant": "conv",
@@ -154,7 +207,32 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {name: FIELDS[name].default for name in _RELEASED_CODE},
     # What the code published with the paper does where the paper is silent or differs.
     "released_code": _RELEASED_CODE,
+    # A tenth of the epochs of `paper` to its accuracy; see results/fast-recipe.
+    "fast": {
+        "optimiser": "adam",
+        "schedule": "cosine",
+        "mask_lr": 0.3,
+        "momentum": 0.8,
+        "epochs": 100,
+    },
+    # The recipe of edge-popup's authors for these networks.
+    "edge_popup": {
+        "method": "edge_popup",
+        "rescale": "none",
+        "constant": "kaiming",
+        "mask_lr": 0.1,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "batch_size": 128,
+        "epochs": 100,
+    },
 }
+
+PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {"supermask": {"select_by": "sample"}},
+    "fast": {"digits": {"epochs": 12, "batch_size": 16}},
+}
+"""What a preset holds besides for one data set or method."""
 
 
 _LARGEST = 3.4e38
@@ -205,19 +283,7 @@ def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> C
         flag that contradicts the run to be resumed.
       SystemExit: `--help` was asked for.
     """
-    parser = _Parser(
-        description=description,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
-    )
-    for name, field in FIELDS.items():
-        parser.add_argument(_flag(name), **_argument(field))
-    parser.add_argument(
-        "--preset",
-        choices=tuple(PRESETS),
-        help="values to start from; a flag given beside it wins (default: paper)",
-    )
+    parser = option_parser(description, FIELDS)
     parser.add_argument(
         "--out", metavar="FOLDER", help="run folder (default: a new one under runs/)"
     )
@@ -230,26 +296,97 @@ def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> C
     out = values.pop("out", None)
     resume = values.pop("resume", False)
     preset = values.pop("preset", None)
-    chosen = {**PRESETS.get(preset, {}), **values}
     folder = None if out is None else Path(out)
-    start: Mapping[str, Any]
     if not resume:
-        start = DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {})
-    else:
-        if folder is None:
+        return Command(resolve(preset, values), folder, resume)
+    if folder is None:
+        raise BadInput("--resume needs --out with the folder of the run to continue")
+    start = saved(folder)
+    chosen = {**_preset_values(preset, {**start, **values}), **values}
+    for name, value in chosen.items():
+        if name in settled(start) and start[name] != value:
             raise BadInput(
-                "--resume needs --out with the folder of the run to continue"
+                f"{folder} holds a run with {_flag(name)} {start[name]}, not "
+                f"{value}; drop the flag, or choose another --out"
             )
-        start = saved(folder)
-        for name, value in chosen.items():
-            if not FIELDS[name].metadata.get("free") and start[name] != value:
-                raise BadInput(
-                    f"{folder} holds a run with {_flag(name)} {start[name]}, not "
-                    f"{value}; drop the flag, or choose another --out"
-                )
     config = Config(**{**start, **chosen})
     check(config)
     return Command(config, folder, resume)
+
+
+def option_parser(
+    description: str, names: Iterable[str], *, preset: str = "paper"
+) -> argparse.ArgumentParser:
+    """Returns a parser of some options and `--preset`; what is not given is absent.
+
+    Args:
+      description: first lines of `--help`.
+      names: of fields of `Config`.
+      preset: what the program takes where none is given.
+    """
+    parser = _Parser(
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+    )
+    for name in names:
+        parser.add_argument(_flag(name), **_argument(FIELDS[name]))
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help=f"values to start from; a flag given beside it wins (default: {preset})",
+    )
+    return parser
+
+
+def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
+    """Returns the checked options of a new run.
+
+    Args:
+      preset: its name, or None for plain defaults.
+      chosen: what was asked for, which wins over all else.
+
+    Raises:
+      BadInput: a value, or a combination of values, that means nothing.
+    """
+    asked = {**_preset_values(preset, chosen), **chosen}
+    config = Config(**{**_defaults(asked), **asked})
+    check(config)
+    return config
+
+
+def _preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    if preset is None:
+        return {}
+    values = PRESETS[preset]
+    asked = {**values, **chosen}
+    variants = PRESET_VARIANTS.get(preset, {})
+    for name in (
+        asked.get("dataset", Config.dataset),
+        asked.get("method", Config.method),
+    ):
+        values = {**values, **variants.get(name, {})}
+    return values
+
+
+def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {}),
+        **METHOD_DEFAULTS.get(chosen.get("method", Config.method), {}),
+    }
+
+
+def settled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that decided what the steps of a run have computed.
+
+    They are what must not change when it is resumed: all but the free ones, and the
+    number of epochs where the learning rates follow it.
+    """
+    free = {name for name, field in FIELDS.items() if field.metadata.get("free")}
+    if options["schedule"] != "constant":
+        free.discard("epochs")
+    return {name: value for name, value in options.items() if name not in free}
 
 
 def check(config: Config) -> None:
@@ -278,6 +415,17 @@ def check(config: Config) -> None:
                 f"{_flag(name)} must be one of {', '.join(rules['choices'])}, "
                 f"got {value}"
             )
+        methods = rules.get("methods", RESCALES)
+        if value != field.default and config.method not in methods:
+            raise BadInput(
+                f"{_flag(name)} means nothing to --method {config.method}; it is of "
+                f"{', '.join(methods)}"
+            )
+    if config.rescale not in RESCALES[config.method]:
+        raise BadInput(
+            f"--rescale {config.rescale} means nothing to --method {config.method}; "
+            f"valid: {', '.join(RESCALES[config.method])}"
+        )
     if config.data_dir is not None and config.manual_dir is not None:
         raise BadInput("give --data-dir or --manual-dir, not both")
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
@@ -314,8 +462,8 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
     words = field.metadata["help"]
     if field.default is not None:
         own = [
-            f"; {dataset}: {_shown(values[field.name])}"
-            for dataset, values in DATASET_DEFAULTS.items()
+            f"; {name}: {_shown(values[field.name])}"
+            for name, values in {**DATASET_DEFAULTS, **METHOD_DEFAULTS}.items()
             if field.name in values
         ]
         words = f"{words} (default: {_shown(field.default)}{''.join(own)})"

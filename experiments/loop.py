@@ -1,21 +1,15 @@
-"""A run from its options to its files: epochs until it stops, signals, saving."""
+"""Epochs until the runs stop by themselves, by a signal or by the clock; saving."""
 
-import importlib.util
-import shlex
-import shutil
+import collections
+import math
 import signal
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-import report
-from config import FIELDS, BadInput, Config
-from folder import RunFolder, writing
-from progress import Progress
-from run import LossNotFinite, Run
-
-from aslp_jax import checkpoint, datasets
+import together
+from run import LossNotFinite
+from trial import Trial
 
 _CHUNK_SECONDS = 1.0
 """Steps are handed to the device in programs of about this long, where an epoch is
@@ -23,125 +17,120 @@ longer: a person sees the progress, and Ctrl-C is heard. Changes no result."""
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved.
+    """A signal or the clock asked to stop; all states are saved.
 
     Attributes:
-      number: of the signal.
+      number: of the signal, 0 for the clock.
     """
 
-    def __init__(self, number: int, folder: RunFolder) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}, all is saved; continue with "
-            f"--out {_quoted(folder)} --resume"
-        )
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name if number else "the time limit")
         self.number = number
 
 
-def train_and_report(
-    config: Config, out: Path | None, *, resume: bool, progress_file: Any
-) -> dict[str, Any]:
-    """Runs or continues a run until it stops, and writes all its files.
+class Watcher(Protocol):
+    """What is told how far training is; see `progress.Progress`."""
+
+    def step(
+        self, epoch: int, step: int, steps: int, images_per_second: float
+    ) -> None: ...
+
+    def epoch(self, row: Mapping[str, Any]) -> None: ...
+
+
+def train_trials(
+    trials: Sequence[Trial], progress: Watcher, *, deadline: float = math.inf
+) -> None:
+    """Trains until no trial is active, and saves as it goes.
+
+    A trial whose loss is not finite keeps the state before that epoch, gets its
+    `problem` set, and leaves the others to go on.
 
     Args:
-      config: the options.
-      out: the run folder; None makes a new one.
-      resume: whether to continue the run in `out`.
-      progress_file: where progress is shown, usually standard error.
-
-    Returns:
-      What result.json holds.
+      trials: one; or several that differ in their seed, each on one device, which are
+        trained side by side as one program.
+      progress: is told how far it is.
+      deadline: of `time.monotonic()`, when to save and stop.
 
     Raises:
-      BadInput: a folder, a data set or a number that cannot be used.
-      LossNotFinite: training diverged; the last good state is saved.
-      Stopped: a signal asked for it; the state is saved.
+      Stopped: a signal or the deadline; all states are saved.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BadInput(
-            "matplotlib, which draws curves.png, is not installed; "
-            "pip install matplotlib"
-        )
-    if out is not None and not resume:
-        RunFolder.check_new(out)
-    data = _load(config)
-    run = Run(config, data)
-    device = f"{len(run.devices)} x {run.devices[0].device_kind}"
-    progress = Progress(progress_file, epochs=config.epochs)
-    if resume and out is not None:
-        folder = RunFolder(out)
-        rows = _restore(run, folder, progress)
-        folder.record_resume(config, device, run.position.epoch)
-    else:
-        folder = RunFolder.create(out, config, device)
-        rows = []
-    try:
-        begin = f"from epoch {run.position.epoch + 1}" if resume else data.source
-        progress.note(f"{folder.path}: {config.dataset} ({begin}), {device}")
-        _epochs(run, folder, rows, progress)
-    finally:
-        progress.close()
-    result = run.result()
-    folder.write_result(result)
-    with writing(folder.path):
-        title = (
-            f"{config.arch} on {config.dataset}, {config.method}, seed {config.seed}"
-        )
-        report.curves(
-            rows, run.keep_probabilities(), folder.path / "curves.png", title=title
-        )
-    return result
-
-
-def _epochs(
-    run: Run, folder: RunFolder, rows: list[dict[str, Any]], progress: Progress
-) -> None:
-    """Trains until the run stops by itself, and saves as it goes."""
     saved = time.monotonic()
-    with _Signals() as signals:
-        while run.stopped is None:
-            good = run.snapshot()
-            try:
-                speed = _one_epoch(run, progress, signals)
-                if speed is None:
-                    _save(run, folder, run.snapshot())
-                    raise Stopped(signals.received, folder)
-                row = run.finish_epoch(speed)
-            except LossNotFinite as error:
-                _save(run, folder, good)
-                raise LossNotFinite(
-                    f"{error}; {folder.path} keeps the state before that epoch; try "
-                    "smaller learning rates in a new run, or evaluate what there is "
-                    f"with --out {_quoted(folder)} --resume --epochs "
-                    f"{max(1, run.position.epoch)}"
-                ) from None
-            folder.append_row(row)
-            rows.append(row)
-            progress.epoch(row)
-            due = time.monotonic() - saved >= run.config.checkpoint_seconds
-            if due or signals.received or run.stopped:
-                _save(run, folder, run.snapshot())
+    with _Signals(deadline) as signals:
+        while active := [trial for trial in trials if trial.active]:
+            # Those behind come first, until all are side by side.
+            behind = min(trial.place for trial in active)
+            group = _as_one([trial for trial in active if trial.place == behind])
+            going = _one_epoch(group, progress, signals)
+            for trial in going:
+                if trial.run.stopped:
+                    trial.save(trial.run.snapshot())
+            seconds = group[0].run.config.checkpoint_seconds
+            if signals.asked or time.monotonic() - saved >= seconds:
+                for trial in trials:
+                    if trial.problem is None:
+                        trial.save(trial.run.snapshot())
                 saved = time.monotonic()
-            if signals.received:
-                raise Stopped(signals.received, folder)
+            if signals.asked:
+                raise Stopped(signals.received)
 
 
-def _one_epoch(run: Run, progress: Progress, signals: "_Signals") -> float | None:
-    """Takes the remaining steps of an epoch; None if a signal came in between.
+def _as_one(group: list[Trial]) -> list[Trial]:
+    """Those that can be one program: as many on one device as on another."""
+    shares = collections.Counter(trial.run.devices[0] for trial in group)
+    return group if len(set(shares.values())) == 1 else group[:1]
+
+
+def _one_epoch(
+    group: Sequence[Trial], progress: Watcher, signals: "_Signals"
+) -> list[Trial]:
+    """Takes the remaining steps of an epoch and validates, unless told to stop.
 
     Returns:
-      Images a second, over the steps taken here.
+      The trials without a problem.
     """
-    taken, spent = 0, 0.0
-    while run.position.step < run.steps:
-        if signals.received:
-            return None
-        chunk = max(1, int(_CHUNK_SECONDS / run.seconds_per_step))
-        count = min(chunk, run.steps - run.position.step)
-        spent += run.take_steps(count)
-        taken += count
-        speed = taken * run.config.batch_size / spent
-        progress.step(run.position.epoch + 1, run.position.step, run.steps, speed)
-    return speed
+    before = {id(trial): trial.run.snapshot() for trial in group}
+    going, taken, spent = list(group), 0, 0.0
+    first = group[0].run
+    while going and going[0].run.position.step < first.steps:
+        if signals.asked:
+            return going
+        where = going[0].run.position
+        chunk = max(1, int(_CHUNK_SECONDS / going[0].run.seconds_per_step))
+        count = min(chunk, first.steps - where.step)
+        seconds, problems = together.take_steps([trial.run for trial in going], count)
+        for trial, problem in zip(going, problems, strict=True):
+            if problem is not None:
+                _give_up(trial, problem, before[id(trial)])
+        spent, taken = spent + seconds, taken + count * len(going)
+        going = [trial for trial in going if trial.problem is None]
+        speed = taken * first.config.batch_size / spent
+        if going:
+            progress.step(where.epoch + 1, where.step, first.steps, speed)
+    for trial in going:
+        try:
+            row = trial.run.finish_epoch(speed)
+        except LossNotFinite as error:
+            _give_up(trial, str(error), before[id(trial)])
+            continue
+        trial.folder.append_row(row)
+        trial.rows.append(row)
+        progress.epoch(row)
+    return [trial for trial in going if trial.problem is None]
+
+
+def _give_up(trial: Trial, problem: str, before: Mapping[str, Any]) -> None:
+    """Saves the state before the epoch and says what can be done."""
+    trial.save(before)
+    run = trial.run
+    way = f"--out {trial.quoted} --resume"
+    trial.problem = (
+        f"{problem}; {trial.folder.path} keeps the state before that epoch; try "
+        "smaller learning rates in a new run"
+    )
+    if run.config.schedule == "constant":
+        epochs = max(1, run.position.epoch)
+        trial.problem += f", or evaluate what there is with {way} --epochs {epochs}"
 
 
 class _Signals:
@@ -149,10 +138,16 @@ class _Signals:
 
     Attributes:
       received: number of the signal that came, 0 before.
+      asked: whether to stop, by a signal or by the clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float) -> None:
         self.received = 0
+        self._deadline = deadline
+
+    @property
+    def asked(self) -> bool:
+        return self.received != 0 or time.monotonic() >= self._deadline
 
     def __enter__(self) -> "_Signals":
         self._old = {
@@ -171,64 +166,3 @@ class _Signals:
         time.sleep(0.3)
         for each in self._old:
             signal.signal(each, signal.SIG_DFL)
-
-
-def _quoted(folder: RunFolder) -> str:
-    return shlex.quote(str(folder.path))
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """What a checkpoint must share with the run that reads it."""
-    options = {
-        name: value
-        for name, value in run.config.as_dict().items()
-        if not FIELDS[name].metadata.get("free")
-    }
-    return {**options, "images_sha256": run.images_sha256}
-
-
-def _save(run: Run, folder: RunFolder, snapshot: Mapping[str, Any]) -> None:
-    with writing(folder.path):
-        checkpoint.save(
-            folder.checkpoints,
-            int(snapshot["state"].step),
-            snapshot,
-            _identity(run),
-        )
-
-
-def _restore(run: Run, folder: RunFolder, progress: Progress) -> list[dict[str, Any]]:
-    """Restores the newest whole checkpoint and returns the metrics up to it."""
-    found = checkpoint.steps(folder.checkpoints)
-    if not found:
-        return folder.rows(0)
-    problems = []
-    for step in reversed(found):
-        try:
-            snapshot = checkpoint.restore(
-                folder.checkpoints, step, run.snapshot(), _identity(run)
-            )
-        except checkpoint.CheckpointError as error:
-            problems.append(str(error))
-            continue
-        run.restore(snapshot)
-        rows = folder.rows(run.position.epoch)
-        # Newer ones cannot be read, and `save` leaves alone what exists.
-        for newer in found[found.index(step) + 1 :]:
-            progress.note(f"checkpoint {newer} is damaged; going back to {step}")
-            with writing(folder.path):
-                shutil.rmtree(folder.checkpoints / str(newer))
-        return rows
-    raise BadInput(problems[0])
-
-
-def _load(config: Config) -> datasets.Dataset:
-    try:
-        return datasets.load(
-            config.dataset,
-            data_dir=config.data_dir,
-            manual_dir=config.manual_dir,
-            cache_dir=config.cache_dir,
-        )
-    except (OSError, ValueError) as error:
-        raise BadInput(str(error)) from error

@@ -4,29 +4,27 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from config import FIELDS, BadInput, Config
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from config import BadInput, Config, settled
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+from programs import Inputs, programs
 
-from aslp_jax import augment, datasets, evaluate, initialisers, train
-from aslp_jax.convolution import conv_in_loop
-from aslp_jax.masked import Masked
-from aslp_jax.methods import METHODS
-from aslp_jax.networks import NETWORKS
-from aslp_jax.optim import sgd_by_group
+from aslp_jax import datasets, evaluate, train
 
 _CPU_MICRO_BATCH = 64
 """Images a forward pass on a CPU: activations of 256 fall out of the cache (Conv2 at
 256: 97 images/s whole, 235 in parts of 64, two cores)."""
-
-
-_PAD_SHARE = 8
-"""Random crops shift by up to an eighth of the image: the paper's 4 pixels of 32."""
 
 
 class LossNotFinite(Exception):
@@ -71,28 +69,51 @@ class Run:
       images_sha256: of training and test images.
       devices: over which each batch is spread.
       steps: of an epoch.
-      method: how weights are selected.
-      model: the network on those weights.
+      programs: what is compiled.
+      key: PRNG key of the steps.
+      training: images and labels, on the devices.
       state: the train state after the last step taken.
       best: what was learnt when the validation accuracy was best.
+      totals: sums over the epoch so far.
       position: where the run stands.
       seconds_per_step: of the last steps taken.
     """
 
-    def __init__(self, config: Config, data: datasets.Dataset) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: datasets.Dataset,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """Draws the weights and places all on the devices.
+
+        Args:
+          config: the options.
+          data: the images.
+          devices: to spread each batch over; None chooses what the options ask for.
+
+        Raises:
+          BadInput: a batch that does not fit the images or the devices.
+        """
         self.config = config
-        self.devices = _choose_devices(config)
+        self.devices = _choose_devices(config) if devices is None else list(devices)
         self.micro_batch = _choose_micro_batch(config, self.devices)
-        mesh = jax.make_mesh(
-            (len(self.devices),),
-            (train.BATCH,),
-            axis_types=(AxisType.Auto,),
-            devices=self.devices,
-        )
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        mesh = None
+        self._everywhere: Sharding = SingleDeviceSharding(self.devices[0])
+        # One device scores for all: another would compile the same once more.
+        self._scoring: Sharding = SingleDeviceSharding(jax.local_devices()[0])
+        if len(self.devices) > 1:
+            mesh = jax.make_mesh(
+                (len(self.devices),),
+                (train.BATCH,),
+                axis_types=(AxisType.Auto,),
+                devices=self.devices,
+            )
+            self._everywhere = self._scoring = NamedSharding(mesh, PartitionSpec())
 
         root = jax.random.key(config.seed)
-        self._key = train.stream(root, "train")
+        self.key = self._place(train.stream(root, "train"))
         self._validation_key = train.stream(root, "validation")
         self._test_key = train.stream(root, "test")
 
@@ -100,14 +121,12 @@ class Run:
             len(data.train_labels), data.validation, config.seed
         )
         self.data = data
-        self.images_sha256 = hashlib.sha256(
-            np.concatenate([data.train_images.ravel(), data.test_images.ravel()])
-        ).hexdigest()
-        self._train = self._place(
+        self.images_sha256 = hash_images(data)
+        self.training = self._place(
             (data.train_images[chosen], data.train_labels[chosen])
         )
-        self._validation = self._place(
-            (data.train_images[held_out], data.train_labels[held_out])
+        self._validation = jax.device_put(
+            (data.train_images[held_out], data.train_labels[held_out]), self._scoring
         )
         self.steps = len(chosen) // config.batch_size
         if self.steps == 0:
@@ -116,64 +135,64 @@ class Run:
                 f"training images of {config.dataset}"
             )
 
-        method: Any = METHODS[config.method]
-        options = {field.name for field in dataclasses.fields(method)} & set(FIELDS)
-        self.method = method(**{name: getattr(config, name) for name in options})
-        self.model = Masked(
-            _network(config, data.classes, self.devices[0].platform), self.method
+        # What changes no program is left out, so that other seeds find it compiled.
+        shared = {**settled(config.as_dict()), "epochs": config.epochs, "seed": 0}
+        self.programs = programs(
+            Config(**shared),
+            Inputs(
+                data.train_images.shape[1:],
+                data.classes,
+                data.mean,
+                data.std,
+                data.flip,
+                self.steps,
+            ),
+            self.devices[0].platform,
+            self.micro_batch,
+            mesh,
         )
-        optimiser = sgd_by_group(
-            {"logits": config.mask_lr, "scale": config.scale_lr},
-            momentum=config.momentum,
-        )
-        plain, augmented = _preparation(config, data)
-        self.state = self._place(
-            train.create(
-                self.model,
-                optimiser,
-                train.stream(root, "weights"),
-                plain(jnp.asarray(data.train_images[:1])),
-            )
-        )
+        self.state = self._place(self.programs.create(train.stream(root, "weights")))
         self.totals = self._place(train.Totals.zeros())
-        self._masks = jax.jit(self.method.masks)
-        self.previous = self._masks(self.state.frozen, self.state.params)
+        self.previous = self.programs.masks(self.state.frozen, self.state.params)
         self.best = self._selection_of(self.state)
         self.position = Position()
         self.seconds_per_step = math.inf  # not known before the first, which compiles
-        self._scoring: dict[str, Any] = {"model": self.model, "prepare": plain}
-        self._steps = train.compile_steps(
-            mesh=mesh,
-            batch_size=config.batch_size,
-            prepare=augmented,
-            model=self.model,
-            optimiser=optimiser,
-            micro_batch=self.micro_batch,
-        )
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words."""
+        return f"{len(self.devices)} x {self.devices[0].device_kind}"
 
     def take_steps(self, count: int) -> float:
-        """Takes `count` more steps of the present epoch.
+        """Takes `count` more steps of the present epoch, not yet accounted for.
 
         Returns:
           Seconds that took.
+        """
+        began = time.monotonic()
+        self.state, self.totals = self.programs.steps(
+            self.state, self.totals, *self.training, self.key, *self.bounds(count)
+        )
+        wait_for(self.totals.loss)
+        return time.monotonic() - began
+
+    def bounds(self, count: int) -> tuple[jax.Array, ...]:
+        """Returns epoch, first step and step before which to stop, for the program."""
+        where = self.position
+        numbers = (where.epoch, where.step, where.step + count)
+        return tuple(jnp.asarray(number, jnp.int32) for number in numbers)
+
+    def account(self, count: int, seconds: float) -> None:
+        """Notes that the state is `count` steps on.
+
+        Args:
+          count: steps taken.
+          seconds: that took.
 
         Raises:
           LossNotFinite: the loss of a step was not finite.
         """
         where = self.position
-        began = time.monotonic()
-        bounds = (where.epoch, where.step, where.step + count)
-        self.state, self.totals = self._steps(
-            self.state,
-            self.totals,
-            *self._train,
-            self._key,
-            *(jnp.asarray(number, jnp.int32) for number in bounds),
-        )
-        # Waiting in Python, not in the runtime, lets a second Ctrl-C stop at once.
-        while not self.totals.loss.is_ready():
-            time.sleep(0.002)
-        seconds = time.monotonic() - began
         if not math.isfinite(float(self.totals.loss)):
             raise LossNotFinite(
                 f"the loss became {float(self.totals.loss)} in epoch "
@@ -182,7 +201,6 @@ class Run:
         where.step += count
         where.seconds += seconds
         self.seconds_per_step = seconds / count
-        return seconds
 
     def finish_epoch(self, images_per_second: float) -> dict[str, Any]:
         """Validates, keeps the state if it is the best, and starts the next epoch.
@@ -202,7 +220,9 @@ class Run:
         if self.config.select_by == "sample":
             key = jax.random.fold_in(self._validation_key, where.epoch)
         accuracy, loss = jax.device_get(
-            evaluate.score(state.variables, *self._validation, key, **self._scoring)
+            self.programs.score(
+                jax.device_put(state.variables, self._scoring), *self._validation, key
+            )
         )
         # Thresholding hides a NaN logit: the weight is merely dropped.
         if not (math.isfinite(loss) and _without_nan(state.params)):
@@ -210,7 +230,7 @@ class Run:
                 "the validation loss, a logit or a scale became NaN in epoch "
                 f"{where.epoch + 1}, step {self.steps} of {self.steps}"
             )
-        masks = self._masks(state.frozen, state.params)
+        masks = self.programs.masks(state.frozen, state.params)
         selection = jax.device_get(_summarise(masks, self.previous, state.params))
         totals = jax.device_get(self.totals)
 
@@ -249,20 +269,17 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """Evaluates the best state on the test set, which nothing looked at before."""
-        images, labels = self._place((self.data.test_images, self.data.test_labels))
         best = self.state.replace(**self.best)
-        scores = evaluate.evaluate(
-            best.variables,
-            images,
-            labels,
+        test = (self.data.test_images, self.data.test_labels)
+        scores = self.programs.evaluate(
+            *jax.device_put((best.variables, *test), self._scoring),
             self._test_key,
             samples=self.config.eval_samples,
-            **self._scoring,
         )
-        masks = self._masks(best.frozen, best.params)
+        masks = self.programs.masks(best.frozen, best.params)
         selection = jax.device_get(_summarise(masks, masks, best.params))
         weights = {name: mask.size for name, mask in masks.items()}
-        network = jax.eval_shape(self.method.realise, best.frozen, best.params)
+        network = jax.eval_shape(self.programs.method.realise, best.frozen, best.params)
         dense = sum(
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
         )
@@ -295,7 +312,9 @@ class Run:
     def keep_probabilities(self) -> dict[str, np.ndarray]:
         """Returns the keep-probabilities of the best state, on the host."""
         return jax.device_get(
-            self.method.keep_probabilities(self.state.frozen, self.best["params"])
+            self.programs.method.keep_probabilities(
+                self.state.frozen, self.best["params"]
+            )
         )
 
     def snapshot(self) -> dict[str, Any]:
@@ -324,36 +343,6 @@ class Run:
         # A copy, because the next step is given the state's own buffers to overwrite.
         kept = {"params": state.params, "collections": state.collections}
         return jax.tree.map(jnp.copy, kept)
-
-
-def _network(config: Config, classes: int, platform: str) -> Any:
-    kaiming = initialisers.kaiming_normal()
-    constant = initialisers.signed_constant(kaiming)
-    return NETWORKS[config.arch](
-        classes=classes,
-        conv_init=kaiming if config.signed_constant == "none" else constant,
-        dense_init=constant if config.signed_constant == "all" else kaiming,
-        bias_init=initialisers.fan_in_uniform if config.bias == "uniform" else None,
-        conv_general_dilated=conv_in_loop if platform == "cpu" else None,
-        dtype=jnp.dtype(config.dtype),
-    )
-
-
-def _preparation(config: Config, data: datasets.Dataset) -> tuple[Any, Any]:
-    """What turns uint8 images into inputs: plainly, and for training."""
-
-    def plain(images: jax.Array) -> jax.Array:
-        if config.standardise:
-            return augment.to_float(images, mean=data.mean, std=data.std)
-        return augment.to_float(images)
-
-    def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
-        if config.augment:
-            pad = images.shape[1] // _PAD_SHARE
-            images = augment.crop_and_flip(key, images, pad=pad, flip=data.flip)
-        return plain(images)
-
-    return plain, prepare
 
 
 def _choose_devices(config: Config) -> list[jax.Device]:
@@ -388,6 +377,19 @@ def _choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:
     fitting = range(_CPU_MICRO_BATCH, _CPU_MICRO_BATCH // 4, -1)
     size = next((size for size in fitting if share % size == 0), share)
     return size * len(devices)
+
+
+def wait_for(value: Any) -> None:
+    """Waits in Python, not in the runtime, so that a second Ctrl-C stops at once."""
+    while not value.is_ready():
+        time.sleep(0.002)
+
+
+def hash_images(data: datasets.Dataset) -> str:
+    """Returns the sha256 of training and test images."""
+    both = hashlib.sha256(data.train_images.tobytes())
+    both.update(data.test_images.tobytes())
+    return both.hexdigest()
 
 
 @jax.jit

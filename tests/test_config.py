@@ -11,6 +11,7 @@ import pytest
 from config import (
     DATASET_DEFAULTS,
     FIELDS,
+    METHOD_DEFAULTS,
     PRESETS,
     BadInput,
     Command,
@@ -30,7 +31,11 @@ PAPER = {
     "cache_dir": None,
     "method": "aslp",
     "rescale": "smart",
+    "scale_init": 1.0,
+    "keep_fraction": 0.5,
+    "scope": "layer",
     "signed_constant": "all",
+    "constant": "std",
     "bias": "none",
     "augment": True,
     "standardise": False,
@@ -40,9 +45,12 @@ PAPER = {
     "keep_ties": False,
     "batch_size": 256,
     "micro_batch": None,
+    "optimiser": "sgd",
+    "schedule": "constant",
     "mask_lr": 50.0,
     "scale_lr": 0.001,
     "momentum": 0.9,
+    "weight_decay": 0.0,
     "temperature": 1.0,
     "dtype": "float32",
     "eval_samples": 10,
@@ -173,7 +181,7 @@ def test_a_flag_wins_over_the_preset_in_any_order(line: str) -> None:
 
 
 def test_presets_hold_valid_values() -> None:
-    assert set(PRESETS) == {"paper", "released_code"}
+    assert set(PRESETS) == {"paper", "released_code", "fast", "edge_popup"}
     for values in PRESETS.values():
         check(Config(**values))
 
@@ -198,11 +206,16 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         entry += f" {words}"
         if field.default is not None:
             entry += f" (default: {on_or_off(field.default)}"
-            if name in DIGITS:
-                entry += f"; digits: {on_or_off(DIGITS[name])}"
+            for other, values in {"digits": DIGITS, **METHOD_DEFAULTS}.items():
+                if name in values:
+                    entry += f"; {other}: {on_or_off(values[name])}"
             entry += ")"
         assert f" {entry} ".replace("- ", "-") in text
-    for other in ("--preset {paper,released_code}", "--out FOLDER", "--resume"):
+    for other in (
+        "--preset {paper,released_code,fast,edge_popup}",
+        "--out FOLDER",
+        "--resume",
+    ):
         assert other in text
 
 

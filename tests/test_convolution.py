@@ -1,3 +1,4 @@
+import functools
 import re
 
 import flax.linen as nn
@@ -50,6 +51,32 @@ def test_value_and_gradients_are_laxs(padding, size):
         for f in (conv_in_loop, lax.conv_general_dilated)
     )
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (2, 3), (1, 7)])
+def test_tiny_images_are_convolved_alike(height, width):
+    inputs, kernel = normal(3, height, width, 5), normal(3, 3, 5, 4)
+    ours, theirs = (
+        value_and_gradients(
+            lambda x, k, f=f: f(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT),
+            inputs,
+            kernel,
+        )
+        for f in (conv_in_loop, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+def test_tiny_images_become_one_matmul():
+    def primitives(size):
+        inputs, kernel = normal(1, size, size, 2), normal(3, 3, 2, 2)
+        convolve = functools.partial(conv_in_loop, dimension_numbers=LAYOUT)
+        return str(
+            jax.make_jaxpr(lambda x, k: convolve(x, k, (1, 1), "SAME"))(inputs, kernel)
+        )
+
+    assert "conv_general_dilated" not in primitives(2)
+    assert "conv_general_dilated" in primitives(8)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Thresholding, averaging, a single sample, and what a selection is summarised to."""
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, Masked, augment
+from aslp_jax import ASLP, EdgePopup, Masked, augment
 from aslp_jax.evaluate import evaluate, score, summarise
 from aslp_jax.methods.selection import key_for_each
 from aslp_jax.networks import ConvNet
@@ -75,6 +76,44 @@ def test_a_single_sample_has_no_spread(trained, key):
     result = evaluate(*trained, key, samples=1, **OPTIONS)
     assert result.averaging_std == 0
     assert result.averaging_mean == result.single
+
+
+class Counted(EdgePopup):
+    """Edge-popup that notes how often a network is realised, and of what key."""
+
+    seen: ClassVar[list] = []
+
+    def realise(self, weights, selectors, *, key=None):
+        jax.debug.callback(self.seen.append, key is not None)
+        return super().realise(weights, selectors, key=key)
+
+
+@pytest.mark.parametrize("samples", [1, 10])
+def test_a_method_that_draws_nothing_is_scored_once(trained, key, samples):
+    _, images, labels = trained
+    model = Masked(NET, Counted())
+    variables = jax.jit(model.init)(key, jnp.zeros((1, 8, 8, 1)))
+    jax.effects_barrier()
+    Counted.seen.clear()
+    options = {"model": model, "prepare": augment.to_float}
+    result = evaluate(variables, images, labels, key, samples=samples, **options)
+    jax.effects_barrier()
+    assert [bool(drawn) for drawn in Counted.seen] == [False]
+    weights = EdgePopup().realise(variables["frozen"], variables["params"])
+    logits = NET.apply({"params": weights}, augment.to_float(images))
+    accuracy = np.mean(logits.argmax(1) == labels)
+    np.testing.assert_allclose(result.thresholding, accuracy, rtol=1e-6)
+    assert 0 < result.thresholding < 1
+    assert result.averaging_mean == result.single == result.thresholding
+    assert result.averaging_std == 0
+    assert all(type(value) is float for value in result)
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_no_sample_is_refused_where_nothing_is_drawn_either(trained, key, samples):
+    options = {"model": Masked(NET, EdgePopup()), "prepare": augment.to_float}
+    with pytest.raises(ValueError, match=f"samples must be at least 1, got {samples}"):
+        evaluate(*trained, key, samples=samples, **options)
 
 
 def test_no_sample_is_refused(trained, key):

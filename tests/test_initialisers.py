@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from aslp_jax.initialisers import fan_in_uniform, kaiming_normal, signed_constant
+from aslp_jax.initialisers import (
+    fan_in_uniform,
+    kaiming_constant,
+    kaiming_normal,
+    signed_constant,
+)
 
 FIVE_SIGMAS = 5.7e-7  # two-sided
 
@@ -44,6 +49,26 @@ def test_signed_constant_of_another_initialiser(key):
     np.testing.assert_allclose(weights, [[-std, std], [std, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+    "shape, fan_in", [((3, 3, 64, 40), 576), ((5, 3, 8, 200), 120), ((400, 100), 400)]
+)
+def test_kaiming_constant(key, shape, fan_in, dtype):
+    weights = kaiming_constant()(key, shape, dtype)
+    assert weights.shape == shape and weights.dtype == dtype
+    weights = np.asarray(weights, np.float64)
+    # The std of the law, to the last bit alike, and not that of what was drawn.
+    magnitude = np.float64(jnp.asarray(np.sqrt(2 / fan_in), dtype))
+    np.testing.assert_array_equal(np.abs(weights), np.full(shape, magnitude))
+    # Fair signs, each drawn on its own: along every axis they agree half of the time.
+    signs = np.sign(weights)
+    assert abs(signs.sum()) < 5 * np.sqrt(signs.size)
+    for axis, length in enumerate(shape):
+        first = signs.take(range(length - 1), axis)
+        products = first * signs.take(range(1, length), axis)
+        assert abs(products.sum()) < 5 * np.sqrt(products.size)
+
+
 @pytest.mark.parametrize("fan_in", [1, 27, 400])
 def test_fan_in_uniform(key, fan_in):
     bound = 1 / np.sqrt(fan_in)
@@ -62,7 +87,12 @@ def test_fan_in_must_be_positive(fan_in):
 
 @pytest.mark.parametrize(
     "initialiser",
-    [kaiming_normal(), signed_constant(kaiming_normal()), fan_in_uniform(4)],
+    [
+        kaiming_normal(),
+        kaiming_constant(),
+        signed_constant(kaiming_normal()),
+        fan_in_uniform(4),
+    ],
 )
 def test_draws_follow_the_key_and_the_dtype(key, initialiser):
     first, second = jax.random.split(key)

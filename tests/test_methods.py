@@ -1,5 +1,6 @@
-"""Names of leaves, and ASLP as a pure rule on any pytree."""
+"""Names of leaves, and the methods with logits as pure rules on any pytree."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP
+from aslp_jax import ASLP, EdgePopup, Supermask
 from aslp_jax.methods import METHODS
 from aslp_jax.methods.selection import kernels, key_for_each, map_named, named_leaves
 from aslp_jax.sampling import logistic_noise
@@ -90,7 +91,8 @@ def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
 
 
 def test_every_method_is_listed_under_its_name():
-    assert METHODS == {"aslp": ASLP}
+    listed = {"aslp": ASLP, "supermask": Supermask, "edge_popup": EdgePopup}
+    assert listed == METHODS
 
 
 def test_aslp_starts_at_probability_one_half_and_scale_one(key):
@@ -112,9 +114,19 @@ def test_without_smart_rescale_there_is_no_scale(key):
     assert sorted(selectors) == ["logits"]
 
 
-def test_an_unknown_rescale_is_refused():
-    with pytest.raises(ValueError, match="'none' or 'smart', got 'dynamic'"):
-        ASLP(rescale="dynamic")
+@pytest.mark.parametrize("method", [ASLP, Supermask])
+def test_an_unknown_rescale_is_refused(method):
+    text = f"^{method.__name__}: .* one of none, smart, dynamic, got 'fan'$"
+    with pytest.raises(ValueError, match=text):
+        method(rescale="fan")
+
+
+@pytest.mark.parametrize("method", [ASLP, Supermask])
+@pytest.mark.parametrize("start", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_start_of_the_scale_out_of_range_is_refused(method, start):
+    text = f"^{method.__name__}: scale_init must be positive and finite, got {start}$"
+    with pytest.raises(ValueError, match=text):
+        method(scale_init=start)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
@@ -199,9 +211,177 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
         )
 
 
-def test_realise_keeps_structure_shapes_and_dtypes(key):
+@pytest.mark.parametrize("scale_init", [0.25, 2.5])
+@pytest.mark.parametrize("method", [ASLP, Supermask])
+def test_scales_start_where_they_are_told(key, method, scale_init):
+    method = method(rescale="smart", scale_init=scale_init)
     weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
-    method = ASLP()
+    _, selectors = method.init(key, weights)
+    assert list(selectors["scale"]) == NAMES
+    for scale in selectors["scale"].values():
+        assert scale.shape == () and scale.dtype == jnp.bfloat16
+        assert scale == scale_init
+    realised = method.realise(weights, selectors, key=key)
+    for before, after in zip(weights["body"], realised["body"], strict=True):
+        kept = after.kernel != 0
+        assert kept.any() and not kept.all()
+        np.testing.assert_array_equal(
+            after.kernel, jnp.where(kept, scale_init * before.kernel, 0)
+        )
+
+
+def test_a_supermask_starts_at_one_half_and_is_rescaled_dynamically(key):
+    assert Supermask() == Supermask(rescale="dynamic")
+    weights = tree(key)
+    frozen, selectors = Supermask().init(key, weights)
+    assert frozen is weights
+    assert sorted(selectors) == ["logits"]
+    assert all(not leaf.any() for leaf in selectors["logits"].values())
+
+
+# Masks that are drawn, by hand: the sample and the smooth stand-in of its gradient.
+
+DRAWN = {
+    ASLP: lambda logits, noise: jax.nn.sigmoid(logits + noise),
+    Supermask: lambda logits, noise: jax.nn.sigmoid(logits),
+}
+
+
+def noises(key, logits):
+    keys = key_for_each(key, logits)
+    return {
+        name: logistic_noise(keys[name], leaf.shape) for name, leaf in logits.items()
+    }
+
+
+def mask_by_hand(method, logits, noise):
+    soft = DRAWN[method](logits, noise)
+    hard = jnp.where(logits + noise > 0, 1.0, 0.0)
+    return hard + (soft - jax.lax.stop_gradient(soft))
+
+
+def check_by_hand(key, method, weights, logits, scale):
+    """Weights and gradients against scale(mask) * mask * weight of each array."""
+
+    def by_method(logits):
+        return method.realise(weights, {"logits": logits}, key=key)["body"]
+
+    def by_hand(logits):
+        masks = {
+            name: mask_by_hand(type(method), logits[name], noise)
+            for name, noise in noises(key, logits).items()
+        }
+        return [
+            Layer(scale(masks[name]) * masks[name] * layer.kernel, layer.bias)
+            for name, layer in zip(NAMES, weights["body"], strict=True)
+        ]
+
+    def loss(layers):
+        return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in layers)
+
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
+    jax.tree.map(close, by_method(logits), by_hand(logits))
+    slopes = jax.jit(jax.grad(lambda logits: loss(by_method(logits))))(logits)
+    expected = jax.grad(lambda logits: loss(by_hand(logits)))(logits)
+    assert all(leaf.any() for leaf in expected.values())
+    jax.tree.map(close, slopes, expected)
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_the_straight_through_gradient_without_a_scale(key, method):
+    weights, selectors = with_logits(key, method(rescale="none"))
+    check_by_hand(
+        key, method(rescale="none"), weights, selectors["logits"], lambda mask: 1
+    )
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method):
+    method = method(rescale="dynamic")
+    weights, selectors = with_logits(key, method)
+    assert sorted(selectors) == ["logits"]
+    kept = {
+        int((leaf != 0).sum())
+        for leaf in named_leaves(
+            method.realise(weights, selectors, key=key)["body"], kernels
+        ).values()
+    }
+    assert len(kept) == 2, "the arrays must differ, or one scale for all would pass"
+    check_by_hand(
+        key, method, weights, selectors["logits"], lambda mask: 12 / jnp.sum(mask)
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+@pytest.mark.parametrize("method", DRAWN)
+def test_dynamic_rescale_of_any_number_kept(key, method, count):
+    weights, selectors = with_logits(key, method(rescale="dynamic"))
+    # Logits that lie by one half above or below what the noise asks for.
+    aim = jnp.where(jnp.arange(12).reshape(3, 4) < count, 0.5, -0.5)
+    logits = {
+        name: aim - noise for name, noise in noises(key, selectors["logits"]).items()
+    }
+    check_by_hand(
+        key, method(rescale="dynamic"), weights, logits, lambda mask: 12 / jnp.sum(mask)
+    )
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+@pytest.mark.parametrize("method", DRAWN)
+def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
+    method = method(rescale="dynamic")
+    weights, selectors = with_logits(key, method)
+    aim = jax.tree.map(lambda noise: -0.5 - noise, noises(key, selectors["logits"]))
+    logits = aim if drawn else jax.tree.map(lambda leaf: -jnp.ones((3, 4)), aim)
+
+    def total(logits):
+        layers = method.realise(
+            weights, {"logits": logits}, key=key if drawn else None
+        )["body"]
+        return sum(jnp.sum(layer.kernel) for layer in layers), layers
+
+    (_, layers), slopes = jax.value_and_grad(total, has_aux=True)(logits)
+    for layer in layers:
+        np.testing.assert_array_equal(layer.kernel, np.zeros((3, 4)))
+    for slope in slopes.values():
+        assert np.isfinite(slope).all()
+        assert bool(slope.all()) == drawn  # what was drawn can come back
+
+
+def test_dynamic_rescale_of_the_deterministic_network(key):
+    method = Supermask()
+    weights, selectors = with_logits(key, method)
+    realised = method.realise(weights, selectors)
+    for index, name in enumerate(NAMES):
+        mask = np.asarray(selectors["logits"][name]) > 0
+        expected = np.where(mask, weights["body"][index].kernel, 0) * 12 / mask.sum()
+        np.testing.assert_allclose(realised["body"][index].kernel, expected, rtol=1e-6)
+
+
+def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
+    weights = {"kernel": jnp.ones((100, 100), jnp.bfloat16)}
+    _, selectors = Supermask().init(key, weights)
+    kernel = Supermask().realise(weights, selectors, key=key)["kernel"]
+    kept = kernel[kernel != 0].astype(jnp.float32)
+    assert abs(kept.size - 5000) < 5 * 50
+    np.testing.assert_allclose(kept, 10_000 / kept.size, rtol=2**-8)
+
+
+# What holds of every method.
+
+EVERY = [
+    ASLP(),
+    ASLP(rescale="dynamic"),
+    Supermask(),
+    Supermask(rescale="smart"),
+    EdgePopup(),
+    EdgePopup(scope="global", rescale="fan"),
+]
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_realise_keeps_structure_shapes_and_dtypes(key, method):
+    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
     _, selectors = method.init(key, weights)
     realised = jax.jit(method.realise)(weights, selectors, key=key)
     assert jax.tree.map(
@@ -209,6 +389,21 @@ def test_realise_keeps_structure_shapes_and_dtypes(key):
     ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
 
 
-def test_aslp_asks_for_no_number_of_weights(key):
-    weights, selectors = with_logits(key, ASLP())
-    assert ASLP().penalty(weights, selectors) == 0
+@pytest.mark.parametrize("method", EVERY)
+def test_a_key_makes_a_difference_where_the_method_is_stochastic(key, method):
+    weights = tree(key)
+    _, selectors = method.init(key, weights)
+    drawn = method.realise(weights, selectors, key=key)["body"]
+    fixed = method.realise(weights, selectors)["body"]
+    differs = any(
+        (one.kernel != two.kernel).any() for one, two in zip(drawn, fixed, strict=True)
+    )
+    assert differs == method.stochastic == type(method).stochastic
+    assert method.stochastic != isinstance(method, EdgePopup)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_no_method_asks_for_a_number_of_weights(key, method):
+    weights = tree(key)
+    _, selectors = method.init(key, weights)
+    assert method.penalty(weights, selectors) == 0

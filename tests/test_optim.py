@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from aslp_jax.optim import sgd_by_group
+from aslp_jax.optim import by_group, sgd_by_group
 
 RATES = {"logits": 50.0, "scale": 1e-3}
 
@@ -73,7 +73,7 @@ def test_a_rate_may_be_a_schedule():
 
 def test_a_group_without_a_rate_is_named():
     optimiser = sgd_by_group({"logits": 50.0, "threshold": 1.0})
-    text = r"sgd_by_group: no learning rate for 'scale'.*\['logits', 'threshold'\]"
+    text = r"by_group: no rule for 'scale'.*\['logits', 'threshold'\]"
     with pytest.raises(KeyError, match=text):
         optimiser.init(random_tree(0))
 
@@ -84,6 +84,71 @@ def test_a_rate_without_a_group_is_allowed():
     gradients = {"logits": {"kernel": jnp.ones(2)}}
     updates, _ = optimiser.update(gradients, optimiser.init(params), params)
     np.testing.assert_array_equal(updates["logits"]["kernel"], [-50.0, -50.0])
+
+
+def moves_of_ones(optimiser, params, steps=3):
+    """What each group moves in each step where every gradient is 1."""
+    ones = jax.tree.map(jnp.ones_like, params)
+    state, update = optimiser.init(params), jax.jit(optimiser.update)
+    moves = []
+    for _ in range(steps):
+        move, state = update(ones, state, params)
+        assert jax.tree.structure(move) == jax.tree.structure(params)
+        moves.append(
+            {
+                group: float(jax.tree.leaves(leaves)[0].ravel()[0])
+                for group, leaves in move.items()
+            }
+        )
+    return moves
+
+
+def test_groups_without_a_rule_of_their_own_follow_the_default():
+    optimiser = by_group({"logits": optax.sgd(50.0)}, default=optax.sgd(0.1, 0.5))
+    params = jax.tree.map(jnp.asarray, random_tree(0) | {"weights": np.zeros((2, 2))})
+    moves = moves_of_ones(optimiser, params)
+    assert [move["logits"] for move in moves] == [-50.0, -50.0, -50.0]
+    for group in ("scale", "weights"):
+        np.testing.assert_allclose(
+            [move[group] for move in moves], [-0.1, -0.15, -0.175], rtol=1e-6
+        )
+
+
+def test_the_default_keeps_apart_what_its_groups_remember():
+    # A first step that is its rate whatever the gradient's size, entry by entry.
+    optimiser = by_group({}, default=optax.rmsprop(0.5, decay=0.0))
+    params = {"scores": {"a": jnp.zeros(2), "b": jnp.zeros(())}, "scale": jnp.zeros(())}
+    gradients = {
+        "scores": {"a": jnp.asarray([1.0, -9.0]), "b": jnp.asarray(3.0)},
+        "scale": jnp.asarray(-1e-2),
+    }
+    moves, _ = optimiser.update(gradients, optimiser.init(params), params)
+    jax.tree.map(
+        lambda move, slope: np.testing.assert_allclose(
+            move, -0.5 * np.sign(slope), rtol=1e-4
+        ),
+        moves,
+        gradients,
+    )
+
+
+def test_rules_of_several_kinds_without_a_default():
+    rules = {
+        "logits": optax.sgd(2.0),
+        "scale": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1.0)),
+        "scores": optax.sgd(7.0),
+    }
+    params = {"logits": jnp.full((3,), 5.0), "scale": {"a": jnp.asarray(4.0)}}
+    (move,) = moves_of_ones(by_group(rules), params, steps=1)
+    assert move["logits"] == -2
+    assert move["scale"] == pytest.approx(-1.4)
+
+
+def test_a_group_without_a_rule_and_no_default_is_refused():
+    optimiser = by_group({"scores": optax.sgd(1.0), "logits": optax.sgd(1.0)})
+    text = r"by_group: no rule for 'scale'; given for \['logits', 'scores'\]"
+    with pytest.raises(KeyError, match=text):
+        optimiser.init({"logits": jnp.zeros(2), "scale": jnp.zeros(())})
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])

@@ -5,13 +5,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax.sampling import logistic_noise, stgs
+from aslp_jax.sampling import (
+    bernoulli_st,
+    logistic_noise,
+    naive_gumbel_softmax,
+    stgs,
+)
 
 FLOATS = (jnp.float16, jnp.bfloat16, jnp.float32)
 BATCH = (7, 11)
@@ -416,3 +422,163 @@ def test_logits_may_be_a_python_float_or_numpy(key):
     assert stgs(key, 0.5).shape == ()
     array = batch()
     np.testing.assert_array_equal(stgs(key, array), stgs(key, jnp.asarray(array)))
+
+
+# The sampler whose gradient is the sigmoid's, and the one by log-probabilities.
+
+OTHERS = (bernoulli_st, naive_gumbel_softmax)
+
+
+@pytest.mark.parametrize(
+    "sampler, logit",
+    [(bernoulli_st, logit) for logit in (0, 2, -4, 8, -8)]
+    + [(naive_gumbel_softmax, logit) for logit in (0, 1, -2, 4)],
+)
+def test_frequency_of_the_others_is_the_sigmoid_too(key, sampler, logit):
+    draws = 2**20
+    logits = jnp.full((draws,), logit, jnp.float32)
+    kept = int(jnp.count_nonzero(sampler(jax.random.fold_in(key, 70 + logit), logits)))
+    assert abs(kept_z(kept, draws, logit)) < 5
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_bernoulli_st_draws_what_stgs_draws(key, dtype):
+    logits = jnp.asarray(np.linspace(-12, 12, 40_000), dtype)
+    mask = bernoulli_st(key, logits)
+    assert mask.dtype == dtype
+    assert set(np.unique(mask.astype(jnp.float32))) == {0, 1}
+    np.testing.assert_array_equal(mask, stgs(key, logits))
+    np.testing.assert_array_equal(mask, jax.jit(bernoulli_st)(key, logits))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_slope_of_bernoulli_st_is_that_of_the_sigmoid_whatever_is_drawn(key, dtype):
+    logits = jnp.asarray(np.linspace(-9, 9, 1001), dtype)
+    wide = np.asarray(logits, np.float64)
+    exact = scipy.special.expit(wide) * scipy.special.expit(-wide)
+    cotangent = jnp.asarray(np.linspace(1, 2, 1001), dtype)
+    drawn = []
+    for each in jax.random.split(key, 3):
+        mask, pull = jax.vjp(functools.partial(bernoulli_st, each), logits)
+        (slope,) = pull(cotangent)
+        assert slope.dtype == dtype
+        np.testing.assert_allclose(
+            np.asarray(slope, np.float64),
+            exact * np.asarray(cotangent, np.float64),
+            rtol=float(jnp.finfo(dtype).eps),
+            atol=2e-7,  # float32: 1 - sigmoid is rounded
+        )
+        drawn.append(np.asarray(mask, np.float32))
+    assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
+
+
+def test_bernoulli_st_in_float64(key):
+    with jax.enable_x64(True):
+        logits = jnp.linspace(-20, 20, 1001, dtype=jnp.float64)
+        mask, pull = jax.vjp(functools.partial(bernoulli_st, key), logits)
+        (slope,) = pull(jnp.ones_like(logits))
+        assert mask.dtype == slope.dtype == jnp.float64
+        assert set(np.unique(mask)) == {0.0, 1.0}
+    exact = scipy.special.expit(logits) * scipy.special.expit(-np.asarray(logits))
+    np.testing.assert_allclose(slope, exact, atol=1e-15)
+
+
+@pytest.mark.parametrize("logit, ratio", [(0, 0.67), (4, 2.3), (6, 4.1)])
+def test_slope_of_stgs_outlives_that_of_the_sigmoid(key, logit, ratio):
+    draws = 2**18
+    logits = jnp.full((draws,), logit, jnp.float32)
+    slope = np.asarray(jax.grad(lambda m: stgs(key, m).sum())(logits), np.float64)
+    plain = jax.grad(lambda m: bernoulli_st(key, m).sum())(logits)
+    np.testing.assert_array_equal(plain, np.full(draws, plain[0]))
+    # The mean over draws is the integral of the soft value's slope over the noise.
+    law = scipy.stats.logistic.pdf
+    mean, _ = scipy.integrate.quad(
+        lambda noise: law(noise) * law(logit + noise), -40, 40
+    )
+    assert abs(slope.mean() - mean) < 5 * slope.std() / np.sqrt(draws)
+    assert mean / float(plain[0]) == pytest.approx(ratio, rel=0.02)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("logit", [0.0, 2.0, -1.0])
+def test_naive_form_has_the_slopes_of_stgs(key, logit, temperature):
+    logits = jnp.full((2**16,), logit)
+
+    def signed_slopes(sampler, key):
+        # Signed by the sample, so that the law of both together is compared.
+        mask, pull = jax.vjp(lambda m: sampler(key, m, temperature=temperature), logits)
+        (slope,) = pull(jnp.ones_like(logits))
+        return np.asarray((2 * mask - 1) * slope)
+
+    first, second = jax.random.split(key)
+    one = signed_slopes(stgs, first)
+    two = signed_slopes(naive_gumbel_softmax, second)
+    fit = scipy.stats.ks_2samp(one, two, method="asymp")
+    assert fit.pvalue > FIVE_SIGMAS
+
+
+@pytest.mark.parametrize(
+    "dtype, logit, breaks",
+    [
+        (jnp.float32, 8.0, False),
+        (jnp.float32, -20.0, False),
+        (jnp.float32, 20.0, True),
+        (jnp.float32, -110.0, True),
+        (jnp.bfloat16, 3.0, False),
+        (jnp.bfloat16, 8.0, True),
+    ],
+)
+def test_naive_form_breaks_at_large_logits_where_stgs_does_not(
+    key, dtype, logit, breaks
+):
+    logits = jnp.full((100,), logit, dtype)
+    mask, pull = jax.vjp(functools.partial(naive_gumbel_softmax, key), logits)
+    (slope,) = pull(jnp.ones_like(mask))
+    assert mask.dtype == slope.dtype == dtype
+    assert set(np.unique(mask.astype(jnp.float32))) <= {0, 1}
+    assert (np.isnan(np.asarray(slope, np.float32)) == breaks).all()
+    stable = jax.grad(lambda m: stgs(key, m).astype(jnp.float32).sum())(logits)
+    assert np.isfinite(np.asarray(stable, np.float32)).all()
+
+
+@pytest.mark.parametrize("sampler", OTHERS)
+def test_the_others_work_under_jit_and_vmap_and_grad(key, sampler):
+    def each(key, logits):
+        mask, pull = jax.vjp(functools.partial(sampler, key), logits)
+        return mask, pull(jnp.ones_like(mask))[0]
+
+    keys = jax.random.split(key, 3)
+    logits = jnp.asarray(np.stack([batch(seed, 1.0) for seed in range(3)]))
+    masks, slopes = jax.jit(jax.vmap(each))(keys, logits)
+    assert (masks[0] != masks[1]).any()
+    for index in range(3):
+        mask, slope = each(keys[index], logits[index])
+        np.testing.assert_array_equal(masks[index], mask)
+        np.testing.assert_allclose(slopes[index], slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", OTHERS)
+@pytest.mark.parametrize("given_shape, shape", SHAPES)
+def test_the_others_broadcast_like_stgs(key, sampler, given_shape, shape):
+    logits = jnp.asarray(np.random.default_rng(2).normal(size=given_shape), jnp.float32)
+    spread = jnp.broadcast_to(logits, shape)
+    assert sampler(key, logits, shape).shape == shape
+    np.testing.assert_array_equal(sampler(key, logits, shape), sampler(key, spread))
+
+
+@pytest.mark.parametrize("sampler", OTHERS)
+def test_errors_of_the_others_name_them_in_one_line(key, sampler):
+    name = sampler.__name__
+    with pytest.raises(TypeError, match=rf"^{name}: .*floating point, got int32$"):
+        sampler(key, jnp.zeros(3, jnp.int32))
+    with pytest.raises(ValueError, match=rf"^{name}: .*\(3,\) .* \(3, 4\)$"):
+        sampler(key, jnp.zeros(3), (3, 4))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+def test_temperature_of_the_naive_form_must_be_positive_and_finite(key, temperature):
+    text = r"^naive_gumbel_softmax: temperature must be positive and finite, got .*$"
+    with pytest.raises(ValueError, match=text):
+        naive_gumbel_softmax(key, jnp.zeros(3), temperature=temperature)
+    with pytest.raises(ValueError, match=r"^naive_gumbel_softmax: .* a scalar"):
+        naive_gumbel_softmax(key, jnp.zeros(3), temperature=np.ones(1))

@@ -264,6 +264,105 @@ def test_an_epoch_on_four_devices_agrees_with_one(key):
     np.testing.assert_allclose(one[1].loss, many[1].loss, rtol=1e-5)
 
 
+def several_runs(key, count):
+    """States, images, labels and keys of runs that differ in all of them."""
+    keys = jax.random.split(key, count)
+    runs = []
+    for index, each in enumerate(keys):
+        state, images, labels, options = problem(each)
+        order = np.random.default_rng(index).permutation(len(labels))
+        runs.append((state, jnp.roll(images, index, 2)[order], labels[order], each))
+    return runs, options
+
+
+def seed_mesh(count):
+    return jax.make_mesh(
+        (count,),
+        (train.SEED,),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[:count],
+    )
+
+
+def run_together(options, runs, devices, bounds):
+    """What `run_steps` gives for each run, all run by one program."""
+    spread = NamedSharding(seed_mesh(devices), PartitionSpec(train.SEED))
+    totals = len(runs) * [train.Totals.zeros()]
+    state, images, labels, keys, totals = jax.device_put(
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tuple_of, runs, totals)),
+        spread,
+    )
+    run = compiled(options, seeds=seed_mesh(devices))
+    for start, stop in itertools.pairwise(bounds):
+        state, totals = run(
+            state,
+            totals,
+            images,
+            labels,
+            keys,
+            integer(1),
+            integer(start),
+            integer(stop),
+        )
+        for leaf in jax.tree.leaves((state, totals)):
+            assert len(leaf.sharding.device_set) == devices
+    assert run._cache_size() == 1, "what comes back is placed as what was given"
+    together = jax.device_get((state, totals))
+    return [
+        jax.tree.map(lambda leaf, i=index: leaf[i], together)
+        for index in range(len(runs))
+    ]
+
+
+def tuple_of(run, totals):
+    return (*run, totals)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
+    runs, options = several_runs(key, devices)
+    together = run_together(options, runs, devices, (0, 1, 4))
+    alone = compiled(options)
+    for run, (state, totals) in zip(runs, together, strict=True):
+        expected = run_steps(alone, *run, (0, 4), epoch=1)
+        chex.assert_trees_all_equal((state, totals), expected)
+        assert int(state.step) == int(totals.steps) == 4
+    if devices > 1:
+        losses = {float(totals.loss) for _, totals in together}
+        assert len(losses) == devices, "runs of their own seed and images differ"
+
+
+def test_two_runs_on_one_device_agree_with_each_alone(key):
+    runs, options = several_runs(key, 4)
+    together = run_together(options, runs, 2, (0, 1))
+    alone = compiled(options)
+    for run, (state, totals) in zip(runs, together, strict=True):
+        expected, expected_totals = run_steps(alone, *run, (0, 1), epoch=1)
+        np.testing.assert_allclose(totals.loss, expected_totals.loss, rtol=1e-5)
+        assert int(totals.correct) == int(expected_totals.correct)
+        moved, wanted = (
+            jax.tree.map(operator.sub, after.params, jax.device_get(run[0].params))
+            for after in (state, expected)
+        )
+        assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted)) > 1e-3
+        chex.assert_trees_all_close(moved, wanted, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_equal(state.frozen, expected.frozen)
+
+
+def test_a_run_that_ends_does_not_end_the_others(key):
+    runs, options = several_runs(key, 2)
+    bad = runs[1][0]
+    params = {
+        **bad.params,
+        "scale": jax.tree.map(lambda s: s * jnp.inf, bad.params["scale"]),
+    }
+    runs[1] = (bad.replace(params=params), *runs[1][1:])
+    for devices in (1, 2):
+        (good, totals), (_, ended) = run_together(options, runs, devices, (0, 4))
+        assert int(good.step) == int(totals.steps) == 4 and np.isfinite(totals.loss)
+        assert int(ended.steps) == 1 and not np.isfinite(ended.loss)
+
+
 def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
     state, _, _, options = problem(key)
     # Each image is its own number, so that what a step saw can be read back.
@@ -359,6 +458,8 @@ def test_batch_statistics_move_and_dropout_has_a_stream(key, micro_batch):
 class Shrink:
     """A method of another kind: it trains the weights and penalises their size."""
 
+    stochastic = False
+
     def init(self, key, weights, *, select=kernels):
         return {}, {"weights": weights}
 
@@ -371,6 +472,8 @@ class Shrink:
 
 class TopHalf:
     """Another: it keeps the half of each kernel with the highest scores."""
+
+    stochastic = False
 
     def init(self, key, weights, *, select=kernels):
         named = named_leaves(weights, select)

@@ -12,19 +12,27 @@ Weights and selectors travel as two trees:
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
 from aslp_jax.methods.aslp import ASLP
+from aslp_jax.methods.edge_popup import EdgePopup
 from aslp_jax.methods.selection import Select, kernels
+from aslp_jax.methods.supermask import Supermask
 
 Weights = Any
 Selectors = dict[str, Any]
 
 
 class Method(Protocol):
-    """What the train step, evaluation, checkpoint and reports ask of every method."""
+    """What the train step, evaluation, checkpoint and reports ask of every method.
+
+    Attributes:
+      stochastic: whether a network drawn with a key differs from the deterministic one.
+    """
+
+    stochastic: ClassVar[bool]
 
     def init(
         self, key: jax.Array, weights: Weights, *, select: Select = kernels
@@ -100,6 +108,20 @@ class Method(Protocol):
         """
 
 
-METHODS: dict[str, Callable[..., Method]] = {"aslp": ASLP}
+METHODS: dict[str, Callable[..., Method]] = {
+    "aslp": ASLP,
+    "supermask": Supermask,
+    "edge_popup": EdgePopup,
+}
 
-__all__ = ["ASLP", "METHODS", "Method", "Select", "Selectors", "Weights", "kernels"]
+__all__ = [
+    "ASLP",
+    "METHODS",
+    "EdgePopup",
+    "Method",
+    "Select",
+    "Selectors",
+    "Supermask",
+    "Weights",
+    "kernels",
+]

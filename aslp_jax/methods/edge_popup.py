@@ -1,0 +1,151 @@
+"""Edge-popup: the weights with the largest scores, an exact number of them."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from aslp_jax.methods.selection import (
+    Select,
+    kernels,
+    key_for_each,
+    largest,
+    map_named,
+    named_leaves,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgePopup:
+    """Keeps the weights whose scores have the largest magnitudes.
+
+    One score a masked weight is learnt. In the forward pass the top `keep_fraction` of
+    |score| are kept, a number that is exact even where scores tie; the gradient passes
+    the selection as if it were the identity of |score|. Nothing is drawn: a key changes
+    nothing.
+
+    Attributes:
+      keep_fraction: in (0, 1], of the masked weights.
+      scope: `"layer"` keeps that fraction of each weight array, `"global"` of all
+        together. At least one weight is kept in what is counted together.
+      rescale: `"fan"` multiplies the kept weights by sqrt(1 / keep_fraction), which
+        makes up for the inputs that a unit lost; `"none"` does not.
+
+    Source: Ramanujan et al. 2020, arXiv:1911.13299, section 3.2 (fan scaling: 5).
+    """
+
+    keep_fraction: float = 0.5
+    scope: Literal["layer", "global"] = "layer"
+    rescale: Literal["none", "fan"] = "none"
+    stochastic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_fraction <= 1:
+            raise ValueError(
+                f"EdgePopup: keep_fraction must be in (0, 1], got {self.keep_fraction}"
+            )
+        if self.scope not in ("layer", "global"):
+            raise ValueError(
+                f"EdgePopup: scope must be 'layer' or 'global', got {self.scope!r}"
+            )
+        if self.rescale not in ("none", "fan"):
+            raise ValueError(
+                f"EdgePopup: rescale must be 'none' or 'fan', got {self.rescale!r}"
+            )
+
+    def init(
+        self, key: jax.Array, weights: Any, *, select: Select = kernels
+    ) -> tuple[Any, dict[str, Any]]:
+        """Draws every score from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+        Args:
+          key: PRNG key of the scores, consumed by this call.
+          weights: pytree of arrays; fan_in is the product of all axes but the last.
+          select: from the name of a leaf to whether it is masked.
+
+        Returns:
+          `weights` as they are, and the selectors: `scores`, each in the shape and
+          dtype of its weight.
+
+        Raises:
+          ValueError: `select` chooses no leaf, or one that is not floating point.
+        """
+        chosen = named_leaves(weights, select)
+
+        def draw(name: str, subkey: jax.Array) -> jax.Array:
+            leaf = chosen[name]
+            bound = 1 / math.sqrt(max(1, math.prod(leaf.shape[:-1])))
+            return jax.random.uniform(subkey, leaf.shape, leaf.dtype, -bound, bound)
+
+        keys = key_for_each(key, chosen)
+        return weights, {"scores": {name: draw(name, keys[name]) for name in chosen}}
+
+    def realise(
+        self, weights: Any, selectors: dict[str, Any], *, key: jax.Array | None = None
+    ) -> Any:
+        """Returns mask * weight for every masked weight, the others unchanged.
+
+        Args:
+          weights: pytree of frozen arrays.
+          selectors: as `init` returns them; gradients reach the scores.
+          key: taken as every method takes it; changes nothing.
+
+        Returns:
+          A pytree of the structure, shapes and dtypes of `weights`.
+
+        Raises:
+          KeyError: a selector names a weight that the tree does not hold.
+        """
+        del key
+        masks = self.masks(weights, selectors)
+        factor = math.sqrt(1 / self.keep_fraction) if self.rescale == "fan" else 1.0
+
+        def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
+            size = jnp.abs(selectors["scores"][name].astype(weight.dtype))
+            hard = masks[name].astype(weight.dtype)
+            # In brackets, for 0 or 1 exactly.
+            mask = hard + (size - jax.lax.stop_gradient(size))
+            return factor * mask * weight
+
+        return map_named(weights, masks, select_and_scale)
+
+    def keep_probabilities(
+        self, weights: Any, selectors: dict[str, Any]
+    ) -> dict[str, jax.Array]:
+        """Returns 1 for what is kept and 0 for the rest, by name: nothing is drawn."""
+        masks = self.masks(weights, selectors)
+        return {
+            name: masks[name].astype(scores.dtype)
+            for name, scores in selectors["scores"].items()
+        }
+
+    def masks(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+        """Returns by name which weights are kept (bool)."""
+        sizes = {
+            name: jnp.abs(jax.lax.stop_gradient(scores))
+            for name, scores in selectors["scores"].items()
+        }
+        if self.scope == "layer":
+            return {
+                name: largest(each, self._kept(each)) for name, each in sizes.items()
+            }
+        together = jnp.concatenate([each.ravel() for each in sizes.values()])
+        kept = largest(together, self._kept(together))
+        ends = [0]
+        for each in sizes.values():
+            ends.append(ends[-1] + each.size)
+        return {
+            name: kept[start:stop].reshape(each.shape)
+            for (name, each), start, stop in zip(
+                sizes.items(), ends[:-1], ends[1:], strict=True
+            )
+        }
+
+    def penalty(self, weights: Any, selectors: dict[str, Any]) -> jax.Array:
+        """Returns 0: the number of weights is met by construction."""
+        return jnp.zeros(())
+
+    def _kept(self, scores: jax.Array) -> int:
+        return max(1, round(self.keep_fraction * scores.size))
