@@ -19,18 +19,13 @@ from folder import writing
 from grid import Cell, Grid, Record
 
 OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
-"""What the column WR of the table is for each method. The paper does not say what it
-is for edge-popup; here it is the fan scaling of that method's authors."""
+"""What the column WR of the table is for each method of the paper, which does not say
+what it is for edge-popup; here it is the fan scaling of that method's authors."""
 
 COLUMNS = ("none", "wr", "sc", "wr_sc")
 """Of the table: weight rescale off and on, then both with signed constants."""
 
-EVALUATIONS = {
-    "aslp": ("averaging", "thresholding"),
-    "supermask": ("averaging", "thresholding"),
-    "edge_popup": ("deterministic",),
-}
-
+_DRAWN = ("averaging", "thresholding")
 _MEASURES = {
     "averaging": "averaging_mean",
     "thresholding": "thresholding",
@@ -39,11 +34,7 @@ _MEASURES = {
 """From an evaluation of the paper to an entry of result.json."""
 
 _LABELS = {"aslp": "ASLP", "supermask": "Supermask", "edge_popup": "Edge-popup"}
-_COLOURS = {
-    "aslp": "tab:blue",
-    "supermask": "tab:orange",
-    "edge_popup": "tab:green",
-}
+"""Of the methods of the paper; another one goes by its name."""
 
 
 class Entry(NamedTuple):
@@ -101,9 +92,11 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
         runs = list(group)
         good = [record.result for record in runs if "diverged" not in record.result]
         column = _column(cell)
-        for evaluation in EVALUATIONS[cell.method]:
+        # A method that draws nothing has one network to evaluate.
+        drawn = any(result["averaging_std"] > 0 for result in good)
+        for evaluation in _DRAWN if drawn else ("deterministic",):
             key = (cell.augment, cell.arch, cell.method, evaluation, column)
-            own = cell.rescale in ("none", OWN_RESCALE[cell.method])
+            own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
             entries.append(
                 Entry(
                     *key[:4],
@@ -145,7 +138,7 @@ def _run_line(record: Record) -> dict[str, Any]:
     )
     numbers = {name: result.get(name, "") for name in names.split()}
     axes = {
-        name: {True: "yes", False: "no"}.get(value, value)
+        name: _yes(value) if isinstance(value, bool) else value
         for name, value in dataclasses.asdict(record.cell).items()
     }
     return {**axes, "seed": record.seed, **numbers}
@@ -154,7 +147,7 @@ def _run_line(record: Record) -> dict[str, Any]:
 def _entry_line(entry: Entry) -> dict[str, Any]:
     mean, std = _mean_and_std(entry.accuracies)
     return {
-        "augment": "yes" if entry.augment else "no",
+        "augment": _yes(entry.augment),
         "arch": entry.arch,
         "method": entry.method,
         "evaluation": entry.evaluation,
@@ -227,15 +220,44 @@ def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) 
         for name in sorted(rows):
             cells = [rows[name].get(column, "") for column in COLUMNS]
             lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "## Epochs to the best validation accuracy, ASLP", ""]
+    lines += _epochs_table(records)
     lines += ["", "## The paper's claims", ""]
     lines += ["| claim | evidence | verdict |", "|---|---|---|"]
     lines += [f"| {' | '.join(line)} |" for line in claims(records)]
     return "\n".join([*lines, ""])
 
 
+def _epochs_table(records: Sequence[Record]) -> list[str]:
+    """Best epochs with and without smart rescale, where both were run."""
+    best: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for record in records:
+        cell = record.cell
+        if cell.method == "aslp" and "diverged" not in record.result:
+            kinds = best.setdefault((cell.arch, cell.augment, cell.signed_constant), {})
+            kinds.setdefault(cell.rescale, []).append(record.result["best_epoch"])
+    lines = [
+        "| network | augmentation | SC | no rescale | smart rescale | saved |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (arch, augment, constant), kinds in sorted(best.items()):
+        if "none" in kinds and "smart" in kinds:
+            none, smart = (_mean_and_std(kinds[kind]) for kind in ("none", "smart"))
+            lines.append(
+                f"| {arch.capitalize()} | {_yes(augment)} | {_yes(constant)} "
+                f"| {none[0]:.1f} ± {none[1]:.1f} | {smart[0]:.1f} ± {smart[1]:.1f} "
+                f"| {100 * (1 - smart[0] / none[0]):.1f} % |"
+            )
+    return lines
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def _row_name(entry: Entry) -> str:
-    name = _LABELS[entry.method]
-    if entry.rescale not in ("none", OWN_RESCALE[entry.method]):
+    name = _LABELS.get(entry.method, entry.method)
+    if entry.rescale not in ("none", OWN_RESCALE.get(entry.method)):
         name += f", {entry.rescale}"
     if entry.evaluation != "deterministic":
         name += f", {entry.evaluation}"
@@ -401,49 +423,53 @@ def picture(records: Sequence[Record], path: Path, title: str) -> None:
     """
     from matplotlib.figure import Figure
 
-    rows = [
-        augment
-        for augment in (False, True)
-        if any(record.cell.augment == augment for record in records)
+    rows = sorted({record.cell.augment for record in records})
+    columns = [
+        column
+        for column in COLUMNS
+        if any(_column(record.cell) == column for record in records)
     ]
-    figure = Figure(figsize=(14, 3.4 * len(rows) + 0.6), dpi=90, layout="constrained")
+    methods = list(dict.fromkeys(record.cell.method for record in records))
+    figure = Figure(
+        figsize=(1 + 3.4 * len(columns), 0.9 + 3.2 * len(rows)),
+        dpi=90,
+        layout="constrained",
+    )
     figure.suptitle(f"{title}: validation accuracy, mean and std over seeds")
-    panels = figure.subplots(len(rows), len(COLUMNS), squeeze=False, sharey="row")
+    panels = figure.subplots(len(rows), len(columns), squeeze=False, sharey="row")
+    drawn: dict[str, Any] = {}
     for line, augment in zip(panels, rows, strict=True):
-        for axes, column in zip(line, COLUMNS, strict=True):
+        for axes, column in zip(line, columns, strict=True):
             images = "augmented" if augment else "not augmented"
-            name = column.upper().replace("_", " + ") if column != "none" else "none"
+            name = "none" if column == "none" else column.upper().replace("_", " + ")
             axes.set_title(f"{name}, {images}", fontsize=10)
-            shown = [
-                record
-                for record in records
-                if record.rows
-                and record.cell.augment == augment
-                and _column(record.cell) == column
-            ]
-            for method, label in _LABELS.items():
-                own = ("none", OWN_RESCALE[method])
+            for index, method in enumerate(methods):
                 curves = [
                     [100 * row["validation_accuracy"] for row in record.rows]
-                    for record in shown
-                    if record.cell.method == method and record.cell.rescale in own
+                    for record in records
+                    if record.rows
+                    and (record.cell.augment, record.cell.method) == (augment, method)
+                    and record.cell.rescale in ("none", OWN_RESCALE.get(method))
+                    and _column(record.cell) == column
                 ]
-                _draw_band(axes, curves, label, _COLOURS[method])
+                if curves:
+                    drawn[method] = _draw_band(axes, curves, f"C{index}")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
         line[0].set_ylabel("validation accuracy (%)")
-        line[-1].legend(loc="lower right", frameon=False, fontsize=9)
+    labels = [_LABELS.get(method, method) for method in drawn]
+    figure.legend(
+        list(drawn.values()), labels, loc="outside lower center", ncols=3, frameon=False
+    )
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(path)
 
 
-def _draw_band(
-    axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str
-) -> None:
-    if not curves:
-        return
+def _draw_band(axes: Any, curves: Sequence[Sequence[float]], colour: str) -> Any:
+    """Draws mean and standard deviation, and returns the line."""
     # Runs that stopped early end the line where the first of them ends.
     length = min(map(len, curves))
     points = [
@@ -451,7 +477,8 @@ def _draw_band(
     ]
     epochs = range(1, length + 1)
     means = [mean for mean, _ in points]
-    axes.plot(epochs, means, color=colour, label=f"{label} ({len(curves)})")
+    style = {"marker": "o", "markersize": 3} if length <= 25 else {}
+    (line,) = axes.plot(epochs, means, color=colour, **style)
     axes.fill_between(
         epochs,
         [mean - std for mean, std in points],
@@ -460,3 +487,4 @@ def _draw_band(
         alpha=0.2,
         linewidth=0,
     )
+    return line
