@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import grid
+import table1_report
 from config import FIELDS, RESCALES, BadInput, main_guard, option_parser
 
 _OWN = {*grid.AXES, "devices"}
@@ -47,7 +48,6 @@ def main(arguments: Sequence[str]) -> int:
 
     # A CPU takes part as one device a core; before the first use of JAX.
     jax.config.update("jax_num_cpu_devices", max(1, min(len(seeds), _cores())))
-    import table1_report
     from loop import Stopped
     from run import hash_images
     from trial import load
@@ -189,11 +189,13 @@ def _choose(options: dict[str, Any]) -> list[grid.Cell]:
                 f"--cells {pattern} matches none of the {len(names)} cells, which are "
                 f"named like {', '.join(names[:3])}"
             )
-    return [
+    chosen = [
         cell
         for cell in cells
         if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)
     ]
+    # What can be compared comes first, in case the time is up.
+    return sorted(chosen, key=lambda cell: not table1_report.in_paper(cell))
 
 
 if __name__ == "__main__":

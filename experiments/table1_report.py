@@ -7,6 +7,7 @@ gets a picture of accuracy against epoch.
 
 import csv
 import dataclasses
+import functools
 import io
 import itertools
 import math
@@ -93,8 +94,8 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
         good = [record.result for record in runs if "diverged" not in record.result]
         column = _column(cell)
         # A method that draws nothing has one network to evaluate.
-        drawn = any(result["averaging_std"] > 0 for result in good)
-        for evaluation in _DRAWN if drawn else ("deterministic",):
+        alike = good and all(result["averaging_std"] == 0 for result in good)
+        for evaluation in ("deterministic",) if alike else _DRAWN:
             key = (cell.augment, cell.arch, cell.method, evaluation, column)
             own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
             entries.append(
@@ -110,6 +111,13 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
     return entries
 
 
+def in_paper(cell: Cell) -> bool:
+    """Whether the paper has a number for a cell, on CIFAR-10."""
+    own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
+    known = {(key[0], key[1], key[2], key[4]) for key in _paper("cifar10")}
+    return own and (cell.augment, cell.arch, cell.method, _column(cell)) in known
+
+
 def _column(cell: Cell) -> str:
     rescaled = cell.rescale != "none"
     names = [
@@ -118,8 +126,9 @@ def _column(cell: Cell) -> str:
     return "_".join(names) or "none"
 
 
+@functools.cache
 def _paper(dataset: str) -> dict[tuple[Any, ...], float]:
-    """The paper's table, from (augment, arch, method, evaluation, column) to %."""
+    """From (augment, arch, method, evaluation, column) to the number of the paper."""
     found = {}
     with (Path(__file__).parent / "paper_table1.csv").open() as file:
         for line in csv.DictReader(file):

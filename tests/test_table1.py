@@ -1,0 +1,353 @@
+"""The grid of table 1: its cells, its folder, its report, and the program itself."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import config
+import grid
+import pytest
+import table1
+import table1_report
+from config import BadInput
+from grid import Cell, Grid, GridProgress, Record
+
+PROGRAM = Path(config.__file__).parent / "table1.py"
+ASLP = Cell("conv4", True, "aslp", "smart", True)
+
+
+# Cells.
+
+
+def test_every_cell_means_something_and_has_a_name_of_its_own():
+    cells = grid.all_cells()
+    assert len(cells) == len({cell.name for cell in cells}) == 96
+    assert {cell.rescale for cell in cells if cell.method == "edge_popup"} == {
+        "none",
+        "fan",
+    }
+    assert ASLP in cells and ASLP.name == "conv4-augmented-aslp-smart-sc"
+    for cell in cells:
+        chosen = grid.configure("fast", {"dataset": "digits"}, cell, 3)
+        assert (chosen.arch, chosen.method, chosen.rescale, chosen.seed) == (
+            cell.arch,
+            cell.method,
+            cell.rescale,
+            3,
+        )
+        assert chosen.augment == cell.augment
+        assert chosen.signed_constant == ("all" if cell.signed_constant else "none")
+
+
+def test_an_option_of_one_method_reaches_that_method_alone():
+    chosen = {"keep_fraction": 0.3, "temperature": 0.5}
+    popup = Cell("conv2", False, "edge_popup", "fan", True)
+    assert grid.configure(None, chosen, popup, 0).keep_fraction == 0.3
+    assert grid.configure(None, chosen, ASLP, 0).temperature == 0.5
+
+
+def test_cells_of_the_paper_come_first():
+    options = vars(table1._parser().parse_args([]))
+    cells = table1._choose(options)
+    assert [table1_report.in_paper(cell) for cell in cells] == 42 * [True] + 54 * [
+        False
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--methods edge_popup --rescales smart", "valid: none, fan"),
+        ("--cells nothing-*", "matches none of the 96 cells"),
+        ("--methods magic", "choose from .*aslp.*supermask.*edge_popup"),
+        ("--archs conv3", "choose from .*conv2"),
+        ("--method aslp", "unrecognized arguments: --method"),
+        ("--seeds 0", "at least 1"),
+        ("--minutes -1", "above 0"),
+        ("--keep-fraction 1.5", "--keep-fraction must be at most 1, got 1.5"),
+        ("--keep-fraction 0", "--keep-fraction must be above 0, got 0.0"),
+    ],
+)
+def test_bad_input_is_one_line(line, message):
+    with pytest.raises(BadInput, match=message) as raised:
+        table1.main([*line.split(), "--dataset", "digits"])
+    assert "\n" not in str(raised.value)
+
+
+# The folder.
+
+
+def test_a_grid_of_another_recipe_is_left_alone(tmp_path):
+    path = tmp_path / "grid"
+    Grid(path, {"version": "1", "preset": "fast"})
+    before = (path / "grid.json").read_bytes()
+    Grid(path, {"version": "1", "preset": "fast"})
+    for recipe, words in (
+        ({"version": "2", "preset": "fast"}, "version '1', not '2'"),
+        ({"version": "1", "preset": "paper"}, "preset 'fast', not 'paper'"),
+        ({"version": "1", "preset": "fast", "epochs": 3}, "epochs None, not 3"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            Grid(path, recipe)
+    assert (path / "grid.json").read_bytes() == before
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInput, match="holds something else"):
+        Grid(tmp_path, {})
+    with pytest.raises(BadInput, match="is a file"):
+        Grid(tmp_path / "file", {})
+    (tmp_path / "grid.json").write_text("{")
+    with pytest.raises(BadInput, match=r"grid\.json is damaged"):
+        Grid(tmp_path, {})
+
+
+def fill(folder: Grid, cell: Cell, seed: int, **result) -> None:
+    path = folder.folder(cell, seed)
+    path.mkdir(parents=True)
+    (path / "result.json").write_text(json.dumps(result))
+    rows = [{"epoch": 1, "validation_accuracy": 0.5}]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) for row in rows))
+
+
+def test_finished_runs_are_found_in_the_order_of_the_cells(tmp_path):
+    folder = Grid(tmp_path / "grid", {})
+    popup = Cell("conv2", True, "edge_popup", "none", True)
+    for cell, seed in ((ASLP, 10), (ASLP, 2), (popup, 0)):
+        fill(folder, cell, seed, thresholding=0.5)
+    (folder.path / "cells" / f"{ASLP.name}-seed3").mkdir()  # was cut off
+    found = [(record.cell, record.seed) for record in folder.records()]
+    assert found == [(popup, 0), (ASLP, 2), (ASLP, 10)]
+    assert folder.record(ASLP, 3) is None
+    (folder.folder(ASLP, 2) / "result.json").write_text("{")
+    with pytest.raises(BadInput, match="seed2 is damaged; delete it"):
+        folder.records()
+
+
+def test_progress_of_a_log_is_a_line_a_group(tmp_path):
+    now = [0.0]
+    with (tmp_path / "log").open("w+") as file:
+        progress = GridProgress(file, runs=3, clock=lambda: now[0])
+        progress.group("conv4 seeds 0, 1", 2, 12)
+        progress.step(3, 1, 4, 100.0)
+        now[0] = 60.0
+        progress.finished("98.0%, 97.0%")
+        progress.group("conv4 seed 2", 1, 12)
+        now[0] = 90.0
+        progress.finished("96.0%")
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "run 2/3  conv4 seeds 0, 1  98.0%, 97.0%  about 30s left",
+            "run 3/3  conv4 seed 2  96.0%  all done in 1m30s",
+        ]
+
+
+# The report.
+
+
+def record(cell, seed, thresholding, averaging=None, keep=0.5, best=10):
+    averaging = thresholding if averaging is None else averaging
+    result = {
+        "thresholding": thresholding,
+        "averaging_mean": averaging,
+        "averaging_std": 0.0 if cell.method == "edge_popup" else 0.01,
+        "keep_fraction": keep,
+        "best_epoch": best,
+    }
+    rows = [{"epoch": e, "validation_accuracy": thresholding} for e in (1, 2)]
+    return Record(cell, seed, result, rows)
+
+
+def test_numbers_stand_beside_the_papers():
+    records = [record(ASLP, 0, 0.85, 0.80), record(ASLP, 1, 0.87, 0.82)]
+    averaging, thresholding = table1_report.make_entries(records, "cifar10")
+    assert (averaging.evaluation, averaging.paper) == ("averaging", 84.1)
+    assert (thresholding.evaluation, thresholding.paper) == ("thresholding", 84.8)
+    assert thresholding.column == "wr_sc"
+    assert thresholding.accuracies == pytest.approx([85.0, 87.0])
+    assert table1_report._cell_text(thresholding) == "86.0 ± 1.4 (84.8, +1.2)"
+    line = table1_report._entry_line(thresholding)
+    assert (line["mean"], line["std"], line["difference"]) == ("86.00", "1.41", "1.20")
+
+
+def test_other_rescales_and_data_sets_have_no_number_of_the_paper():
+    dynamic = Cell("conv4", True, "aslp", "dynamic", True)
+    entries = table1_report.make_entries([record(dynamic, 0, 0.8)], "cifar10")
+    assert {entry.paper for entry in entries} == {None}
+    assert table1_report._row_name(entries[0]) == "ASLP, dynamic, averaging"
+    entries = table1_report.make_entries([record(ASLP, 0, 0.8)], "digits")
+    assert {entry.paper for entry in entries} == {None}
+
+
+def test_a_method_that_draws_nothing_has_one_evaluation():
+    popup = Cell("conv4", True, "edge_popup", "fan", True)
+    (entry,) = table1_report.make_entries([record(popup, 0, 0.8)], "cifar10")
+    assert (entry.evaluation, entry.paper) == ("deterministic", 80.5)
+
+
+def test_a_run_that_diverged_is_counted_and_left_out():
+    lost = Record(ASLP, 1, {"diverged": "in epoch 2"}, [])
+    entries = table1_report.make_entries([record(ASLP, 0, 0.8), lost], "digits")
+    assert [(entry.accuracies, entry.diverged) for entry in entries] == 2 * [
+        ([80.0], 1)
+    ]
+    assert table1_report._cell_text(entries[0]) == "80.0 ± 0.0, 1 diverged"
+    alone = table1_report.make_entries([lost, lost], "digits")
+    assert [table1_report._cell_text(entry) for entry in alone] == 2 * ["diverged (2)"]
+
+
+def verdicts(records):
+    return {claim: verdict for claim, _, verdict in table1_report.claims(records)}
+
+
+def test_claims_follow_the_pairs():
+    other = Cell("conv4", True, "supermask", "dynamic", True)
+    better = [record(ASLP, seed, 0.9 + 0.001 * seed) for seed in range(4)]
+    worse = [record(other, seed, 0.95, 0.8) for seed in range(4)]
+    claim = "ASLP (thresholding) is above supermask (averaging)"
+    assert verdicts([*better, *worse])[claim] == "holds"
+    assert verdicts(better)[claim] == "not measured"
+    flipped = [record(ASLP, seed, 0.7 + 0.001 * seed) for seed in range(4)]
+    assert verdicts([*flipped, *worse])[claim] == "does not hold"
+    noise = [record(ASLP, seed, 0.8 + 0.1 * (-1) ** seed) for seed in range(4)]
+    assert verdicts([*noise, *worse])[claim] == "does not hold (no difference)"
+
+
+def test_claims_on_rescale_epochs_and_kept_fraction():
+    none = Cell("conv4", True, "aslp", "none", True)
+    records = [
+        *(record(ASLP, s, 0.9 + 0.01 * s, 0.88, 0.5, 50 + s) for s in range(3)),
+        *(record(none, s, 0.8, 0.81, 0.505, 90) for s in range(3)),
+    ]
+    found = verdicts(records)
+    assert found["smart rescale helps the deeper networks (Conv4, Conv6)"] == "holds"
+    assert found["smart rescale saves epochs to the best accuracy"] == "holds"
+    kept = "the kept fraction stays near 50 % (ASLP, within 49 to 51 %)"
+    assert found[kept] == "holds"
+    assert verdicts([record(ASLP, 0, 0.9, keep=0.6)])[kept] == "does not hold"
+    text = table1_report.markdown(
+        table1_report.make_entries(records, "digits"), records, "digits"
+    )
+    assert "| Conv4 | yes | yes | 90.0 ± 0.0 | 51.0 ± 1.0 | 43.3 % |" in text
+    assert "## Conv4, with augmentation" in text
+
+
+def test_the_report_is_written_whole(tmp_path):
+    folder = Grid(tmp_path / "grid", {})
+    for seed in (0, 1):
+        fill(folder, ASLP, seed, **record(ASLP, seed, 0.9).result)
+    table1_report.write(folder, "digits")
+    names = {path.name for path in folder.path.iterdir()}
+    assert names == {
+        "grid.json",
+        "cells",
+        "runs.csv",
+        "table1.csv",
+        "table1.md",
+        "conv4.png",
+    }
+    lines = list(csv.DictReader((folder.path / "runs.csv").read_text().splitlines()))
+    assert [line["seed"] for line in lines] == ["0", "1"]
+    assert (folder.path / "conv4.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_grid_without_runs_says_so(tmp_path):
+    folder = Grid(tmp_path / "grid", {})
+    table1_report.write(folder, "digits")
+    assert "No run is finished yet." in (folder.path / "table1.md").read_text()
+
+
+# The program.
+
+SMALL = (
+    "--dataset digits --archs conv2 --methods aslp --rescales none --seeds 2 "
+    "--batch-size 320 --epochs 2 --eval-samples 2 --cells *-plain-*-sc"
+)
+
+
+def start(line: str, home: Path, program: Path = PROGRAM) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(program), *line.split()],
+        cwd=home,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(child: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = child.communicate(timeout=150)
+    return child.returncode, out, err
+
+
+TIMES = {"seconds", "images_per_second"}
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in TIMES}
+        for line in lines
+    ]
+
+
+@pytest.mark.program
+def test_a_grid_from_first_run_to_last(tmp_path):
+    code, out, err = end(start(SMALL, tmp_path))
+    assert code == 0, err
+    made = tmp_path / "runs" / "table1-digits"
+    assert out == (made / "table1.md").read_text()
+    assert "2 runs to make, 0 finished before" in err
+    cells = made / "cells"
+    names = [f"conv2-plain-aslp-none-sc-seed{seed}" for seed in (0, 1)]
+    assert sorted(path.name for path in cells.iterdir()) == names
+    assert not (cells / names[0] / "checkpoints").exists()
+
+    # The seeds that went through one program are what each is alone.
+    alone = (
+        "--preset fast --dataset digits --arch conv2 --rescale none --no-augment "
+        "--seed 1 --batch-size 320 --epochs 2 --eval-samples 2 --out alone --devices 1"
+    )
+    code, _, err = end(start(alone, tmp_path, PROGRAM.with_name("cifar.py")))
+    assert code == 0, err
+    assert metrics(tmp_path / "alone") == metrics(cells / names[1])
+    assert metrics(cells / names[0]) != metrics(cells / names[1])
+
+    # Again: nothing to do, nothing changed; another recipe is refused.
+    before = {path: path.read_bytes() for path in made.glob("*.csv")}
+    code, _, err = end(start(SMALL, tmp_path))
+    assert code == 0 and "0 runs to make, 2 finished before" in err
+    assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
+    code, _, err = end(start(f"{SMALL} --mask-lr 3", tmp_path))
+    assert code == 2 and "holds a grid with mask_lr None, not 3.0" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.program
+def test_a_grid_that_was_stopped_goes_on(tmp_path):
+    line = f"{SMALL.replace('--epochs 2', '--epochs 400')} --seeds 1 --out grid"
+    child = start(line, tmp_path)
+    for text in child.stderr:
+        if "to make" in text:
+            break
+    folder = tmp_path / "grid" / "cells" / "conv2-plain-aslp-none-sc-seed0"
+    while not (folder / "metrics.jsonl").exists():
+        assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    code, _, err = end(child)
+    assert code == 143, err
+    assert "stopped by SIGTERM, all is saved; the same command goes on" in err
+    done = len(metrics(folder))
+    assert 0 < done < 400
+
+    # The clock stops it too, further on.
+    code, _, err = end(start(f"{line} --minutes 0.3", tmp_path))
+    assert code == 0, err
+    assert "stopped by the time limit" in err
+    assert len(metrics(folder)) > done
