@@ -62,7 +62,7 @@ def expected_slope(logits: np.ndarray) -> np.ndarray:
     return np.where(size < 1e-2, 1 / 6 - size**2 / 60, exact)
 
 
-def draw(sampler: Sampler) -> Callable[..., Any]:
+def draw(sampler: Sampler) -> Any:
     """Compiles a draw and its gradient."""
 
     @jax.jit

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +57,8 @@ def test_the_library_prints_nothing_and_reads_no_flags():
 
 
 def test_nothing_is_unpickled():
-    for path in [*LIBRARY, *(ROOT / "experiments").glob("*.py")]:
+    programs = [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/*.py")]
+    for path in [*LIBRARY, *programs]:
         assert not imports(path) & {"pickle", "dill", "cloudpickle"}, path
         assert "allow_pickle=True" not in path.read_text(), path
 
@@ -82,6 +86,29 @@ def test_the_readme_runs_as_written():
     assert names["effective"]["layer"]["kernel"].shape == (784, 10)
     assert int(names["state"].step) == 1
     assert 0 <= names["scores"].thresholding <= 1
+
+
+def test_the_example_of_a_new_method_runs_as_written():
+    text = (ROOT / "docs/adding_a_method.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(block, names)
+    assert names["outputs"].shape == (8, 10)
+    # It answers what every method is asked, and the gradient reaches its scores.
+    model, variables = names["model"], names["variables"]
+    method, frozen = model.method, variables["frozen"]
+    masks = method.masks(frozen, variables["params"])
+    assert masks["kernel"].all() and not method.stochastic
+    assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
+    assert method.penalty(frozen, variables["params"]) == 0
+    slope = jax.grad(
+        lambda params: model.apply(
+            {"frozen": frozen, "params": params}, jnp.ones((8, 784))
+        ).sum()
+    )(variables["params"])
+    np.testing.assert_allclose(
+        slope["scores"]["kernel"], 8 * frozen["kernel"], rtol=1e-5
+    )
 
 
 def test_the_two_commands_of_the_readme_are_there():

@@ -152,4 +152,5 @@ class BernoulliMasks(abc.ABC):
 def _dynamic_scale(mask: jax.Array) -> jax.Array:
     """Size of a mask over its sum, taken in float32; an empty mask counts as one."""
     kept = jnp.sum(mask.astype(jnp.float32))
-    return mask.size / jnp.maximum(kept, 1)
+    # Not the maximum with 1, which would share the gradient where one is kept.
+    return mask.size / jnp.where(kept == 0, jnp.ones(()), kept)

@@ -29,7 +29,7 @@ class EdgePopup:
     Attributes:
       keep_fraction: in (0, 1], of the masked weights.
       scope: `"layer"` keeps that fraction of each weight array, `"global"` of all
-        together. At least one weight is kept in what is counted together.
+        together. The number is rounded (halves to even), and at least one.
       rescale: `"fan"` multiplies the kept weights by sqrt(1 / keep_fraction), which
         makes up for the inputs that a unit lost; `"none"` does not.
 
@@ -125,13 +125,17 @@ class EdgePopup:
         """Returns by name which weights are kept (bool)."""
         sizes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
-            for name, scores in selectors["scores"].items()
+            # In one order, so that ties fall alike however the dict was made.
+            for name, scores in sorted(selectors["scores"].items())
         }
         if self.scope == "layer":
             return {
                 name: largest(each, self._kept(each)) for name, each in sizes.items()
             }
-        together = jnp.concatenate([each.ravel() for each in sizes.values()])
+        wide = max((each.dtype for each in sizes.values()), key=lambda d: d.itemsize)
+        together = jnp.concatenate(
+            [each.ravel().astype(wide) for each in sizes.values()]
+        )
         kept = largest(together, self._kept(together))
         ends = [0]
         for each in sizes.values():

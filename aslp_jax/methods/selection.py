@@ -120,9 +120,13 @@ def largest(values: jax.Array, count: int) -> jax.Array:
     )
     width = 8 * jnp.dtype(word).itemsize
     top = jnp.asarray(1 << (width - 1), word)
-    # Adding 0 turns -0 into 0; then the order of floats becomes that of integers.
-    bits = jax.lax.bitcast_convert_type(values.ravel().astype(wide) + 0, word)
+    flat = values.ravel().astype(wide)
+    # The two zeros tie. (A compiler may drop an addition of 0.)
+    flat = jnp.where(flat == 0, jnp.zeros((), wide), flat)
+    # With the sign bit turned the order of floats becomes that of integers.
+    bits = jax.lax.bitcast_convert_type(flat, word)
     ordered = jnp.where(bits >= top, ~bits, bits | top)
+    ordered = jnp.where(jnp.isnan(flat), ~jnp.zeros((), word), ordered)
 
     def count_from(bound: jax.Array) -> jax.Array:
         return jnp.sum(ordered >= bound, dtype=jnp.int32)
