@@ -266,7 +266,9 @@ class Command:
     resume: bool
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """Raises BadInput where argparse would print its usage and exit."""
+
     def error(self, message: str) -> NoReturn:
         raise BadInput(message)
 
@@ -329,7 +331,7 @@ def option_parser(
       names: of fields of `Config`.
       preset: what the program takes where none is given.
     """
-    parser = _Parser(
+    parser = OneLineParser(
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -150,30 +150,46 @@ class Grid:
         Raises:
           BadInput: its files are damaged.
         """
-        folder = self.folder(cell, seed)
-        if not (folder / "result.json").exists():
-            return None
-        try:
-            result = dict(json.loads((folder / "result.json").read_text()))
-            lines = (folder / "metrics.jsonl").read_text().splitlines()
-            return Record(cell, seed, result, [json.loads(line) for line in lines])
-        except (OSError, ValueError, TypeError):
-            raise BadInput(
-                f"{folder} is damaged; delete it, and the run is made anew"
-            ) from None
+        return _read_record(self.folder(cell, seed), cell, seed)
 
     def records(self) -> list[Record]:
-        """Returns what is known of all finished runs, in the order of the cells."""
-        found = {path.name for path in (self.path / "cells").glob("*-seed*")}
-        records = []
-        for cell in all_cells():
-            start = f"{cell.name}-seed"
-            numbers = [name[len(start) :] for name in found if name.startswith(start)]
-            for seed in sorted(int(number) for number in numbers if number.isdigit()):
-                record = self.record(cell, seed)
-                if record is not None:
-                    records.append(record)
-        return records
+        """Returns what is known of all finished runs; see `read_records`."""
+        return read_records(self.path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Returns what is known of all finished runs of a grid, in the order of its cells.
+
+    Args:
+      path: the grid's folder.
+
+    Raises:
+      BadInput: the files of a run are damaged.
+    """
+    found = {folder.name: folder for folder in (path / "cells").glob("*-seed*")}
+    records = []
+    for cell in all_cells():
+        start = f"{cell.name}-seed"
+        numbers = [name[len(start) :] for name in found if name.startswith(start)]
+        for seed in sorted(int(number) for number in numbers if number.isdigit()):
+            record = _read_record(found[f"{start}{seed}"], cell, seed)
+            if record is not None:
+                records.append(record)
+    return records
+
+
+def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
+    """What is known of a finished run, None of another."""
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        result = dict(json.loads((folder / "result.json").read_text()))
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return Record(cell, seed, result, [json.loads(line) for line in lines])
+    except (OSError, ValueError, TypeError):
+        raise BadInput(
+            f"{folder} is damaged; delete it, and the run is made anew"
+        ) from None
 
 
 class GridProgress:

@@ -462,7 +462,7 @@ def picture(records: Sequence[Record], path: Path, title: str) -> None:
                     and _column(record.cell) == column
                 ]
                 if curves:
-                    drawn[method] = _draw_band(axes, curves, f"C{index}")
+                    drawn[method] = draw_band(axes, curves, f"C{index}")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_xlabel("epoch")
@@ -477,8 +477,14 @@ def picture(records: Sequence[Record], path: Path, title: str) -> None:
     partial.replace(path)
 
 
-def _draw_band(axes: Any, curves: Sequence[Sequence[float]], colour: str) -> Any:
-    """Draws mean and standard deviation, and returns the line."""
+def draw_band(axes: Any, curves: Sequence[Sequence[float]], colour: str) -> Any:
+    """Draws mean and standard deviation of curves, and returns the line.
+
+    Args:
+      axes: to draw on.
+      curves: at least one; each a number an epoch.
+      colour: of line and band.
+    """
     # Runs that stopped early end the line where the first of them ends.
     length = min(map(len, curves))
     points = [

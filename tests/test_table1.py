@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compare
 import config
 import grid
 import pytest
@@ -351,3 +352,50 @@ def test_a_grid_that_was_stopped_goes_on(tmp_path):
     assert code == 0, err
     assert "stopped by the time limit" in err
     assert len(metrics(folder)) > done
+
+
+# Recipes side by side.
+
+
+def test_recipes_are_compared_by_epochs(tmp_path, capsys):
+    curves = {"paper": [0.2, 0.5, 0.9, 0.8], "fast": [0.5, 0.9], "poor": [0.1, 0.2]}
+    for name, accuracies in curves.items():
+        folder = Grid(tmp_path / name, {})
+        for seed in (0, 1):
+            rows = [{"epoch": 1, "validation_accuracy": value} for value in accuracies]
+            fill(
+                folder,
+                ASLP,
+                seed,
+                best_validation_accuracy=max(accuracies),
+                thresholding=max(accuracies) - 0.01 * seed,
+                epochs=len(rows),
+                seconds=60.0,
+            )
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder.folder(ASLP, seed) / "metrics.jsonl").write_text(lines)
+    recipes = [f"{name}={tmp_path / name}" for name in curves]
+    out = tmp_path / "out"
+    assert compare.main([*recipes, "--cell", ASLP.name, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == (out / "compare.md").read_text()
+    lines = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
+    assert [line["epochs_to_reference"] for line in lines] == ["3", "2", ""]
+    assert [line["test_mean"] for line in lines] == ["89.5", "89.5", "19.5"]
+    assert (
+        "| poor | 2 | 2 | 20.0 ± 0.0 | 19.5 ± 0.7 | not reached | 1m00s |"
+        in (out / "compare.md").read_text()
+    )
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fast", "--cell", ASLP.name], "fast is not NAME=GRID"),
+        (["a=nowhere", "--cell", ASLP.name], "nowhere is not the folder of a grid"),
+        (["a=nowhere", "--cell", "x"], "--cell x is none of the cells"),
+    ],
+)
+def test_recipes_that_cannot_be_compared(arguments, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        compare.main([*arguments, "--out", str(tmp_path)])

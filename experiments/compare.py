@@ -1,0 +1,161 @@
+"""Sets recipes side by side: the same cell of several grids, accuracy against epochs.
+
+    python experiments/compare.py paper=GRID fast=GRID --cell CELL --out FOLDER
+
+Writes `compare.csv` (a line a recipe), `compare.md` (the same as a table) and
+`compare.png`. The first recipe is the reference: of each it is said after how many
+epochs its best validation accuracy, averaged over seeds, is that of the reference at
+its end. Exit codes: 0 done; 2 bad input.
+"""
+
+import argparse
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import BadInput, OneLineParser, main_guard
+from folder import writing
+from grid import Record, all_cells, read_records
+from progress import humanise_seconds
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="+", metavar="NAME=GRID")
+    parser.add_argument(
+        "--cell", required=True, help="such as conv4-plain-aslp-none-sc"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    runs = {}
+    for text in options.recipes:
+        name, _, path = text.partition("=")
+        if not path:
+            raise BadInput(f"{text} is not NAME=GRID")
+        runs[name] = _runs(Path(path), options.cell)
+    lines = [summary(name, records, runs) for name, records in runs.items()]
+    with writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        with (options.out / "compare.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+        table = markdown(lines)
+        (options.out / "compare.md").write_text(table)
+        plot(runs, options.out / "compare.png", options.cell)
+    print(table, end="")
+    return 0
+
+
+def _runs(path: Path, cell: str) -> list[Record]:
+    names = [each.name for each in all_cells()]
+    if cell not in names:
+        raise BadInput(f"--cell {cell} is none of the cells, such as {names[0]}")
+    if not (path / "grid.json").exists():
+        raise BadInput(f"{path} is not the folder of a grid: no grid.json")
+    records = [
+        record
+        for record in read_records(path)
+        if record.cell.name == cell and "diverged" not in record.result
+    ]
+    if not records:
+        raise BadInput(f"{path} has no finished run of {cell}")
+    return records
+
+
+def summary(
+    name: str, records: Sequence[Record], runs: Mapping[str, Sequence[Record]]
+) -> dict[str, Any]:
+    """Returns one line of the comparison.
+
+    Args:
+      name: of the recipe.
+      records: its runs.
+      runs: of all recipes, the reference first.
+    """
+    reference = next(iter(runs.values()))
+    goal = statistics.fmean(
+        record.result["best_validation_accuracy"] for record in reference
+    )
+    best = [record.result["best_validation_accuracy"] for record in records]
+    test = [record.result["thresholding"] for record in records]
+    seconds = [record.result["seconds"] for record in records]
+    epochs = [record.result["epochs"] for record in records]
+    reached = _first_epoch(records, goal)
+    return {
+        "recipe": name,
+        "seeds": len(records),
+        "epochs": max(epochs),
+        "validation_mean": round(100 * statistics.fmean(best), 2),
+        "validation_std": round(100 * _std(best), 2),
+        "test_mean": round(100 * statistics.fmean(test), 2),
+        "test_std": round(100 * _std(test), 2),
+        "epochs_to_reference": "" if reached is None else reached,
+        "seconds_a_run": round(statistics.fmean(seconds), 1),
+    }
+
+
+def _first_epoch(records: Sequence[Record], goal: float) -> int | None:
+    """The first epoch whose best so far, averaged over seeds, is at least the goal."""
+    for epoch in range(1, min(len(record.rows) for record in records) + 1):
+        so_far = [
+            max(row["validation_accuracy"] for row in record.rows[:epoch])
+            for record in records
+        ]
+        if statistics.fmean(so_far) >= goal - 1e-9:
+            return epoch
+    return None
+
+
+def _std(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if values[1:] else 0.0
+
+
+def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the comparison as a table, accuracies in %."""
+    goal = lines[0]["recipe"]
+    text = [
+        "| recipe | seeds | epochs | validation, best | test, thresholding "
+        f"| epochs to {goal}'s validation | time a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        reached = line["epochs_to_reference"] or "not reached"
+        text.append(
+            f"| {line['recipe']} | {line['seeds']} | {line['epochs']} "
+            f"| {line['validation_mean']:.1f} ± {line['validation_std']:.1f} "
+            f"| {line['test_mean']:.1f} ± {line['test_std']:.1f} | {reached} "
+            f"| {humanise_seconds(line['seconds_a_run'])} |"
+        )
+    return "\n".join([*text, ""])
+
+
+def plot(runs: Mapping[str, Sequence[Record]], path: Path, title: str) -> None:
+    """Draws validation accuracy against epochs, mean and std over seeds."""
+    from matplotlib.figure import Figure
+    from table1_report import draw_band
+
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for index, (name, records) in enumerate(runs.items()):
+        curves = [
+            [100 * row["validation_accuracy"] for row in record.rows]
+            for record in records
+        ]
+        draw_band(axes, curves, f"C{index}").set_label(f"{name} ({len(curves)} seeds)")
+    axes.set_xscale("log")
+    axes.set_title(title)
+    axes.set_xlabel("epoch (log scale)")
+    axes.set_ylabel("validation accuracy (%)")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="png")
+
+
+if __name__ == "__main__":
+    main_guard(main)
