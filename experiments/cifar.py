@@ -41,7 +41,7 @@ def run(command: Command) -> int:
     """
     # Only now: `--help` and mistyped flags should not wait for JAX.
     import report
-    from loop import Stopped, train_trials
+    from loop import Signals, Stopped, train_trials
     from progress import Progress
     from trial import begin, load
 
@@ -55,7 +55,8 @@ def run(command: Command) -> int:
         progress.note(
             f"{trial.folder.path}: {config.dataset} ({origin}), {trial.run.device}"
         )
-        train_trials([trial], progress)
+        with Signals() as signals:
+            train_trials([trial], progress, signals)
     except Stopped as stop:
         progress.close()
         print(

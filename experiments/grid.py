@@ -292,8 +292,8 @@ def train_grid(
     """
     # Only now: a mistyped flag should not wait for JAX.
     import jax
-    from loop import train_trials
-    from trial import begin
+    from loop import Signals, train_trials
+    from trial import Trial, begin
 
     todo = {
         cell: [seed for seed in seeds if grid.record(cell, seed) is None]
@@ -306,26 +306,35 @@ def train_grid(
     if not runs:
         return
     devices = jax.local_devices()
-    for cell, left in todo.items():
-        for group in _groups(left, len(devices) * per_device):
-            share = per_device if len(group) == len(devices) * per_device else 1
-            trials = []
-            for index, seed in enumerate(group):
-                config, out = configure(cell, seed), grid.folder(cell, seed)
-                trials.append(
-                    begin(
-                        config,
-                        data,
-                        out,
-                        resume=(out / "config.json").exists(),
-                        note=progress.note,
-                        devices=[devices[index // share]],
-                    )
-                )
-            what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
-            progress.group(what, len(group), config.epochs)
-            train_trials(trials, progress, deadline=deadline)
-            progress.finished(", ".join(map(_finish, trials)))
+
+    def begin_run(cell: Cell, seed: int, device: jax.Device) -> Trial:
+        out = grid.folder(cell, seed)
+        begun = (out / "config.json").exists()
+        if not begun:  # killed while it was made
+            shutil.rmtree(out, ignore_errors=True)
+        return begin(
+            configure(cell, seed),
+            data,
+            out,
+            resume=begun,
+            note=progress.note,
+            devices=[device],
+        )
+
+    size = len(devices) * per_device
+    with Signals(deadline) as signals:
+        for cell, left in todo.items():
+            for group in _groups(left, size):
+                signals.check()
+                share = per_device if len(group) == size else 1
+                trials = [
+                    begin_run(cell, seed, devices[index // share])
+                    for index, seed in enumerate(group)
+                ]
+                what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
+                progress.group(what, len(group), trials[0].run.config.epochs)
+                train_trials(trials, progress, signals)
+                progress.finished(", ".join(map(_finish, trials)))
 
 
 def _groups(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -39,7 +39,7 @@ class Watcher(Protocol):
 
 
 def train_trials(
-    trials: Sequence[Trial], progress: Watcher, *, deadline: float = math.inf
+    trials: Sequence[Trial], progress: Watcher, signals: "Signals"
 ) -> None:
     """Trains until no trial is active, and saves as it goes.
 
@@ -50,29 +50,27 @@ def train_trials(
       trials: one; or several that differ in their seed, each on one device, which are
         trained side by side as one program.
       progress: is told how far it is.
-      deadline: of `time.monotonic()`, when to save and stop.
+      signals: entered; when they ask to stop, all is saved.
 
     Raises:
-      Stopped: a signal or the deadline; all states are saved.
+      Stopped: they did; all states are saved.
     """
     saved = time.monotonic()
-    with _Signals(deadline) as signals:
-        while active := [trial for trial in trials if trial.active]:
-            # Those behind come first, until all are side by side.
-            behind = min(trial.place for trial in active)
-            group = _as_one([trial for trial in active if trial.place == behind])
-            going = _one_epoch(group, progress, signals)
-            for trial in going:
-                if trial.run.stopped:
+    while active := [trial for trial in trials if trial.active]:
+        # Those behind come first, until all are side by side.
+        behind = min(trial.place for trial in active)
+        group = _as_one([trial for trial in active if trial.place == behind])
+        going = _one_epoch(group, progress, signals)
+        for trial in going:
+            if trial.run.stopped:
+                trial.save(trial.run.snapshot())
+        seconds = group[0].run.config.checkpoint_seconds
+        if signals.asked or time.monotonic() - saved >= seconds:
+            for trial in trials:
+                if trial.problem is None:
                     trial.save(trial.run.snapshot())
-            seconds = group[0].run.config.checkpoint_seconds
-            if signals.asked or time.monotonic() - saved >= seconds:
-                for trial in trials:
-                    if trial.problem is None:
-                        trial.save(trial.run.snapshot())
-                saved = time.monotonic()
-            if signals.asked:
-                raise Stopped(signals.received)
+            saved = time.monotonic()
+        signals.check()
 
 
 def _as_one(group: list[Trial]) -> list[Trial]:
@@ -82,7 +80,7 @@ def _as_one(group: list[Trial]) -> list[Trial]:
 
 
 def _one_epoch(
-    group: Sequence[Trial], progress: Watcher, signals: "_Signals"
+    group: Sequence[Trial], progress: Watcher, signals: "Signals"
 ) -> list[Trial]:
     """Takes the remaining steps of an epoch and validates, unless told to stop.
 
@@ -133,7 +131,7 @@ def _give_up(trial: Trial, problem: str, before: Mapping[str, Any]) -> None:
         trial.problem += f", or evaluate what there is with {way} --epochs {epochs}"
 
 
-class _Signals:
+class Signals:
     """While entered, the first Ctrl-C or SIGTERM is noted and the second one kills.
 
     Attributes:
@@ -141,7 +139,12 @@ class _Signals:
       asked: whether to stop, by a signal or by the clock.
     """
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float = math.inf) -> None:
+        """Knows when to stop.
+
+        Args:
+          deadline: of `time.monotonic()`.
+        """
         self.received = 0
         self._deadline = deadline
 
@@ -149,7 +152,12 @@ class _Signals:
     def asked(self) -> bool:
         return self.received != 0 or time.monotonic() >= self._deadline
 
-    def __enter__(self) -> "_Signals":
+    def check(self) -> None:
+        """Raises `Stopped` if it is asked for."""
+        if self.asked:
+            raise Stopped(self.received)
+
+    def __enter__(self) -> "Signals":
         self._old = {
             number: signal.signal(number, self._note)
             for number in (signal.SIGINT, signal.SIGTERM)

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import compare
@@ -331,27 +333,38 @@ def test_a_grid_from_first_run_to_last(tmp_path):
 
 
 @pytest.mark.program
-def test_a_grid_that_was_stopped_goes_on(tmp_path):
-    line = f"{SMALL.replace('--epochs 2', '--epochs 400')} --seeds 1 --out grid"
-    child = start(line, tmp_path)
-    for text in child.stderr:
-        if "to make" in text:
-            break
-    folder = tmp_path / "grid" / "cells" / "conv2-plain-aslp-none-sc-seed0"
+def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+    epochs = 40
+    line = f"{SMALL.replace('--epochs 2', f'--epochs {epochs}')} --seeds 1"
+    child = start(f"{line} --out stopped", tmp_path)
+    name = "conv2-plain-aslp-none-sc-seed0"
+    folder = tmp_path / "stopped" / "cells" / name
     while not (folder / "metrics.jsonl").exists():
         assert child.poll() is None
+        time.sleep(0.01)
     child.send_signal(signal.SIGTERM)
     code, _, err = end(child)
     assert code == 143, err
     assert "stopped by SIGTERM, all is saved; the same command goes on" in err
     done = len(metrics(folder))
-    assert 0 < done < 400
+    assert 0 < done < epochs
 
-    # The clock stops it too, further on.
-    code, _, err = end(start(f"{line} --minutes 0.3", tmp_path))
+    # The clock stops it too, here before anything more is done.
+    code, _, err = end(start(f"{line} --out stopped --minutes 0.001", tmp_path))
     assert code == 0, err
-    assert "stopped by the time limit" in err
-    assert len(metrics(folder)) > done
+    assert "stopped by the time limit, all is saved" in err
+    assert len(metrics(folder)) == done
+
+    # A folder that was cut off while it was made is made anew.
+    whole = tmp_path / "whole" / "cells" / name
+    whole.mkdir(parents=True)
+    (whole / "config.json.partial").write_text("{")
+    shutil.copy(tmp_path / "stopped" / "grid.json", tmp_path / "whole")
+    for out in ("stopped", "whole"):
+        code, _, err = end(start(f"{line} --out {out}", tmp_path))
+        assert code == 0, err
+    assert len(metrics(folder)) == epochs
+    assert metrics(folder) == metrics(whole)
 
 
 # Recipes side by side.
