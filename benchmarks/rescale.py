@@ -174,8 +174,9 @@ def main(arguments: Sequence[str]) -> int:
         for line in lines
         if line["measure"] == "masking"
     }
-    share = 1 - cost["smart"] / cost["dynamic"]
-    print(f"smart adds {100 * share:.0f} % less than dynamic (in the paper 35 %)")
+    if cost["dynamic"] > 0:
+        share = 1 - cost["smart"] / cost["dynamic"]
+        print(f"smart adds {100 * share:.0f} % less than dynamic (in the paper 35 %)")
     return 0 if cost["smart"] <= cost["dynamic"] else 1
 
 

@@ -41,8 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=80, help="of each run a repeat")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args(arguments)
+    jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", RUNS)
-    devices = jax.devices("cpu")
+    devices = jax.devices()
 
     constant = initialisers.signed_constant(initialisers.kaiming_normal())
     net = networks.NETWORKS[options.arch](

@@ -9,16 +9,17 @@ its end. Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import csv
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from config import BadInput, OneLineParser, main_guard
-from folder import writing
+from folder import replace_text, writing
 from grid import Record, all_cells, read_records
 from progress import humanise_seconds
+from table1_report import csv_text, draw_band, mean_and_std
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,21 +32,21 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    runs = {}
+    runs, images = {}, set()
     for text in options.recipes:
         name, _, path = text.partition("=")
-        if not path:
-            raise BadInput(f"{text} is not NAME=GRID")
+        if not path or name in runs:
+            raise BadInput(f"{text} is not NAME=GRID, or names a recipe twice")
         runs[name] = _runs(Path(path), options.cell)
+        images.add(_images(Path(path)))
+    if len(images) > 1:
+        raise BadInput("the grids are of different images; accuracies do not compare")
     lines = [summary(name, records, runs) for name, records in runs.items()]
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-        with (options.out / "compare.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
         table = markdown(lines)
-        (options.out / "compare.md").write_text(table)
+        replace_text(options.out / "compare.csv", csv_text(lines))
+        replace_text(options.out / "compare.md", table)
         plot(runs, options.out / "compare.png", options.cell)
     print(table, end="")
     return 0
@@ -67,6 +68,11 @@ def _runs(path: Path, cell: str) -> list[Record]:
     return records
 
 
+def _images(path: Path) -> str:
+    about = json.loads((path / "grid.json").read_text())
+    return f"{about.get('dataset')} {about.get('images_sha256')}"
+
+
 def summary(
     name: str, records: Sequence[Record], runs: Mapping[str, Sequence[Record]]
 ) -> dict[str, Any]:
@@ -81,8 +87,9 @@ def summary(
     goal = statistics.fmean(
         record.result["best_validation_accuracy"] for record in reference
     )
-    best = [record.result["best_validation_accuracy"] for record in records]
-    test = [record.result["thresholding"] for record in records]
+    best = [100 * record.result["best_validation_accuracy"] for record in records]
+    test = [100 * record.result["thresholding"] for record in records]
+    (best_mean, best_std), (test_mean, test_std) = map(mean_and_std, (best, test))
     seconds = [record.result["seconds"] for record in records]
     epochs = [record.result["epochs"] for record in records]
     reached = _first_epoch(records, goal)
@@ -90,10 +97,10 @@ def summary(
         "recipe": name,
         "seeds": len(records),
         "epochs": max(epochs),
-        "validation_mean": round(100 * statistics.fmean(best), 2),
-        "validation_std": round(100 * _std(best), 2),
-        "test_mean": round(100 * statistics.fmean(test), 2),
-        "test_std": round(100 * _std(test), 2),
+        "validation_mean": round(best_mean, 2),
+        "validation_std": round(best_std, 2),
+        "test_mean": round(test_mean, 2),
+        "test_std": round(test_std, 2),
         "epochs_to_reference": "" if reached is None else reached,
         "seconds_a_run": round(statistics.fmean(seconds), 1),
     }
@@ -109,10 +116,6 @@ def _first_epoch(records: Sequence[Record], goal: float) -> int | None:
         if statistics.fmean(so_far) >= goal - 1e-9:
             return epoch
     return None
-
-
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if values[1:] else 0.0
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -137,7 +140,6 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
 def plot(runs: Mapping[str, Sequence[Record]], path: Path, title: str) -> None:
     """Draws validation accuracy against epochs, mean and std over seeds."""
     from matplotlib.figure import Figure
-    from table1_report import draw_band
 
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.subplots()

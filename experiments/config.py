@@ -231,13 +231,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"supermask": {"select_by": "sample"}},
+    "released_code": {"plain": {"standardise": False}},
     "fast": {
         "digits": {"epochs": 12, "batch_size": 8},
         # Its scores start within 1/sqrt(fan_in).
-        "edge_popup": {"mask_lr": 1e-3, "scale_init": 1.0},
+        "edge_popup": {"mask_lr": 1e-3},
     },
 }
-"""What a preset holds besides for one data set or method."""
+"""What a preset holds besides for a data set, a method, or images not augmented."""
 
 
 _LARGEST = 3.4e38
@@ -369,12 +370,16 @@ def _preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, A
     values = PRESETS[preset]
     asked = {**values, **chosen}
     variants = PRESET_VARIANTS.get(preset, {})
-    for name in (
-        asked.get("dataset", Config.dataset),
-        asked.get("method", Config.method),
-    ):
+    method = asked.get("method", Config.method)
+    images = "plain" if not asked.get("augment", Config.augment) else "augmented"
+    for name in (asked.get("dataset", Config.dataset), method, images):
         values = {**values, **variants.get(name, {})}
-    return values
+    return {name: value for name, value in values.items() if knows(method, name)}
+
+
+def knows(method: str, name: str) -> bool:
+    """Returns whether an option means something to a method."""
+    return method in FIELDS[name].metadata.get("methods", RESCALES)
 
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -422,11 +427,10 @@ def check(config: Config) -> None:
                 f"{_flag(name)} must be one of {', '.join(rules['choices'])}, "
                 f"got {value}"
             )
-        methods = rules.get("methods", RESCALES)
-        if value != field.default and config.method not in methods:
+        if value != field.default and not knows(config.method, name):
             raise BadInput(
                 f"{_flag(name)} means nothing to --method {config.method}; it is of "
-                f"{', '.join(methods)}"
+                f"{', '.join(rules['methods'])}"
             )
     if config.rescale not in RESCALES[config.method]:
         raise BadInput(

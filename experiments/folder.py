@@ -131,7 +131,7 @@ class RunFolder:
                 f"first {epochs} lines are not those epochs"
             )
         with writing(self.path):
-            _replace(file, "".join(line + "\n" for line in lines[:epochs]))
+            replace_text(file, "".join(line + "\n" for line in lines[:epochs]))
         return rows
 
     def append_row(self, row: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ class RunFolder:
             self._write("result.json", result)
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        _replace(self.path / name, json.dumps(value, indent=2) + "\n")
+        replace_text(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager
@@ -162,7 +162,8 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
     partial = file.with_name(file.name + ".partial")
     partial.write_text(text)
     partial.replace(file)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from config import FIELDS, RESCALES, BadInput, Config, resolve
-from folder import writing
+from config import FIELDS, PRESETS, RESCALES, BadInput, Config, knows, resolve
+from folder import replace_text, writing
 from progress import humanise_seconds
 
 if TYPE_CHECKING:
@@ -27,11 +27,25 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of a grid's folder; raised when what is in it changes its meaning."""
 
+_STOPPING = ("epochs", "patience")
+"""Options that may change when one run is resumed, but not within a table."""
+
 AXES = ("arch", "augment", "method", "rescale", "signed_constant", "seed")
 """The options in which the cells and seeds of a grid differ."""
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+RESULT = (
+    "stochastic",
+    "thresholding",
+    "averaging_mean",
+    "keep_fraction",
+    "best_epoch",
+    "best_validation_accuracy",
+)
+"""What the reports read of a finished run's result.json."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """One cell of the table.
 
@@ -85,8 +99,8 @@ class Record(NamedTuple):
     Attributes:
       cell: of the grid.
       seed: of the run.
-      result: what its result.json holds; of a run whose loss was not finite only
-        `diverged`, which says where.
+      result: what its result.json holds, `RESULT` at least; of a run whose loss was not
+        finite `stochastic` and `diverged`, which says where.
       rows: of its metrics.jsonl, an epoch each.
     """
 
@@ -120,24 +134,25 @@ class Grid:
             if path.exists() and not path.is_dir():
                 raise BadInput(f"--out {path} is a file; name a folder")
             if not file.exists():
-                if path.is_dir() and any(path.iterdir()):
+                # What was cut off while it was begun may be begun again.
+                held = set(path.iterdir()) if path.is_dir() else set()
+                if held - {file.with_name("grid.json.partial")}:
                     raise BadInput(
                         f"--out {path} holds something else; name a new folder"
                     )
                 path.mkdir(parents=True, exist_ok=True)
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(about, indent=2) + "\n")
-                partial.replace(file)
+                replace_text(file, json.dumps(about, indent=2) + "\n")
                 return
             try:
-                found = dict(json.loads(file.read_text()))
+                found = _flat(dict(json.loads(file.read_text())))
             except (ValueError, TypeError):
                 raise BadInput(f"{file} is damaged; name another --out") from None
-        for name in sorted({*about, *found}):
-            if about.get(name) != found.get(name):
+        wanted = _flat(about)
+        for name in sorted({*wanted, *found}):
+            if wanted.get(name) != found.get(name):
                 raise BadInput(
                     f"--out {path} holds a grid with {name} {found.get(name)!r}, not "
-                    f"{about.get(name)!r}; give it again, or name another --out"
+                    f"{wanted.get(name)!r}; name another --out for this one"
                 )
 
     def folder(self, cell: Cell, seed: int) -> Path:
@@ -155,6 +170,17 @@ class Grid:
     def records(self) -> list[Record]:
         """Returns what is known of all finished runs; see `read_records`."""
         return read_records(self.path)
+
+
+def _flat(about: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Nested JSON values by their path, such as "aslp mask_lr"."""
+    flat: dict[str, Any] = {}
+    for name, value in about.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{start}{name} ")
+        else:
+            flat[start + name] = value
+    return flat
 
 
 def read_records(path: Path) -> list[Record]:
@@ -184,7 +210,12 @@ def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
         return None
     try:
         result = dict(json.loads((folder / "result.json").read_text()))
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        needed = ("stochastic",) if "diverged" in result else RESULT
+        if missing := [name for name in needed if name not in result]:
+            raise ValueError(f"no {missing}")
+        metrics = folder / "metrics.jsonl"
+        # A run that diverged in its first epoch has none.
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
         return Record(cell, seed, result, [json.loads(line) for line in lines])
     except (OSError, ValueError, TypeError):
         raise BadInput(
@@ -249,6 +280,11 @@ class GridProgress:
             flush=True,
         )
 
+    def close(self) -> None:
+        """Ends the live line, so that what comes next starts afresh."""
+        if self._live and self._drawn > self._began:
+            print(file=self._file, flush=True)
+
     def note(self, text: str) -> None:
         """Writes a line that stays."""
         print(f"\r{text}\x1b[K" if self._live else text, file=self._file, flush=True)
@@ -308,38 +344,54 @@ def train_grid(
     devices = jax.local_devices()
 
     def begin_run(cell: Cell, seed: int, device: jax.Device) -> Trial:
+        signals.check()
         out = grid.folder(cell, seed)
         begun = (out / "config.json").exists()
-        if not begun:  # killed while it was made
-            shutil.rmtree(out, ignore_errors=True)
-        return begin(
-            configure(cell, seed),
-            data,
-            out,
-            resume=begun,
-            note=progress.note,
-            devices=[device],
-        )
+        if not begun and not (out / "checkpoints").exists():
+            shutil.rmtree(out, ignore_errors=True)  # killed while it was made
+        try:
+            return begin(
+                configure(cell, seed),
+                data,
+                out,
+                resume=begun,
+                note=progress.note,
+                devices=[device],
+            )
+        except BadInput as error:
+            raise BadInput(
+                f"{error} (or delete {out}, and the run is made anew)"
+            ) from error
 
-    size = len(devices) * per_device
+    def finish_run(trial: Trial) -> str:
+        signals.check()
+        return _finish(trial)
+
     with Signals(deadline) as signals:
-        for cell, left in todo.items():
-            for group in _groups(left, size):
-                signals.check()
-                share = per_device if len(group) == size else 1
-                trials = [
-                    begin_run(cell, seed, devices[index // share])
-                    for index, seed in enumerate(group)
-                ]
-                what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
-                progress.group(what, len(group), trials[0].run.config.epochs)
-                train_trials(trials, progress, signals)
-                progress.finished(", ".join(map(_finish, trials)))
+        try:
+            for cell, left in todo.items():
+                for group, share in _groups(left, len(devices), per_device):
+                    trials = [
+                        begin_run(cell, seed, devices[index // share])
+                        for index, seed in enumerate(group)
+                    ]
+                    what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
+                    progress.group(what, len(group), trials[0].run.config.epochs)
+                    train_trials(trials, progress, signals)
+                    progress.finished(", ".join(map(finish_run, trials)))
+        finally:
+            progress.close()
 
 
-def _groups(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(seeds), size):
-        yield seeds[start : start + size]
+def _groups(
+    seeds: Sequence[int], devices: int, per_device: int
+) -> Iterator[tuple[Sequence[int], int]]:
+    """Parts of the seeds to train side by side, and how many of each on a device."""
+    while seeds:
+        share = max(1, min(per_device, len(seeds) // devices))
+        size = min(share * devices, len(seeds))
+        yield seeds[:size], share
+        seeds = seeds[size:]
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -349,16 +401,13 @@ def _listed(seeds: Sequence[int]) -> str:
 def _finish(trial: "Trial") -> str:
     """Writes the closing files of a run and returns its accuracy in words."""
     if trial.problem is not None:
-        trial.folder.write_result({"diverged": trial.problem})
-        outcome = "diverged"
-    else:
-        result = trial.finish(picture=False)
-        outcome = (
-            f"{result['thresholding']:.1%} (averaging {result['averaging_mean']:.1%})"
-        )
+        stochastic = trial.run.programs.method.stochastic
+        trial.folder.write_result({"stochastic": stochastic, "diverged": trial.problem})
+        return "diverged"
+    result = trial.finish(picture=False)
     # Hundreds of runs of millions of weights: what is finished needs none of them.
     shutil.rmtree(trial.folder.checkpoints, ignore_errors=True)
-    return outcome
+    return f"{result['thresholding']:.1%} (averaging {result['averaging_mean']:.1%})"
 
 
 def configure(
@@ -376,9 +425,30 @@ def configure(
       BadInput: a value, or a combination of values, that means nothing.
     """
     own = cell.options(seed)
-    shared = {
-        name: value
-        for name, value in chosen.items()
-        if cell.method in FIELDS[name].metadata.get("methods", RESCALES)
-    }
+    if cell.signed_constant:  # of all layers, or of those that the preset says
+        constant = PRESETS.get(preset or "", {}).get("signed_constant", "none")
+        own["signed_constant"] = "all" if constant == "none" else constant
+    shared = {name: value for name, value in chosen.items() if knows(cell.method, name)}
     return resolve(preset, {**shared, **own})
+
+
+def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all that the runs of a method share, by method, as JSON values.
+
+    Args:
+      preset: its name, or None.
+      chosen: the options that all cells share.
+    """
+    return {
+        method: {
+            name: value
+            for name, value in configure(
+                preset, chosen, Cell("conv2", True, method, rescales[0], True), 0
+            )
+            .as_dict()
+            .items()
+            if name not in AXES
+            and (name in _STOPPING or not FIELDS[name].metadata.get("free"))
+        }
+        for method, rescales in RESCALES.items()
+    }

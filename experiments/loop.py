@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import together
 from run import LossNotFinite
+from together import Together
 from trial import Trial
 
 _CHUNK_SECONDS = 1.0
@@ -90,24 +90,28 @@ def _one_epoch(
     before = {id(trial): trial.run.snapshot() for trial in group}
     going, taken, spent = list(group), 0, 0.0
     first = group[0].run
-    while going and going[0].run.position.step < first.steps:
+    side_by_side = Together([trial.run for trial in going])
+    while going[0].run.position.step < first.steps:
         if signals.asked:
             return going
         where = going[0].run.position
         chunk = max(1, int(_CHUNK_SECONDS / going[0].run.seconds_per_step))
         count = min(chunk, first.steps - where.step)
-        seconds, problems = together.take_steps([trial.run for trial in going], count)
+        seconds, problems = side_by_side.take_steps(count)
         for trial, problem in zip(going, problems, strict=True):
             if problem is not None:
                 _give_up(trial, problem, before[id(trial)])
         spent, taken = spent + seconds, taken + count * len(going)
-        going = [trial for trial in going if trial.problem is None]
         speed = taken * first.config.batch_size / spent
-        if going:
-            progress.step(where.epoch + 1, where.step, first.steps, speed)
+        if any(problems):
+            going = [trial for trial in going if trial.problem is None]
+            if not going:
+                return []
+            side_by_side = Together([trial.run for trial in going])
+        progress.step(where.epoch + 1, where.step, first.steps, speed)
     for trial in going:
         try:
-            row = trial.run.finish_epoch(speed)
+            row = trial.run.finish_epoch(speed / len(group))
         except LossNotFinite as error:
             _give_up(trial, str(error), before[id(trial)])
             continue

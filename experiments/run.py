@@ -182,12 +182,13 @@ class Run:
         numbers = (where.epoch, where.step, where.step + count)
         return tuple(jnp.asarray(number, jnp.int32) for number in numbers)
 
-    def account(self, count: int, seconds: float) -> None:
+    def account(self, count: int, seconds: float, *, share: int = 1) -> None:
         """Notes that the state is `count` steps on.
 
         Args:
           count: steps taken.
           seconds: that took.
+          share: runs that were trained in that time, side by side.
 
         Raises:
           LossNotFinite: the loss of a step was not finite.
@@ -199,7 +200,7 @@ class Run:
                 f"{where.epoch + 1}, step {int(self.totals.steps)} of {self.steps}"
             )
         where.step += count
-        where.seconds += seconds
+        where.seconds += seconds / share
         self.seconds_per_step = seconds / count
 
     def finish_epoch(self, images_per_second: float) -> dict[str, Any]:
@@ -285,6 +286,7 @@ class Run:
         )
         return {
             "arch": self.config.arch,
+            "stochastic": self.programs.method.stochastic,
             "dataset": self.config.dataset,
             "method": self.config.method,
             "seed": self.config.seed,

@@ -20,10 +20,14 @@ from typing import Any
 
 import grid
 import table1_report
-from config import FIELDS, RESCALES, BadInput, main_guard, option_parser
+from config import FIELDS, RESCALES, BadInput, knows, main_guard, option_parser
 
 _OWN = {*grid.AXES, "devices"}
 """Options of a run that a grid chooses by itself."""
+
+
+_MOST = 10_000
+"""Seeds of a cell, or runs of a device; more is a slip of the hand."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,12 +37,19 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(options.pop("seeds"))
     minutes, out = options.pop("minutes"), options.pop("out", None)
     per_device = options.pop("per_device")
+    methods = {cell.method for cell in cells}
+    for name in options.keys() & FIELDS.keys():
+        if not any(knows(method, name) for method in methods):
+            raise BadInput(
+                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
+            )
     if importlib.util.find_spec("matplotlib") is None:
         raise BadInput(
             "matplotlib, which draws the pictures, is not installed; "
             "pip install matplotlib"
         )
-    configure = functools.partial(grid.configure, options.pop("preset", "fast"))
+    preset = options.pop("preset", "fast")
+    configure = functools.partial(grid.configure, preset)
     first = configure(options, cells[0], 0)
     for cell in cells:  # so that no bad option shows hours later
         configure(options, cell, 0)
@@ -55,14 +66,10 @@ def main(arguments: Sequence[str]) -> int:
     data = load(first)
     recipe = {
         "version": importlib.metadata.version("aslp-jax"),
-        "preset": configure.args[0],
         "dataset": first.dataset,
         "images_sha256": hash_images(data),
-        **{
-            name: value
-            for name, value in options.items()
-            if not FIELDS[name].metadata.get("free") or name in ("epochs", "patience")
-        },
+        "per_device": per_device,
+        "options": grid.recipe(preset, options),
     }
     folder = grid.Grid(Path(out or f"runs/table1-{first.dataset}"), recipe)
     stopped = None
@@ -150,16 +157,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {_MOST}, got {text}"
+        )
+    return int(text)
 
 
 def _minutes(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return number
 
 

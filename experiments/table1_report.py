@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from folder import writing
+from folder import replace_text, writing
 from grid import Cell, Grid, Record
 
 OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
@@ -77,12 +77,17 @@ def write(grid: Grid, dataset: str) -> None:
     records = grid.records()
     entries = make_entries(records, dataset)
     with writing(grid.path):
-        _replace(grid.path / "runs.csv", _csv(map(_run_line, records)))
-        _replace(grid.path / "table1.csv", _csv(map(_entry_line, entries)))
-        _replace(grid.path / "table1.md", markdown(entries, records, dataset))
+        replace_text(grid.path / "runs.csv", csv_text(map(_run_line, records)))
+        replace_text(grid.path / "table1.csv", csv_text(map(_entry_line, entries)))
+        replace_text(grid.path / "table1.md", markdown(entries, records, dataset))
         for arch in dict.fromkeys(record.cell.arch for record in records):
-            own = [record for record in records if record.cell.arch == arch]
-            picture(own, grid.path / f"{arch}.png", f"{arch} on {dataset}")
+            own = [
+                record
+                for record in records
+                if record.cell.arch == arch and "diverged" not in record.result
+            ]
+            if own:
+                picture(own, grid.path / f"{arch}.png", f"{arch} on {dataset}")
 
 
 def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
@@ -94,8 +99,8 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
         good = [record.result for record in runs if "diverged" not in record.result]
         column = _column(cell)
         # A method that draws nothing has one network to evaluate.
-        alike = good and all(result["averaging_std"] == 0 for result in good)
-        for evaluation in ("deterministic",) if alike else _DRAWN:
+        stochastic = runs[0].result["stochastic"]
+        for evaluation in _DRAWN if stochastic else ("deterministic",):
             key = (cell.augment, cell.arch, cell.method, evaluation, column)
             own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
             entries.append(
@@ -154,7 +159,7 @@ def _run_line(record: Record) -> dict[str, Any]:
 
 
 def _entry_line(entry: Entry) -> dict[str, Any]:
-    mean, std = _mean_and_std(entry.accuracies)
+    mean, std = mean_and_std(entry.accuracies)
     return {
         "augment": _yes(entry.augment),
         "arch": entry.arch,
@@ -171,7 +176,8 @@ def _entry_line(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and standard deviation (n - 1), 0 for one value, NaN for none."""
     if not values:
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if values[1:] else 0.0
@@ -181,7 +187,8 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2f}"
 
 
-def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Returns lines of the same names as CSV with a header; nothing for no lines."""
     text = io.StringIO()
     rows = list(lines)
     if rows:
@@ -189,12 +196,6 @@ def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    partial.replace(file)
 
 
 def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) -> str:
@@ -215,6 +216,7 @@ def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) 
     ]
     if not entries:
         return "\n".join([*lines, "", "No run is finished yet.", ""])
+    most = max(len(entry.accuracies) + entry.diverged for entry in entries)
     for (augment, arch), group in itertools.groupby(
         sorted(entries, key=lambda entry: (entry.arch, entry.augment)),
         lambda entry: (entry.augment, entry.arch),
@@ -225,7 +227,7 @@ def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) 
         rows: dict[str, dict[str, str]] = {}
         for entry in group:
             row = rows.setdefault(_row_name(entry), {})
-            row[entry.column] = _cell_text(entry)
+            row[entry.column] = _cell_text(entry, most)
         for name in sorted(rows):
             cells = [rows[name].get(column, "") for column in COLUMNS]
             lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -251,7 +253,7 @@ def _epochs_table(records: Sequence[Record]) -> list[str]:
     ]
     for (arch, augment, constant), kinds in sorted(best.items()):
         if "none" in kinds and "smart" in kinds:
-            none, smart = (_mean_and_std(kinds[kind]) for kind in ("none", "smart"))
+            none, smart = (mean_and_std(kinds[kind]) for kind in ("none", "smart"))
             lines.append(
                 f"| {arch.capitalize()} | {_yes(augment)} | {_yes(constant)} "
                 f"| {none[0]:.1f} ± {none[1]:.1f} | {smart[0]:.1f} ± {smart[1]:.1f} "
@@ -273,13 +275,16 @@ def _row_name(entry: Entry) -> str:
     return name
 
 
-def _cell_text(entry: Entry) -> str:
+def _cell_text(entry: Entry, most: int) -> str:
+    # `most` is the number of seeds of the fullest cell.
     if not entry.accuracies:
         return f"diverged ({entry.diverged})"
-    mean, std = _mean_and_std(entry.accuracies)
-    text = f"{mean:.1f} ± {std:.1f}"
+    mean, std = mean_and_std(entry.accuracies)
+    text = f"{mean:.1f} ± {std:.1f}" if entry.accuracies[1:] else f"{mean:.1f}"
     if entry.paper is not None:
         text += f" ({entry.paper:.1f}, {mean - entry.paper:+.1f})"
+    if len(entry.accuracies) + entry.diverged < most:
+        text += f", n={len(entry.accuracies)}"
     if entry.diverged:
         text += f", {entry.diverged} diverged"
     return text
@@ -391,8 +396,8 @@ def _verdict(
 ) -> tuple[str, str]:
     """Returns the evidence and the verdict on differences that should be positive."""
     if len(differences) < 2:
-        return "no pairs of runs", "not measured"
-    mean, std = _mean_and_std(differences)
+        return ("one pair" if differences else "no pairs") + " of runs", "not measured"
+    mean, std = mean_and_std(differences)
     error = std / math.sqrt(len(differences))
     higher = sum(difference > 0 for difference in differences)
     evidence = (
@@ -410,7 +415,7 @@ def _kept(results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if not results:
         return "no runs", "not measured"
     kept = [100 * result["keep_fraction"] for result in results]
-    mean, std = _mean_and_std(kept)
+    mean, std = mean_and_std(kept)
     inside = sum(49 <= value <= 51 for value in kept)
     evidence = (
         f"{mean:.1f} ± {std:.1f} %, {min(kept):.1f} to {max(kept):.1f}; {inside} of "
@@ -488,7 +493,7 @@ def draw_band(axes: Any, curves: Sequence[Sequence[float]], colour: str) -> Any:
     # Runs that stopped early end the line where the first of them ends.
     length = min(map(len, curves))
     points = [
-        _mean_and_std([curve[epoch] for curve in curves]) for epoch in range(length)
+        mean_and_std([curve[epoch] for curve in curves]) for epoch in range(length)
     ]
     epochs = range(1, length + 1)
     means = [mean for mean, _ in points]

@@ -113,6 +113,7 @@ def begin(
     if not resume or out is None:
         return Trial(run, RunFolder.create(out, config, run.device), [])
     trial = Trial(run, RunFolder(out), [])
+    trial.folder.saved_options()  # a damaged config.json is met before all else
     _restore(trial, note)
     trial.folder.record_resume(config, run.device, run.position.epoch)
     return trial

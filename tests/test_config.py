@@ -13,6 +13,7 @@ from config import (
     FIELDS,
     METHOD_DEFAULTS,
     PRESETS,
+    RESCALES,
     BadInput,
     Command,
     Config,
@@ -20,6 +21,8 @@ from config import (
     main_guard,
     parse,
 )
+
+from aslp_jax.methods import METHODS
 
 EXPERIMENTS = Path(config.__file__).parent
 
@@ -178,6 +181,58 @@ def test_a_flag_wins_over_the_preset_in_any_order(line: str) -> None:
     found = parsed(line).config
     assert (found.bias, found.standardise, found.epochs) == ("none", False, 5)
     assert (found.signed_constant, found.keep_ties) == ("conv", True)
+
+
+def test_a_preset_gives_a_method_only_what_it_knows() -> None:
+    fast = parsed("--preset fast --method edge_popup").config
+    assert (fast.scale_init, fast.mask_lr, fast.optimiser) == (1.0, 1e-3, "adam")
+    assert parsed("--preset fast").config.scale_init == 1.2
+    digits = parsed("--preset fast --dataset digits").config
+    assert (digits.epochs, digits.batch_size) == (12, 8)
+
+
+def test_the_released_code_standardises_only_what_it_augments() -> None:
+    assert parsed("--preset released_code").config.standardise
+    assert not parsed("--preset released_code --no-augment").config.standardise
+    line = "--preset released_code --no-augment --standardise"
+    assert parsed(line).config.standardise
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--method edge_popup --rescale smart", "valid: none, fan"),
+        ("--rescale fan", "--rescale fan means nothing to --method aslp; valid: none"),
+        ("--keep-fraction 0.3", "--keep-fraction means nothing to --method aslp"),
+        ("--method supermask --temperature 2", "--temperature means nothing to"),
+        ("--method edge_popup --keep-fraction 0", "--keep-fraction must be above 0"),
+        ("--method edge_popup --keep-fraction 1.1", "must be at most 1, got 1.1"),
+    ],
+)
+def test_what_means_nothing_to_a_method_is_refused(line: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        parsed(line)
+
+
+def test_each_method_has_a_rescale_of_its_own_to_start_from() -> None:
+    assert parsed("--method supermask").config.rescale == "dynamic"
+    assert parsed("--method supermask").config.select_by == "sample"
+    assert parsed("--method supermask --preset paper").config.select_by == "sample"
+    assert parsed("--method edge_popup").config.rescale == "none"
+
+
+def test_epochs_are_settled_where_the_learning_rate_follows_them() -> None:
+    saved = Config(schedule="cosine", epochs=5).as_dict()
+    with pytest.raises(BadInput, match="a run with --epochs 5, not 6"):
+        parsed("--resume --out run --epochs 6", lambda _: saved)
+    constant = Config(epochs=5).as_dict()
+    assert (
+        parsed("--resume --out run --epochs 6", lambda _: constant).config.epochs == 6
+    )
+
+
+def test_the_methods_are_those_of_the_library() -> None:
+    assert list(RESCALES) == list(METHODS)
 
 
 def test_presets_hold_valid_values() -> None:

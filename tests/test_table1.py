@@ -69,8 +69,12 @@ def test_cells_of_the_paper_come_first():
         ("--methods magic", "choose from .*aslp.*supermask.*edge_popup"),
         ("--archs conv3", "choose from .*conv2"),
         ("--method aslp", "unrecognized arguments: --method"),
-        ("--seeds 0", "at least 1"),
-        ("--minutes -1", "above 0"),
+        ("--seeds 0", "--seeds: must be a whole number from 1 to 10000, got 0"),
+        ("--seeds 99999999999999999999", "must be a whole number from 1 to 10000"),
+        ("--seeds x", "must be a whole number from 1 to 10000, got x"),
+        ("--minutes -1", "--minutes: must be a number above 0, got -1"),
+        ("--minutes abc", "must be a number above 0, got abc"),
+        ("--methods aslp --keep-fraction 0.3", "--keep-fraction means nothing to aslp"),
         ("--keep-fraction 1.5", "--keep-fraction must be at most 1, got 1.5"),
         ("--keep-fraction 0", "--keep-fraction must be above 0, got 0.0"),
     ],
@@ -93,6 +97,7 @@ def test_a_grid_of_another_recipe_is_left_alone(tmp_path):
         ({"version": "2", "preset": "fast"}, "version '1', not '2'"),
         ({"version": "1", "preset": "paper"}, "preset 'fast', not 'paper'"),
         ({"version": "1", "preset": "fast", "epochs": 3}, "epochs None, not 3"),
+        ({"version": "1", "preset": {"aslp": 3}}, "preset 'fast', not None"),
     ):
         with pytest.raises(BadInput, match=words):
             Grid(path, recipe)
@@ -110,10 +115,13 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         Grid(tmp_path, {})
 
 
+WHOLE = {**dict.fromkeys(grid.RESULT, 0.5), "stochastic": True}
+
+
 def fill(folder: Grid, cell: Cell, seed: int, **result) -> None:
     path = folder.folder(cell, seed)
     path.mkdir(parents=True)
-    (path / "result.json").write_text(json.dumps(result))
+    (path / "result.json").write_text(json.dumps(WHOLE | result))
     rows = [{"epoch": 1, "validation_accuracy": 0.5}]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) for row in rows))
 
@@ -127,9 +135,66 @@ def test_finished_runs_are_found_in_the_order_of_the_cells(tmp_path):
     found = [(record.cell, record.seed) for record in folder.records()]
     assert found == [(popup, 0), (ASLP, 2), (ASLP, 10)]
     assert folder.record(ASLP, 3) is None
-    (folder.folder(ASLP, 2) / "result.json").write_text("{")
-    with pytest.raises(BadInput, match="seed2 is damaged; delete it"):
-        folder.records()
+    for text in ("{", '{"stochastic": true}'):
+        (folder.folder(ASLP, 2) / "result.json").write_text(text)
+        with pytest.raises(BadInput, match="seed2 is damaged; delete it"):
+            folder.records()
+
+
+def test_a_run_that_diverged_in_its_first_epoch_has_no_metrics(tmp_path):
+    folder = Grid(tmp_path / "grid", {})
+    path = folder.folder(ASLP, 0)
+    path.mkdir(parents=True)
+    lost = {"stochastic": True, "diverged": "in epoch 1"}
+    (path / "result.json").write_text(json.dumps(lost))
+    assert folder.records() == [Record(ASLP, 0, lost, [])]
+    table1_report.write(folder, "digits")
+    assert "| diverged (1) |" in (folder.path / "table1.md").read_text()
+    assert not (folder.path / "conv4.png").exists()
+
+
+def test_what_was_cut_off_while_a_grid_was_begun_is_begun_again(tmp_path):
+    (tmp_path / "grid.json.partial").write_text("{")
+    assert Grid(tmp_path, {"version": "1"}).records() == []
+    assert json.loads((tmp_path / "grid.json").read_text())["version"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "devices", "per_device", "expected"),
+    [
+        (5, 2, 1, [([0, 1], 1), ([2, 3], 1), ([4], 1)]),
+        (5, 1, 8, [([0, 1, 2, 3, 4], 5)]),
+        (5, 2, 4, [([0, 1, 2, 3], 2), ([4], 1)]),
+        (3, 2, 2, [([0, 1], 1), ([2], 1)]),
+        (2, 4, 1, [([0, 1], 1)]),
+        (0, 4, 1, []),
+    ],
+)
+def test_seeds_fill_the_devices_evenly(seeds, devices, per_device, expected):
+    groups = grid._groups(range(seeds), devices, per_device)
+    assert [(list(group), share) for group, share in groups] == expected
+
+
+def test_a_recipe_is_all_that_the_runs_share():
+    paper = grid.recipe("paper", {"dataset": "digits"})
+    assert paper["aslp"]["mask_lr"] == 50 and paper["aslp"]["epochs"] == 120
+    assert not {"seed", "arch", "rescale", "data_dir"} & set(paper["aslp"])
+    fast = grid.recipe("fast", {"dataset": "digits", "keep_fraction": 0.3})
+    assert fast["aslp"]["optimiser"] == "adam"
+    assert fast["aslp"]["keep_fraction"] == 0.5
+    assert fast["edge_popup"]["keep_fraction"] == 0.3
+
+
+def test_signed_constants_lie_where_the_preset_says():
+    popup = Cell("conv2", False, "edge_popup", "none", True)
+    normal = Cell("conv2", False, "aslp", "none", False)
+    for preset, cell, expected in (
+        ("released_code", ASLP, "conv"),
+        ("released_code", normal, "none"),
+        ("paper", popup, "all"),
+        (None, ASLP, "all"),
+    ):
+        assert grid.configure(preset, {}, cell, 0).signed_constant == expected
 
 
 def test_progress_of_a_log_is_a_line_a_group(tmp_path):
@@ -156,9 +221,10 @@ def test_progress_of_a_log_is_a_line_a_group(tmp_path):
 def record(cell, seed, thresholding, averaging=None, keep=0.5, best=10):
     averaging = thresholding if averaging is None else averaging
     result = {
+        "stochastic": cell.method != "edge_popup",
         "thresholding": thresholding,
         "averaging_mean": averaging,
-        "averaging_std": 0.0 if cell.method == "edge_popup" else 0.01,
+        "best_validation_accuracy": thresholding,
         "keep_fraction": keep,
         "best_epoch": best,
     }
@@ -173,7 +239,8 @@ def test_numbers_stand_beside_the_papers():
     assert (thresholding.evaluation, thresholding.paper) == ("thresholding", 84.8)
     assert thresholding.column == "wr_sc"
     assert thresholding.accuracies == pytest.approx([85.0, 87.0])
-    assert table1_report._cell_text(thresholding) == "86.0 ± 1.4 (84.8, +1.2)"
+    assert table1_report._cell_text(thresholding, 2) == "86.0 ± 1.4 (84.8, +1.2)"
+    assert table1_report._cell_text(thresholding, 5).endswith("+1.2), n=2")
     line = table1_report._entry_line(thresholding)
     assert (line["mean"], line["std"], line["difference"]) == ("86.00", "1.41", "1.20")
 
@@ -194,14 +261,16 @@ def test_a_method_that_draws_nothing_has_one_evaluation():
 
 
 def test_a_run_that_diverged_is_counted_and_left_out():
-    lost = Record(ASLP, 1, {"diverged": "in epoch 2"}, [])
+    lost = Record(ASLP, 1, {"stochastic": True, "diverged": "in epoch 2"}, [])
     entries = table1_report.make_entries([record(ASLP, 0, 0.8), lost], "digits")
     assert [(entry.accuracies, entry.diverged) for entry in entries] == 2 * [
         ([80.0], 1)
     ]
-    assert table1_report._cell_text(entries[0]) == "80.0 ± 0.0, 1 diverged"
+    assert table1_report._cell_text(entries[0], 2) == "80.0, 1 diverged"
     alone = table1_report.make_entries([lost, lost], "digits")
-    assert [table1_report._cell_text(entry) for entry in alone] == 2 * ["diverged (2)"]
+    assert [table1_report._cell_text(entry, 2) for entry in alone] == 2 * [
+        "diverged (2)"
+    ]
 
 
 def verdicts(records):
@@ -215,6 +284,7 @@ def test_claims_follow_the_pairs():
     claim = "ASLP (thresholding) is above supermask (averaging)"
     assert verdicts([*better, *worse])[claim] == "holds"
     assert verdicts(better)[claim] == "not measured"
+    assert verdicts([better[0], worse[0]])[claim] == "not measured"
     flipped = [record(ASLP, seed, 0.7 + 0.001 * seed) for seed in range(4)]
     assert verdicts([*flipped, *worse])[claim] == "does not hold"
     noise = [record(ASLP, seed, 0.8 + 0.1 * (-1) ** seed) for seed in range(4)]
@@ -328,7 +398,7 @@ def test_a_grid_from_first_run_to_last(tmp_path):
     assert code == 0 and "0 runs to make, 2 finished before" in err
     assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
     code, _, err = end(start(f"{SMALL} --mask-lr 3", tmp_path))
-    assert code == 2 and "holds a grid with mask_lr None, not 3.0" in err
+    assert code == 2 and "holds a grid with options aslp mask_lr 0.3, not 3.0" in err
     assert len(err.splitlines()) == 1
 
 
@@ -405,6 +475,7 @@ def test_recipes_are_compared_by_epochs(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["fast", "--cell", ASLP.name], "fast is not NAME=GRID"),
+        ([], "the following arguments are required: NAME=GRID, --cell"),
         (["a=nowhere", "--cell", ASLP.name], "nowhere is not the folder of a grid"),
         (["a=nowhere", "--cell", "x"], "--cell x is none of the cells"),
     ],
