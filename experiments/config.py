@@ -343,7 +343,8 @@ def option_parser(
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help=f"values to start from; a flag given beside it wins (default: {preset})",
+        help="values to start from, in place of the defaults shown here, which are "
+        f"those of paper; a flag given beside it wins (default: {preset})",
     )
     return parser
 
