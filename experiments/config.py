@@ -78,6 +78,12 @@ class Config:
         above=0,
         methods=("aslp", "supermask"),
     )
+    logit_std: float = _option(
+        0.0,
+        "standard deviation of the initial logits; 0 starts all at one half",
+        least=0,
+        methods=("aslp", "supermask"),
+    )
     keep_fraction: float = _option(
         0.5, "of the weights, in (0, 1]", above=0, most=1, methods=("edge_popup",)
     )
@@ -211,9 +217,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "optimiser": "adam",
         "schedule": "cosine",
-        "mask_lr": 0.3,
+        "mask_lr": 0.5,
         "momentum": 0.5,
         "scale_init": 1.2,
+        "logit_std": 10.0,
         "epochs": 100,
     },
     # The recipe of edge-popup's authors for these networks.
@@ -233,7 +240,7 @@ PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"supermask": {"select_by": "sample"}},
     "released_code": {"plain": {"standardise": False}},
     "fast": {
-        "digits": {"epochs": 12, "batch_size": 8},
+        "digits": {"epochs": 12, "batch_size": 16},
         # Its scores start within 1/sqrt(fan_in).
         "edge_popup": {"mask_lr": 1e-3},
     },

@@ -35,6 +35,7 @@ PAPER = {
     "method": "aslp",
     "rescale": "smart",
     "scale_init": 1.0,
+    "logit_std": 0.0,
     "keep_fraction": 0.5,
     "scope": "layer",
     "signed_constant": "all",
@@ -188,7 +189,7 @@ def test_a_preset_gives_a_method_only_what_it_knows() -> None:
     assert (fast.scale_init, fast.mask_lr, fast.optimiser) == (1.0, 1e-3, "adam")
     assert parsed("--preset fast").config.scale_init == 1.2
     digits = parsed("--preset fast --dataset digits").config
-    assert (digits.epochs, digits.batch_size) == (12, 8)
+    assert (digits.epochs, digits.batch_size) == (12, 16)
 
 
 def test_the_released_code_standardises_only_what_it_augments() -> None:

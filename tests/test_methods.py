@@ -407,3 +407,33 @@ def test_no_method_asks_for_a_number_of_weights(key, method):
     weights = tree(key)
     _, selectors = method.init(key, weights)
     assert method.penalty(weights, selectors) == 0
+
+
+# Initial logits.
+
+
+@pytest.mark.parametrize("method", [ASLP, Supermask])
+def test_initial_logits_are_normal_and_differ_between_layers(key, method):
+    weights = {
+        "a": {"kernel": jnp.ones((300, 40))},
+        "b": {"kernel": jnp.ones((300, 40))},
+    }
+    _, selectors = method(logit_std=3.0).init(key, weights)
+    first, second = (np.asarray(leaf) for leaf in selectors["logits"].values())
+    count = first.size
+    for drawn in (first, second):
+        assert abs(drawn.mean()) < 5 * 3 / np.sqrt(count)
+        assert abs(drawn.std() / 3 - 1) < 5 / np.sqrt(2 * count)
+    correlation = (first * second).mean() / 9
+    assert abs(correlation) < 5 / np.sqrt(count)
+    _, other = method(logit_std=3.0).init(jax.random.fold_in(key, 1), weights)
+    assert (other["logits"]["a/kernel"] != first).any()
+    # As many are kept as with logits of 0.
+    kept = (first > 0).mean()
+    assert abs(kept - 0.5) < 5 * 0.5 / np.sqrt(count)
+
+
+@pytest.mark.parametrize("std", [-1.0, float("nan"), float("inf")])
+def test_a_spread_of_logits_out_of_range_is_refused(std):
+    with pytest.raises(ValueError, match="ASLP: logit_std must be finite and at least"):
+        ASLP(logit_std=std)

@@ -300,7 +300,7 @@ def test_claims_on_rescale_epochs_and_kept_fraction():
     found = verdicts(records)
     assert found["smart rescale helps the deeper networks (Conv4, Conv6)"] == "holds"
     assert found["smart rescale saves epochs to the best accuracy"] == "holds"
-    kept = "the kept fraction stays near 50 % (ASLP, within 49 to 51 %)"
+    kept = "the kept fraction stays near 50 % (ASLP, mean within 49 to 51 %)"
     assert found[kept] == "holds"
     assert verdicts([record(ASLP, 0, 0.9, keep=0.6)])[kept] == "does not hold"
     text = table1_report.markdown(
@@ -398,7 +398,7 @@ def test_a_grid_from_first_run_to_last(tmp_path):
     assert code == 0 and "0 runs to make, 2 finished before" in err
     assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
     code, _, err = end(start(f"{SMALL} --mask-lr 3", tmp_path))
-    assert code == 2 and "holds a grid with options aslp mask_lr 0.3, not 3.0" in err
+    assert code == 2 and "holds a grid with options aslp mask_lr 0.5, not 3.0" in err
     assert len(err.splitlines()) == 1
 
 

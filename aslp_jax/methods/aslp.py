@@ -17,6 +17,7 @@ class ASLP(BernoulliMasks):
       rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `BernoulliMasks`.
       keep_ties: whether the deterministic network keeps a logit of exactly 0.
       scale_init: > 0, where the scales of Smart Rescale start.
+      logit_std: >= 0, of the initial logits; 0 starts all at 0.
       temperature: > 0, of the sampler's gradient.
 
     Source: Dupont et al. 2022, arXiv:2202.12986, eq. (4)-(6).

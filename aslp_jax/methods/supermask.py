@@ -19,6 +19,7 @@ class Supermask(BernoulliMasks):
       rescale: `"dynamic"` (default, Dynamic Weight Rescale), `"smart"` or `"none"`.
       keep_ties: whether the deterministic network keeps a logit of exactly 0.
       scale_init: > 0, where the scales of Smart Rescale start.
+      logit_std: >= 0, of the initial logits; 0 starts all at 0.
 
     Source: Zhou et al. 2019, section 5.1, arXiv:1905.01067.
     """
