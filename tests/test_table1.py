@@ -463,9 +463,10 @@ def test_recipes_are_compared_by_epochs(tmp_path, capsys):
     assert capsys.readouterr().out == (out / "compare.md").read_text()
     lines = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
     assert [line["epochs_to_reference"] for line in lines] == ["3", "2", ""]
+    assert [line["validation_end"] for line in lines] == ["80.0", "90.0", "20.0"]
     assert [line["test_mean"] for line in lines] == ["89.5", "89.5", "19.5"]
     assert (
-        "| poor | 2 | 2 | 20.0 ± 0.0 | 19.5 ± 0.7 | not reached | 1m00s |"
+        "| poor | 2 | 2 | 20.0 | 20.0 ± 0.0 | 19.5 ± 0.7 | not reached | 1m00s |"
         in (out / "compare.md").read_text()
     )
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
