@@ -69,12 +69,13 @@ def main(arguments: Sequence[str]) -> int:
     bounds = [jnp.asarray(number, jnp.int32) for number in (0, 0, options.steps)]
     keys = [jax.random.key(seed) for seed in range(RUNS)]
     inputs = jnp.zeros((1, *images.shape[1:]))
+    create = jax.jit(functools.partial(train.create, model, optimiser, inputs=inputs))
 
     def begin() -> list[Any]:
         """What each run starts from: state, totals, images, labels and key."""
         return [
             (
-                train.create(model, optimiser, key, inputs),
+                create(key),
                 train.Totals.zeros(),
                 jnp.asarray(images),
                 jnp.asarray(labels),
