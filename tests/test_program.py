@@ -128,15 +128,14 @@ import loop
 from run import Run
 
 loop._CHUNK_SECONDS = 0  # one step at a time, as where steps are slow
-take_steps = Run.take_steps
+account = Run.account
 
-def take_some_steps(self, count):
-    seconds = take_steps(self, count)
+def account_and_stop(self, *arguments, **options):
+    account(self, *arguments, **options)
     if (self.position.epoch, self.position.step) == (1, 1):
         signal.raise_signal(signal.SIGTERM)
-    return seconds
 
-Run.take_steps = take_some_steps
+Run.account = account_and_stop
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

@@ -347,7 +347,15 @@ def start(line: str, home: Path, program: Path = PROGRAM) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(program), *line.split()],
         cwd=home,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_PLATFORMS": "cpu",
+            # All but the first find their programs compiled.
+            "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
