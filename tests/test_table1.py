@@ -412,7 +412,7 @@ def test_a_grid_from_first_run_to_last(tmp_path):
 
 @pytest.mark.program
 def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
-    epochs = 40
+    epochs = 15
     line = f"{SMALL.replace('--epochs 2', f'--epochs {epochs}')} --seeds 1"
     child = start(f"{line} --out stopped", tmp_path)
     name = "conv2-plain-aslp-none-sc-seed0"
