@@ -1,6 +1,7 @@
 """Every option of a run, once: its default, its help, what is a valid value.
 
-The command line, `config.json` and the checks on resuming all follow from `Config`.
+The command line, `config.json` and the checks on resuming all follow from `Config`, and
+its presets are values of it: all in one long file, so that no option is said twice.
 This file imports no jax, so that `--help` answers at once.
 """
 
@@ -213,7 +214,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {name: FIELDS[name].default for name in _RELEASED_CODE},
     # What the code published with the paper does where the paper is silent or differs.
     "released_code": _RELEASED_CODE,
-    # A tenth of the epochs of `paper` to its accuracy; see results/fast-recipe.
+    # The validation accuracy of `paper` in a tenth of its epochs, measured on digits
+    # alone; see results/README.md, fast-recipe.
     "fast": {
         "optimiser": "adam",
         "schedule": "cosine",

@@ -1,4 +1,7 @@
-"""A run in memory: what is compiled, where it stands, and the best state so far."""
+"""A run in memory: its arrays, where it stands, and the best state so far.
+
+Long, because every question about the devices of one run is answered here.
+"""
 
 import dataclasses
 import hashlib

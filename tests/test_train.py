@@ -134,10 +134,10 @@ def test_a_micro_batch_that_does_not_divide_is_refused(key):
         train.step(state, *whole_batch(images, labels), key, micro_batch=5, **options)
 
 
-def mesh(count):
+def mesh(count, axis=train.BATCH):
     return jax.make_mesh(
         (count,),
-        (train.BATCH,),
+        (axis,),
         axis_types=(AxisType.Auto,),
         devices=jax.devices()[:count],
     )
@@ -275,24 +275,15 @@ def several_runs(key, count):
     return runs, options
 
 
-def seed_mesh(count):
-    return jax.make_mesh(
-        (count,),
-        (train.SEED,),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:count],
-    )
-
-
 def run_together(options, runs, devices, bounds):
     """What `run_steps` gives for each run, all run by one program."""
-    spread = NamedSharding(seed_mesh(devices), PartitionSpec(train.SEED))
+    spread = NamedSharding(mesh(devices, train.SEED), PartitionSpec(train.SEED))
     totals = len(runs) * [train.Totals.zeros()]
     state, images, labels, keys, totals = jax.device_put(
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tuple_of, runs, totals)),
         spread,
     )
-    run = compiled(options, seeds=seed_mesh(devices))
+    run = compiled(options, seeds=mesh(devices, train.SEED))
     for start, stop in itertools.pairwise(bounds):
         state, totals = run(
             state,
