@@ -190,7 +190,7 @@ def _cifar(
     manual_dir: Path | None,
     cache_dir: Path | None,
 ) -> Dataset:
-    cache = cache_dir or _default_cache()
+    cache = cache_dir or default_cache()
     with contextlib.ExitStack() as stack:
         keep = True
         if data_dir is not None:
@@ -240,7 +240,8 @@ def _dataset(
     )
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Returns `$XDG_CACHE_HOME/aslp-jax`, else `~/.cache/aslp-jax`; makes nothing."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "aslp-jax"
 

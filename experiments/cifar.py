@@ -41,10 +41,12 @@ def run(command: Command) -> int:
     """
     # Only now: `--help` and mistyped flags should not wait for JAX.
     import report
+    from compiled import keep_compiled
     from loop import Signals, Stopped, train_trials
     from progress import Progress
     from trial import begin, load
 
+    keep_compiled()
     config, name = command.config, Path(__file__).name
     data = load(config)
     progress = Progress(sys.stderr, epochs=config.epochs)

@@ -59,10 +59,12 @@ def main(arguments: Sequence[str]) -> int:
 
     # A CPU takes part as one device a core; before the first use of JAX.
     jax.config.update("jax_num_cpu_devices", max(1, min(len(seeds), _cores())))
+    from compiled import keep_compiled
     from loop import Stopped
     from run import hash_images
     from trial import load
 
+    keep_compiled()
     data = load(first)
     recipe = {
         "version": importlib.metadata.version("aslp-jax"),

@@ -99,7 +99,7 @@ def test_a_method_that_draws_nothing_is_scored_once(trained, key, samples):
     result = evaluate(variables, images, labels, key, samples=samples, **options)
     jax.effects_barrier()
     assert [bool(drawn) for drawn in Counted.seen] == [False]
-    weights = EdgePopup().realise(variables["frozen"], variables["params"])
+    weights = jax.jit(EdgePopup().realise)(variables["frozen"], variables["params"])
     logits = NET.apply({"params": weights}, augment.to_float(images))
     accuracy = np.mean(logits.argmax(1) == labels)
     np.testing.assert_allclose(result.thresholding, accuracy, rtol=1e-6)

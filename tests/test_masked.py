@@ -1,5 +1,6 @@
 """Masked runs networks of any kind unchanged, and keeps their weights apart."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -103,12 +104,19 @@ def test_both_fronts_are_the_same_network(case, key):
     drawn_from = model.apply(
         variables, rngs={"mask": key}, method=lambda module: module.make_rng("mask")
     )
-    for options, mask_key in (({}, None), ({"sample": True}, drawn_from)):
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(sample, mask_key):
         weights = model.method.realise(
-            variables["frozen"], variables["params"], key=mask_key
+            variables["frozen"],
+            variables["params"],
+            key=mask_key if sample else None,
         )
         pure = net.apply({"params": weights, **rest}, inputs)
-        wrapped = model.apply(variables, inputs, rngs={"mask": key}, **options)
+        return pure, model.apply(variables, inputs, rngs={"mask": key}, sample=sample)
+
+    for sample in (False, True):
+        pure, wrapped = both(sample, drawn_from)
         np.testing.assert_array_equal(wrapped, pure)
 
 

@@ -35,7 +35,8 @@ def problem(key, net=NET, method=None, optimiser=OPTIMISER, examples=64):
     images = rng.integers(0, 90, (examples, 8, 8, 1)).astype(np.uint8)
     for index, label in enumerate(labels):
         images[index, 2 * label : 2 * label + 2] += 150
-    state = train.create(model, optimiser, key, jnp.zeros((1, 8, 8, 1), jnp.float32))
+    image = jnp.zeros((1, 8, 8, 1), jnp.float32)
+    state = jax.jit(lambda key: train.create(model, optimiser, key, image))(key)
     options = {"model": model, "optimiser": optimiser}
     return state, jnp.asarray(images), jnp.asarray(labels), options
 
@@ -79,7 +80,7 @@ def test_a_step_follows_the_gradient_of_the_drawn_network(key):
             jnp.take_along_axis(jax.nn.log_softmax(logits), truth[:, None], 1)
         )
 
-    value, gradient = jax.value_and_grad(loss)(state.params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
     after, reported, correct = jax.jit(functools.partial(train.step, **options))(
         state, inputs, truth, key
     )
@@ -100,6 +101,7 @@ def test_gradients_agree_with_finite_differences_of_the_scale(key):
     state, images, labels, _ = problem(key)
     inputs, truth = whole_batch(images, labels)
 
+    @jax.jit
     def loss(scale):
         params = {
             **state.params,
