@@ -1,4 +1,8 @@
-"""The train state, the pure step, and many steps as one compiled program."""
+"""The train state, the pure step, and many steps as one compiled program.
+
+Long for its contracts: what a step promises under `jit`, `pmap` and `shard_map` is said
+here, where it is kept.
+"""
 
 import functools
 import zlib

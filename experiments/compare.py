@@ -20,7 +20,7 @@ from config import BadInput, OneLineParser, main_guard
 from folder import replace_text, writing
 from grid import Record, all_cells, read_records
 from progress import humanise_seconds
-from table1_report import csv_text, draw_band, mean_and_std
+from seed_statistics import csv_text, draw_band, mean_and_std
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import grid
+import grid_training
+import table1_layout
 import table1_report
 from config import FIELDS, RESCALES, BadInput, knows, main_guard, option_parser
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = grid.Grid(Path(out or f"runs/table1-{first.dataset}"), recipe)
     stopped = None
     try:
-        grid.train_grid(
+        grid_training.train_grid(
             folder,
             cells,
             seeds,
@@ -208,7 +210,7 @@ def _choose(options: dict[str, Any]) -> list[grid.Cell]:
         if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)
     ]
     # What can be compared comes first, in case the time is up.
-    return sorted(chosen, key=lambda cell: not table1_report.in_paper(cell))
+    return sorted(chosen, key=lambda cell: not table1_layout.in_paper(cell))
 
 
 if __name__ == "__main__":

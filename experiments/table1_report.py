@@ -5,26 +5,18 @@ table as a person reads it with a verdict on each claim of the paper, and each n
 gets a picture of accuracy against epoch.
 """
 
-import csv
 import dataclasses
-import functools
-import io
 import itertools
 import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from folder import replace_text, writing
-from grid import Cell, Grid, Record
-
-OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
-"""What the column WR of the table is for each method of the paper, which does not say
-what it is for edge-popup; here it is the fan scaling of that method's authors."""
-
-COLUMNS = ("none", "wr", "sc", "wr_sc")
-"""Of the table: weight rescale off and on, then both with signed constants."""
+from grid import Grid, Record
+from seed_statistics import csv_text, mean_and_std
+from table1_claims import claims
+from table1_layout import COLUMNS, LABELS, OWN_RESCALE, column_of, paper_numbers
+from table1_picture import picture
 
 _DRAWN = ("averaging", "thresholding")
 _MEASURES = {
@@ -33,9 +25,6 @@ _MEASURES = {
     "deterministic": "thresholding",
 }
 """From an evaluation of the paper to an entry of result.json."""
-
-_LABELS = {"aslp": "ASLP", "supermask": "Supermask", "edge_popup": "Edge-popup"}
-"""Of the methods of the paper; another one goes by its name."""
 
 
 class Entry(NamedTuple):
@@ -92,12 +81,12 @@ def write(grid: Grid, dataset: str) -> None:
 
 def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
     """Returns the numbers of the table, from the finished runs."""
-    paper = _paper(dataset)
+    paper = paper_numbers(dataset)
     entries = []
     for cell, group in itertools.groupby(records, lambda record: record.cell):
         runs = list(group)
         good = [record.result for record in runs if "diverged" not in record.result]
-        column = _column(cell)
+        column = column_of(cell)
         # A method that draws nothing has one network to evaluate.
         stochastic = runs[0].result["stochastic"]
         for evaluation in _DRAWN if stochastic else ("deterministic",):
@@ -114,34 +103,6 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
                 )
             )
     return entries
-
-
-def in_paper(cell: Cell) -> bool:
-    """Whether the paper has a number for a cell, on CIFAR-10."""
-    own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
-    known = {(key[0], key[1], key[2], key[4]) for key in _paper("cifar10")}
-    return own and (cell.augment, cell.arch, cell.method, _column(cell)) in known
-
-
-def _column(cell: Cell) -> str:
-    rescaled = cell.rescale != "none"
-    names = [
-        name for name, on in (("wr", rescaled), ("sc", cell.signed_constant)) if on
-    ]
-    return "_".join(names) or "none"
-
-
-@functools.cache
-def _paper(dataset: str) -> dict[tuple[Any, ...], float]:
-    """From (augment, arch, method, evaluation, column) to the number of the paper."""
-    found = {}
-    with (Path(__file__).parent / "paper_table1.csv").open() as file:
-        for line in csv.DictReader(file):
-            for column in COLUMNS:
-                if line["dataset"] == dataset and line[column]:
-                    key = (line["augment"] == "yes", line["arch"], line["method"])
-                    found[*key, line["evaluation"], column] = float(line[column])
-    return found
 
 
 def _run_line(record: Record) -> dict[str, Any]:
@@ -176,26 +137,8 @@ def _entry_line(entry: Entry) -> dict[str, Any]:
     }
 
 
-def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Returns mean and standard deviation (n - 1), 0 for one value, NaN for none."""
-    if not values:
-        return math.nan, math.nan
-    return statistics.fmean(values), statistics.stdev(values) if values[1:] else 0.0
-
-
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2f}"
-
-
-def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Returns lines of the same names as CSV with a header; nothing for no lines."""
-    text = io.StringIO()
-    rows = list(lines)
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) -> str:
@@ -267,7 +210,7 @@ def _yes(value: bool) -> str:
 
 
 def _row_name(entry: Entry) -> str:
-    name = _LABELS.get(entry.method, entry.method)
+    name = LABELS.get(entry.method, entry.method)
     if entry.rescale not in ("none", OWN_RESCALE.get(entry.method)):
         name += f", {entry.rescale}"
     if entry.evaluation != "deterministic":
@@ -288,223 +231,3 @@ def _cell_text(entry: Entry, most: int) -> str:
     if entry.diverged:
         text += f", {entry.diverged} diverged"
     return text
-
-
-def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
-    """Returns each claim of the paper with our evidence and a verdict.
-
-    Runs are paired with those of the same network, images, kind of weights and seed. A
-    claim of more holds if the mean difference of the pairs is above two of its standard
-    errors, one of "at least as good" if it is not below minus two.
-
-    Args:
-      records: the finished runs.
-    """
-    runs = {
-        (record.cell, record.seed): record.result
-        for record in records
-        if "diverged" not in record.result
-    }
-
-    def pairs(
-        change: Callable[[Cell], Cell | None],
-        value: Callable[[Mapping[str, Any]], float],
-        other: Callable[[Mapping[str, Any]], float],
-    ) -> list[float]:
-        """Differences of ASLP's runs from those of the cells they change to."""
-        found = []
-        for (cell, seed), result in runs.items():
-            partner = change(cell) if cell.method == "aslp" else None
-            if partner is not None and (partner, seed) in runs:
-                found.append(value(result) - other(runs[partner, seed]))
-        return found
-
-    def to(method: str) -> Callable[[Cell], Cell | None]:
-        rescales = {"none": "none", "smart": OWN_RESCALE[method]}
-
-        def change(cell: Cell) -> Cell | None:
-            if cell.rescale not in rescales:
-                return None
-            rescale = rescales[cell.rescale]
-            return dataclasses.replace(cell, method=method, rescale=rescale)
-
-        return change
-
-    def unscaled(*archs: str) -> Callable[[Cell], Cell | None]:
-        def change(cell: Cell) -> Cell | None:
-            if cell.rescale != "smart" or cell.arch not in archs:
-                return None
-            return dataclasses.replace(cell, rescale="none")
-
-        return change
-
-    def same(cell: Cell) -> Cell:
-        return cell
-
-    return [
-        (
-            "ASLP (thresholding) is above supermask (averaging)",
-            *_verdict(pairs(to("supermask"), _thresholding, _averaging)),
-        ),
-        (
-            "ASLP (thresholding) is above edge-popup",
-            *_verdict(pairs(to("edge_popup"), _thresholding, _thresholding)),
-        ),
-        (
-            "smart rescale helps the deeper networks (Conv4, Conv6)",
-            *_verdict(pairs(unscaled("conv4", "conv6"), _thresholding, _thresholding)),
-        ),
-        (
-            "thresholding is at least as good as averaging (ASLP)",
-            *_verdict(pairs(same, _thresholding, _averaging), at_least=True),
-        ),
-        (
-            "the kept fraction stays near 50 % (ASLP, mean within 49 to 51 %)",
-            *_kept(
-                [result for (cell, _), result in runs.items() if cell.method == "aslp"]
-            ),
-        ),
-        (
-            "smart rescale saves epochs to the best accuracy",
-            *_verdict(
-                pairs(unscaled("conv2", "conv4", "conv6"), _saved, _saved),
-                unit="epochs",
-            ),
-        ),
-        (
-            "smart rescale costs less than dynamic",
-            "`benchmarks/rescale.py`",
-            "not measured by accuracies",
-        ),
-    ]
-
-
-def _thresholding(result: Mapping[str, Any]) -> float:
-    return 100 * result["thresholding"]
-
-
-def _averaging(result: Mapping[str, Any]) -> float:
-    return 100 * result["averaging_mean"]
-
-
-def _saved(result: Mapping[str, Any]) -> float:
-    return -result["best_epoch"]
-
-
-def _verdict(
-    differences: Sequence[float], *, at_least: bool = False, unit: str = "points"
-) -> tuple[str, str]:
-    """Returns the evidence and the verdict on differences that should be positive."""
-    if len(differences) < 2:
-        return ("one pair" if differences else "no pairs") + " of runs", "not measured"
-    mean, std = mean_and_std(differences)
-    error = std / math.sqrt(len(differences))
-    higher = sum(difference > 0 for difference in differences)
-    evidence = (
-        f"{mean:+.2f} ± {error:.2f} {unit} (standard error), higher in {higher} of "
-        f"{len(differences)} pairs"
-    )
-    holds = mean > -2 * error if at_least else mean > 2 * error
-    if holds:
-        return evidence, "holds"
-    undecided = mean >= -2 * error
-    return evidence, "does not hold" + (" (no difference)" if undecided else "")
-
-
-def _kept(results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    if not results:
-        return "no runs", "not measured"
-    kept = [100 * result["keep_fraction"] for result in results]
-    mean, std = mean_and_std(kept)
-    inside = sum(49 <= value <= 51 for value in kept)
-    evidence = (
-        f"{mean:.1f} ± {std:.1f} %, {min(kept):.1f} to {max(kept):.1f}; {inside} of "
-        f"{len(kept)} runs within"
-    )
-    return evidence, "holds" if 49 <= mean <= 51 else "does not hold"
-
-
-def picture(records: Sequence[Record], path: Path, title: str) -> None:
-    """Draws validation accuracy against epoch, a panel for each column of the table.
-
-    Lines are means over seeds, bands one standard deviation; each method is drawn with
-    the rescale that is its own.
-
-    Args:
-      records: the finished runs of one network.
-      path: of the PNG; its folder exists.
-      title: a line above the panels.
-    """
-    from matplotlib.figure import Figure
-
-    rows = sorted({record.cell.augment for record in records})
-    columns = [
-        column
-        for column in COLUMNS
-        if any(_column(record.cell) == column for record in records)
-    ]
-    methods = list(dict.fromkeys(record.cell.method for record in records))
-    figure = Figure(
-        figsize=(1 + 3.4 * len(columns), 0.9 + 3.2 * len(rows)),
-        dpi=90,
-        layout="constrained",
-    )
-    figure.suptitle(f"{title}: validation accuracy, mean and std over seeds")
-    panels = figure.subplots(len(rows), len(columns), squeeze=False, sharey="row")
-    drawn: dict[str, Any] = {}
-    for line, augment in zip(panels, rows, strict=True):
-        for axes, column in zip(line, columns, strict=True):
-            images = "augmented" if augment else "not augmented"
-            name = "none" if column == "none" else column.upper().replace("_", " + ")
-            axes.set_title(f"{name}, {images}", fontsize=10)
-            for index, method in enumerate(methods):
-                curves = [
-                    [100 * row["validation_accuracy"] for row in record.rows]
-                    for record in records
-                    if record.rows
-                    and (record.cell.augment, record.cell.method) == (augment, method)
-                    and record.cell.rescale in ("none", OWN_RESCALE.get(method))
-                    and _column(record.cell) == column
-                ]
-                if curves:
-                    drawn[method] = draw_band(axes, curves, f"C{index}")
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        line[0].set_ylabel("validation accuracy (%)")
-    labels = [_LABELS.get(method, method) for method in drawn]
-    figure.legend(
-        list(drawn.values()), labels, loc="outside lower center", ncols=3, frameon=False
-    )
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
-
-
-def draw_band(axes: Any, curves: Sequence[Sequence[float]], colour: str) -> Any:
-    """Draws mean and standard deviation of curves, and returns the line.
-
-    Args:
-      axes: to draw on.
-      curves: at least one; each a number an epoch.
-      colour: of line and band.
-    """
-    # Runs that stopped early end the line where the first of them ends.
-    length = min(map(len, curves))
-    points = [
-        mean_and_std([curve[epoch] for curve in curves]) for epoch in range(length)
-    ]
-    epochs = range(1, length + 1)
-    means = [mean for mean, _ in points]
-    style = {"marker": "o", "markersize": 3} if length <= 25 else {}
-    (line,) = axes.plot(epochs, means, color=colour, **style)
-    axes.fill_between(
-        epochs,
-        [mean - std for mean, std in points],
-        [mean + std for mean, std in points],
-        color=colour,
-        alpha=0.2,
-        linewidth=0,
-    )
-    return line

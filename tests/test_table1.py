@@ -13,11 +13,15 @@ from pathlib import Path
 import compare
 import config
 import grid
+import grid_training
 import pytest
 import table1
+import table1_claims
+import table1_layout
 import table1_report
 from config import BadInput
-from grid import Cell, Grid, GridProgress, Record
+from grid import Cell, Grid, Record
+from grid_training import GridProgress
 
 PROGRAM = Path(config.__file__).parent / "table1.py"
 ASLP = Cell("conv4", True, "aslp", "smart", True)
@@ -56,7 +60,7 @@ def test_an_option_of_one_method_reaches_that_method_alone():
 def test_cells_of_the_paper_come_first():
     options = vars(table1._parser().parse_args([]))
     cells = table1._choose(options)
-    assert [table1_report.in_paper(cell) for cell in cells] == 42 * [True] + 54 * [
+    assert [table1_layout.in_paper(cell) for cell in cells] == 42 * [True] + 54 * [
         False
     ]
 
@@ -171,7 +175,7 @@ def test_what_was_cut_off_while_a_grid_was_begun_is_begun_again(tmp_path):
     ],
 )
 def test_seeds_fill_the_devices_evenly(seeds, devices, per_device, expected):
-    groups = grid._groups(range(seeds), devices, per_device)
+    groups = grid_training._groups(range(seeds), devices, per_device)
     assert [(list(group), share) for group, share in groups] == expected
 
 
@@ -274,7 +278,7 @@ def test_a_run_that_diverged_is_counted_and_left_out():
 
 
 def verdicts(records):
-    return {claim: verdict for claim, _, verdict in table1_report.claims(records)}
+    return {claim: verdict for claim, _, verdict in table1_claims.claims(records)}
 
 
 def test_claims_follow_the_pairs():
