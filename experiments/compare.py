@@ -66,11 +66,17 @@ def _runs(path: Path, cell: str) -> list[Record]:
     ]
     if not records:
         raise BadInput(f"{path} has no finished run of {cell}")
+    for record in records:
+        if not record.rows:
+            raise BadInput(f"{path} has no metrics of {cell}, seed {record.seed}")
     return records
 
 
 def _images(path: Path) -> str:
-    about = json.loads((path / "grid.json").read_text())
+    try:
+        about = dict(json.loads((path / "grid.json").read_text()))
+    except (ValueError, TypeError):
+        raise BadInput(f"{path / 'grid.json'} is damaged") from None
     return f"{about.get('dataset')} {about.get('images_sha256')}"
 
 

@@ -31,6 +31,8 @@ RESULT = (
     "keep_fraction",
     "best_epoch",
     "best_validation_accuracy",
+    "epochs",
+    "seconds",
 )
 """What the reports read of a finished run's result.json."""
 
@@ -187,7 +189,12 @@ def read_records(path: Path) -> list[Record]:
     for cell in all_cells():
         start = f"{cell.name}-seed"
         numbers = [name[len(start) :] for name in found if name.startswith(start)]
-        for seed in sorted(int(number) for number in numbers if number.isdigit()):
+        # Only names that a grid gives: not 007, which is another folder than 7.
+        for seed in sorted(
+            int(number)
+            for number in numbers
+            if number.isdecimal() and str(int(number)) == number
+        ):
             record = _read_record(found[f"{start}{seed}"], cell, seed)
             if record is not None:
                 records.append(record)
@@ -238,20 +245,28 @@ def configure(
 def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all that the runs of a method share, by method, as JSON values.
 
+    Under `plain` are the options that differ where images are not augmented.
+
     Args:
       preset: its name, or None.
       chosen: the options that all cells share.
     """
-    return {
-        method: {
+
+    def shared(method: str, augment: bool) -> dict[str, Any]:
+        cell = Cell("conv2", augment, method, RESCALES[method][0], True)
+        return {
             name: value
-            for name, value in configure(
-                preset, chosen, Cell("conv2", True, method, rescales[0], True), 0
-            )
-            .as_dict()
-            .items()
-            if name not in AXES
-            and (name in _STOPPING or not FIELDS[name].metadata.get("free"))
+            for name, value in configure(preset, chosen, cell, 0).as_dict().items()
+            # One answer for all cells with signed constants: which layers have them.
+            if name not in AXES or name == "signed_constant"
+            if name in _STOPPING or not FIELDS[name].metadata.get("free")
         }
-        for method, rescales in RESCALES.items()
-    }
+
+    found: dict[str, Any] = {}
+    for method in RESCALES:
+        augmented, plain = shared(method, True), shared(method, False)
+        differing = {
+            name: value for name, value in plain.items() if value != augmented[name]
+        }
+        found[method] = augmented | ({"plain": differing} if differing else {})
+    return found

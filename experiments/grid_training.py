@@ -37,6 +37,7 @@ class GridProgress:
         self._live = file.isatty()
         self._runs, self._done = runs, 0
         self._began = self._drawn = clock()
+        self._open = False  # whether a live line waits for its end
         self._what, self._epochs, self._share = "", 1, 0
 
     def group(self, what: str, share: int, epochs: int) -> None:
@@ -58,6 +59,7 @@ class GridProgress:
         columns = shutil.get_terminal_size().columns - 1
         self._file.write(f"\r{text[:columns]}\x1b[K")
         self._file.flush()
+        self._open = True
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Taken as every watcher takes it; the steps tell enough."""
@@ -65,23 +67,20 @@ class GridProgress:
     def finished(self, outcome: str) -> None:
         """Ends a group with a line that stays."""
         self._done += self._share
-        start = "\r" if self._live else ""
-        end = "\x1b[K" if self._live else ""
-        print(
-            f"{start}run {self._done}/{self._runs}  {self._what}  {outcome}  "
-            f"{self._left(self._done)}{end}",
-            file=self._file,
-            flush=True,
+        self.note(
+            f"run {self._done}/{self._runs}  {self._what}  {outcome}  "
+            f"{self._left(self._done)}"
         )
 
     def close(self) -> None:
         """Ends the live line, so that what comes next starts afresh."""
-        if self._live and self._drawn > self._began:
+        if self._open:
             print(file=self._file, flush=True)
 
     def note(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Writes a line that stays, in the place of the live one."""
         print(f"\r{text}\x1b[K" if self._live else text, file=self._file, flush=True)
+        self._open = False
 
     def _left(self, done: float) -> str:
         spent = self._clock() - self._began

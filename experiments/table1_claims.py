@@ -124,7 +124,7 @@ def _verdict(
         f"{mean:+.2f} ± {error:.2f} {unit} (standard error), higher in {higher} of "
         f"{len(differences)} pairs"
     )
-    holds = mean > -2 * error if at_least else mean > 2 * error
+    holds = mean >= -2 * error if at_least else mean > 2 * error
     if holds:
         return evidence, "holds"
     undecided = mean >= -2 * error

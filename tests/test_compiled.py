@@ -1,8 +1,10 @@
 """Where compiled programs are kept; test_program sees that they are."""
 
+import os
 import platform
 from pathlib import Path
 
+import compiled
 import jax
 import pytest
 from compiled import keep_compiled
@@ -17,6 +19,7 @@ def cache(monkeypatch, tmp_path):
     )
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield lambda: jax.config.jax_compilation_cache_dir
@@ -29,11 +32,28 @@ def test_what_is_compiled_is_kept_in_the_users_cache(cache, tmp_path, monkeypatc
     folder = Path(cache())
     assert folder.parent == tmp_path / "cache" / "aslp-jax" / "compiled"
     assert folder.stat().st_mode & 0o077 == 0
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.1
+    jax.config.update("jax_compilation_cache_dir", None)  # as the next run begins
     keep_compiled()
     assert Path(cache()) == folder
     monkeypatch.setattr(platform, "machine", lambda: "another")
     keep_compiled()
     assert Path(cache()).parent == folder.parent and Path(cache()) != folder
+
+
+def test_the_kind_of_a_processor_is_what_it_can_do(monkeypatch):
+    def named(text):
+        monkeypatch.setattr(Path, "read_text", lambda _: text)
+        return compiled._processor()
+
+    text = "model name : one\nflags : sse avx\ncpu MHz : 800\n"
+    assert named(text) == named(text.replace("800", "900"))
+    assert named(text) != named(text.replace(" avx", ""))
+
+
+def test_a_system_may_say_nothing_of_its_processor(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "Path", lambda _: tmp_path / "missing")
+    assert len(compiled._processor()) == 12
 
 
 def test_a_folder_that_the_user_names_for_it_is_used(cache, tmp_path, monkeypatch):
@@ -45,5 +65,19 @@ def test_a_folder_that_the_user_names_for_it_is_used(cache, tmp_path, monkeypatc
 
 def test_where_nothing_can_be_written_nothing_is_kept(cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    keep_compiled()
+    assert cache() is None
+
+
+def test_a_user_without_a_home_keeps_nothing(cache, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    keep_compiled()
+    assert cache() is None
+
+
+def test_a_folder_that_is_another_users_is_not_used(cache, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     keep_compiled()
     assert cache() is None

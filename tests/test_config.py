@@ -371,6 +371,7 @@ def test_values_that_no_flag_brought_are_checked_too() -> None:
         check(Config(arch="vgg"))
     with pytest.raises(BadInput, match=r"--epochs must be at least 1, got 0"):
         check(Config(epochs=0))
+    check(Config(mask_lr=2))  # JSON knows one kind of number
 
 
 def test_one_folder_of_images_at_most() -> None:
@@ -472,7 +473,13 @@ def test_a_saved_value_is_checked_again() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epochs", "many"), ("epochs", None), ("mask_lr", [1.0]), ("augment", "yes")],
+    [
+        ("epochs", "many"),
+        ("epochs", None),
+        ("epochs", True),
+        ("mask_lr", [1.0]),
+        ("augment", "yes"),
+    ],
 )
 def test_a_saved_value_of_another_type_is_refused(name: str, value: Any) -> None:
     message = refused("--resume --out run", lambda _: {**SAVED, name: value})
