@@ -1,30 +1,28 @@
-"""Named image datasets as uint8 arrays on the host: digits (embedded) and CIFAR (TFDS).
+"""Named image datasets as uint8 arrays on the host.
 
+Digits are embedded, CIFAR comes through TFDS, TinyImageNet from its official archive.
 Importing this starts neither JAX nor TFDS; a cached dataset is loaded without either.
-Half of it is distrust: folders that other programs prepared, and a cache that may have
-been cut short, are checked here before anyone trains on them.
+Half of it is distrust: folders that other programs prepared are checked here before
+anyone trains on them.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import operator
 import os
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aslp_jax import tfds_builder
+from aslp_jax import array_cache, tfds_builder, tiny_imagenet
 from aslp_jax.tfds_builder import ARCHIVES, Archive
 
-NAMES = ("digits", "cifar10", "cifar100")
+NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet")
 
 _Path = str | os.PathLike[str]
 
@@ -60,11 +58,13 @@ class Dataset:
     source: str
 
 
-# CIFAR-10: the values of the paper's code. CIFAR-100: the commonly published ones.
+# CIFAR-10: the values of the paper's code. CIFAR-100 and TinyImageNet: the commonly
+# published ones.
 _STANDARDISE = {
     "digits": ((0.3053,), (0.3762,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
 }
 
 
@@ -79,27 +79,32 @@ def load(
 
     Digits ship with the library. CIFAR is read from a prepared TFDS folder
     (`data_dir`), from the official archive already downloaded (`manual_dir`), or
-    downloaded; the latter two leave a prepared TFDS folder in the cache. Decoding takes
-    seconds, so the arrays are cached too, under a fingerprint of the very files that
-    they came from.
+    downloaded; the latter two leave a prepared TFDS folder in the cache. TinyImageNet
+    is read from the official folder or archive (`manual_dir`) alone; its test images
+    are those of the official validation set, since the official test set has no labels.
+    Decoding takes seconds to a minute, so the arrays are cached too, under a
+    fingerprint of the very files that they came from.
 
     Args:
       name: one of `NAMES`.
       data_dir: folder that holds `<name>/<version>`, as `array_record`.
-      manual_dir: folder that holds `cifar-10-binary.tar.gz` or
-        `cifar-100-binary.tar.gz`.
+      manual_dir: folder that holds `cifar-10-binary.tar.gz`,
+        `cifar-100-binary.tar.gz`, or `tiny-imagenet-200.zip` or the folder
+        `tiny-imagenet-200` out of it, which may also be given itself.
       cache_dir: folder to cache in, made where it is missing; by default
         `$XDG_CACHE_HOME/aslp-jax`, else `~/.cache/aslp-jax`.
 
     Returns:
-      The dataset. Records of CIFAR are in TFDS's (shuffled) order.
+      The dataset. Records of CIFAR are in TFDS's (shuffled) order, images of
+      TinyImageNet in that of their classes.
 
     Raises:
       ConnectionError: CIFAR has to be downloaded and cannot be.
       FileNotFoundError: a folder, or the archive in `manual_dir`, does not exist.
       TypeError: a folder is not a path.
-      ValueError: the name is unknown, the folders contradict each other or the name, or
-        what they hold is damaged or not that dataset.
+      ValueError: the name is unknown, the folders contradict each other or the name,
+        the one that TinyImageNet needs is not given, or what they hold is damaged or
+        not that dataset.
 
     Warns:
       UserWarning: the cache cannot be written; the dataset is loaded all the same.
@@ -116,6 +121,12 @@ def load(
                 "load: digits are embedded; expected neither data_dir nor manual_dir"
             )
         return _digits()
+    if name == "tiny_imagenet":
+        if data_dir is not None:
+            raise ValueError(
+                "load: tiny_imagenet is not in TFDS; expected manual_dir, not data_dir"
+            )
+        return _tiny_imagenet(paths["manual_dir"], paths["cache_dir"])
     return _cifar(ARCHIVES[name], **paths)
 
 
@@ -201,18 +212,23 @@ def _cifar(
             if not _versions(root / archive.name):
                 if manual_dir is None:
                     tfds_builder.check_reachable(archive)
-                keep = _can_write(root)
+                keep = array_cache.can_write(root)
                 if not keep:
                     root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 tfds_builder.prepare(archive, root, manual_dir)
             folder = _version_folder(root, archive.name)
         _check_info(folder, archive)
-        entry = cache / "decoded" / f"{archive.name}-{_fingerprint(folder)}"
-        arrays = _read_cache(entry, archive)
+        fingerprint = array_cache.fingerprint(
+            folder,
+            sorted(folder.iterdir()),
+            declared=(folder / "dataset_info.json").read_bytes(),
+        )
+        entry = cache / "decoded" / f"{archive.name}-{fingerprint}"
+        arrays = array_cache.read(entry, archive.counts, archive.shape)
         if arrays is None:
             arrays = _decode(folder, archive)
             if keep:
-                _write_cache(entry, arrays)
+                array_cache.write(entry, arrays)
     return _dataset(
         archive.name,
         arrays,
@@ -220,6 +236,25 @@ def _cifar(
         validation=archive.train_count // 10,
         flip=True,
         source=f"TFDS folder {folder}" if keep else str(manual_dir or archive.url),
+    )
+
+
+def _tiny_imagenet(manual_dir: Path | None, cache_dir: Path | None) -> Dataset:
+    layout = tiny_imagenet.read_layout(manual_dir)
+    fingerprint = array_cache.fingerprint(layout.path, layout.files)
+    cache = cache_dir or default_cache()
+    entry = cache / "decoded" / f"tiny_imagenet-{fingerprint}"
+    arrays = array_cache.read(entry, layout.counts, tiny_imagenet.SHAPE)
+    if arrays is None:
+        arrays = tiny_imagenet.decode(layout)
+        array_cache.write(entry, arrays)
+    return _dataset(
+        "tiny_imagenet",
+        arrays,
+        layout.classes,
+        validation=layout.counts["train"] // 10,
+        flip=True,
+        source=str(layout.path),
     )
 
 
@@ -252,25 +287,6 @@ def _check_manual(archive: Archive, manual_dir: Path | None) -> None:
             f"load: no file {manual_dir / archive.file}; expected the archive that "
             f"{archive.url} gives"
         )
-
-
-def _can_write(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Opening a file is the only answer that holds for every file system and user.
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError as error:
-        _warn_cache(folder, error)
-        return False
-
-
-def _warn_cache(folder: Path, error: OSError) -> None:
-    warnings.warn(
-        f"load: cannot write the cache {folder} ({error.strerror or error}); the next "
-        "load will be as slow",
-        stacklevel=5,
-    )
 
 
 def _version_folder(root: Path, name: str) -> Path:
@@ -318,17 +334,6 @@ def _check_info(folder: Path, archive: Archive) -> None:
             raise ValueError(
                 f"load: {path} declares the {what} {found!r}; expected {wanted!r}"
             )
-
-
-def _fingerprint(folder: Path) -> str:
-    """Names the files in a TFDS folder, so that two sources never share a cache."""
-    digest = hashlib.sha256(os.fsencode(folder.resolve()))
-    digest.update((folder / "dataset_info.json").read_bytes())
-    for path in sorted(folder.iterdir()):
-        status = path.stat()
-        line = f"\n{path.name} {status.st_size} {status.st_mtime_ns}"
-        digest.update(os.fsencode(line))
-    return digest.hexdigest()[:32]
 
 
 def _decode(folder: Path, archive: Archive) -> dict[str, np.ndarray]:
@@ -385,52 +390,3 @@ def _check_label(label: int, classes: int) -> int:
     if not 0 <= label < classes:
         raise ValueError(f"a label is {label}")
     return label
-
-
-def _read_cache(entry: Path, archive: Archive) -> dict[str, np.ndarray] | None:
-    arrays = {}
-    try:
-        hashes = json.loads((entry / "sha256.json").read_text(encoding="utf-8"))
-        for part, count in archive.counts.items():
-            shapes = {"images": (count, *archive.shape), "labels": (count,)}
-            for kind, shape in shapes.items():
-                key = f"{part}_{kind}"
-                with open(entry / f"{key}.npy", "rb") as file:
-                    # Before parsing: a damaged header could ask for any memory.
-                    if hashlib.file_digest(file, "sha256").hexdigest() != hashes[key]:
-                        return None
-                    file.seek(0)
-                    arrays[key] = np.load(file, allow_pickle=False)
-                if arrays[key].shape != shape or arrays[key].dtype != np.uint8:
-                    return None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return arrays
-
-
-def _write_cache(entry: Path, arrays: dict[str, np.ndarray]) -> None:
-    hashes = {}
-    try:
-        entry.mkdir(parents=True, exist_ok=True)
-        for key, array in arrays.items():
-            with _replacing(entry / f"{key}.npy") as file:
-                np.save(file, array, allow_pickle=False)
-                file.seek(0)
-                hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        # Last: without it, or with another's, the arrays are not trusted.
-        with _replacing(entry / "sha256.json") as file:
-            file.write(json.dumps(hashes).encode())
-    except OSError as error:
-        _warn_cache(entry, error)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[io.BufferedRandom]:
-    """Opens a file that takes the place of `path` only once it is written whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with open(part, "w+b") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

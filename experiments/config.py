@@ -52,14 +52,18 @@ class Config:
     )
     dataset: str = _option(
         "cifar10",
-        "images; digits is embedded and needs no download",
-        choices=("digits", "cifar10", "cifar100"),
+        "images; digits is embedded and needs no download, tiny_imagenet needs "
+        "--manual-dir",
+        choices=("digits", "cifar10", "cifar100", "tiny_imagenet"),
     )
     data_dir: str | None = _option(
-        None, "prepared TFDS folder to read the images from", free=True
+        None, "prepared TFDS folder to read the images of CIFAR from", free=True
     )
     manual_dir: str | None = _option(
-        None, "folder with the official binary archive, downloaded by hand", free=True
+        None,
+        "folder with the official archive, downloaded by hand: of CIFAR the binary "
+        "version, of tiny_imagenet tiny-imagenet-200.zip or what it unpacks to",
+        free=True,
     )
     cache_dir: str | None = _option(
         None,
@@ -451,6 +455,10 @@ def check(config: Config) -> None:
         raise BadInput("give --data-dir or --manual-dir, not both")
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
         raise BadInput("--dataset digits is embedded; it takes no folder")
+    if config.dataset == "tiny_imagenet" and config.data_dir is not None:
+        raise BadInput(
+            "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir"
+        )
 
 
 def _types(field: dataclasses.Field) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from config import (
     parse,
 )
 
+from aslp_jax.datasets import NAMES
 from aslp_jax.methods import METHODS
 
 EXPERIMENTS = Path(config.__file__).parent
@@ -143,7 +144,7 @@ def test_digits_has_its_own_defaults() -> None:
     assert DATASET_DEFAULTS == {"digits": DIGITS}
     found = parsed("--dataset digits").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
-    for other in ("cifar10", "cifar100"):
+    for other in ("cifar10", "cifar100", "tiny_imagenet"):
         found = parsed(f"--dataset {other}").config.as_dict()
         assert found == {**PAPER, "dataset": other}
 
@@ -385,6 +386,18 @@ def test_one_folder_of_images_at_most() -> None:
 def test_digits_takes_no_folder(folder: str) -> None:
     assert "digits" in refused(f"--dataset digits {folder} a")
     assert parsed(f"{folder} a").config.dataset == "cifar10"
+
+
+def test_tiny_imagenet_takes_the_official_folder_alone() -> None:
+    line = "--dataset tiny_imagenet"
+    assert refused(f"{line} --data-dir a") == (
+        f"{line} is not in TFDS; give --manual-dir, not --data-dir"
+    )
+    assert parsed(f"{line} --manual-dir a").config.manual_dir == "a"
+
+
+def test_the_data_sets_are_those_of_the_library() -> None:
+    assert FIELDS["dataset"].metadata["choices"] == NAMES
 
 
 def test_resuming_needs_the_folder() -> None:

@@ -1,0 +1,292 @@
+"""TinyImageNet out of the official folder, or straight out of the official zip file.
+
+Apart from `datasets` because it knows what that file must not: where the images lie,
+which class each is of, and how a download that was cut short shows.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+SHAPE = (64, 64, 3)
+"""Height, width and channels of an image."""
+
+_NAME = "tiny-imagenet-200"
+_WNIDS = "wnids.txt"
+_ANNOTATIONS = "val/val_annotations.txt"
+_MOST_CLASSES = 200
+
+# What a zip file that is damaged inside, or a file that cannot be read, raises.
+_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What an official folder or zip file holds.
+
+    Attributes:
+      path: the folder `tiny-imagenet-200`, or `tiny-imagenet-200.zip`.
+      classes: number of classes.
+      images: label and name of each image of "train" and of "test", which is the
+        official validation set; by label, then by the number in the name.
+    """
+
+    path: Path
+    classes: int
+    images: dict[str, list[tuple[int, str]]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each split."""
+        return {part: len(images) for part, images in self.images.items()}
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read: the zip file, or those in the folder."""
+        if self.path.is_file():
+            return [self.path]
+        names = [name for part in self.images.values() for _, name in part]
+        return [self.path / name for name in (_WNIDS, _ANNOTATIONS, *names)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """A folder or a zip file; names are relative to `tiny-imagenet-200/`.
+
+    Attributes:
+      path: the folder or the zip file.
+      listed: from a folder to the names in it; None where there is no such folder.
+      content: from a file to its bytes; raises one of `_UNREADABLE`.
+    """
+
+    path: Path
+    listed: Callable[[str], set[str] | None]
+    content: Callable[[str], bytes]
+
+    def text(self, name: str) -> str:
+        """The content of a text file, of which only ASCII is meant to matter."""
+        folder, _, file = name.rpartition("/")
+        if file not in (self.listed(folder) or ()):
+            raise ValueError(
+                f"load: {self.path} lacks '{name}'; expected the layout of {URL}"
+            )
+        try:
+            return self.content(name).decode("ascii", "replace")
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"load: {self.path}: '{name}' cannot be read ({error}); expected a "
+                "text file"
+            ) from error
+
+    def numbered(self, folder: str, stem: str) -> list[tuple[int, str]]:
+        """The number and the name of each image `<stem>_<number>.JPEG` of a folder."""
+        pattern = re.compile(rf"{stem}_([0-9]{{1,9}})\.JPEG")
+        matches = map(pattern.fullmatch, self.listed(folder) or ())
+        images = sorted((int(found[1]), found[0]) for found in matches if found)
+        if not images:
+            raise ValueError(
+                f"load: {self.path}: '{folder}' holds no image; expected "
+                f"{stem}_<number>.JPEG"
+            )
+        return images
+
+
+def read_layout(manual_dir: Path | None) -> Layout:
+    """Finds the images and the class of each, without decoding any.
+
+    Args:
+      manual_dir: the folder `tiny-imagenet-200`, or one that holds it or
+        `tiny-imagenet-200.zip`; the folder is read where both are there.
+
+    Returns:
+      What is there, each class having as many training images as any other.
+
+    Raises:
+      FileNotFoundError: the folder does not exist, or holds nothing of the kind.
+      ValueError: no folder was given, or what it holds is damaged, not complete or in
+        another layout.
+    """
+    with _opened(_find(manual_dir)) as source:
+        labels = _labels(source)
+        return Layout(
+            path=source.path,
+            classes=len(labels),
+            images={"train": _train(source, labels), "test": _test(source, labels)},
+        )
+
+
+def decode(layout: Layout) -> dict[str, np.ndarray]:
+    """Decodes every image of a layout.
+
+    Args:
+      layout: what `read_layout` found.
+
+    Returns:
+      uint8 `train_images` and `test_images` of `[count, 64, 64, 3]`, those in grey with
+      three equal channels; uint8 `train_labels` and `test_labels` of `[count]`.
+
+    Raises:
+      ValueError: an image cannot be read, or has not 64x64 pixels.
+    """
+    arrays = {}
+    with _opened(layout.path) as source:
+        for part, entries in layout.images.items():
+            images = np.empty((len(entries), *SHAPE), np.uint8)
+            for index, (_, name) in enumerate(entries):
+                images[index] = _pixels(source, name)
+            arrays[f"{part}_images"] = images
+            arrays[f"{part}_labels"] = np.array([n for n, _ in entries], np.uint8)
+    return arrays
+
+
+def _find(manual_dir: Path | None) -> Path:
+    if manual_dir is None:
+        raise ValueError(
+            f"load: tiny_imagenet cannot be downloaded by this program; get {URL} and "
+            "pass --manual-dir, the folder that holds it"
+        )
+    if not manual_dir.is_dir():
+        raise FileNotFoundError(
+            f"load: no folder {manual_dir}; expected one that holds '{_NAME}/' or "
+            f"'{_NAME}.zip'"
+        )
+    if (manual_dir / _NAME).is_dir():
+        return manual_dir / _NAME
+    if (manual_dir / f"{_NAME}.zip").is_file():
+        return manual_dir / f"{_NAME}.zip"
+    if (manual_dir / _WNIDS).is_file():
+        return manual_dir
+    raise FileNotFoundError(
+        f"load: {manual_dir} holds neither '{_NAME}/' nor '{_NAME}.zip' nor "
+        f"'{_WNIDS}'; expected what {URL} gives"
+    )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Source]:
+    if path.is_dir():
+
+        def listed(folder: str) -> set[str] | None:
+            try:
+                return set(os.listdir(path / folder))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        yield _Source(path, listed, lambda name: (path / name).read_bytes())
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except (*_UNREADABLE, ValueError) as error:
+        raise ValueError(
+            f"load: {path} is truncated or damaged ({error}); expected a complete "
+            f"{_NAME}.zip"
+        ) from error
+    with archive:
+        # Once for all: asking for the names in each folder would scan them all again.
+        folders: dict[str, set[str]] = {}
+        for member in archive.namelist():
+            top, _, name = member.partition("/")
+            if top == _NAME:
+                folder, _, file = name.rpartition("/")
+                folders.setdefault(folder, set()).add(file)
+        yield _Source(path, folders.get, lambda name: archive.read(f"{_NAME}/{name}"))
+
+
+def _labels(source: _Source) -> dict[str, int]:
+    """The label of each class, by its wnid: its place in `wnids.txt`."""
+    wnids = source.text(_WNIDS).split()
+    # They become parts of paths, which must not lead out of the folder.
+    strange = [wnid for wnid in wnids if not re.fullmatch(r"n[0-9]{8}", wnid)]
+    if strange:
+        raise ValueError(
+            f"load: {source.path}: '{_WNIDS}' names the class "
+            f"{strange[0][:80]!r}; expected an n and eight digits"
+        )
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    if not 0 < len(labels) == len(wnids) <= _MOST_CLASSES:
+        raise ValueError(
+            f"load: {source.path}: '{_WNIDS}' has {len(wnids)} lines and "
+            f"{len(labels)} classes; expected one to a line, 1 to {_MOST_CLASSES}"
+        )
+    return labels
+
+
+def _train(source: _Source, labels: dict[str, int]) -> list[tuple[int, str]]:
+    folders = {wnid: f"train/{wnid}/images" for wnid in labels}
+    missing = [folder for folder in folders.values() if source.listed(folder) is None]
+    if missing:
+        raise ValueError(
+            f"load: {source.path} lacks {len(missing)} of {len(labels)} class folders, "
+            f"the first being '{missing[0]}'; expected the layout of {URL}"
+        )
+    found = {wnid: source.numbered(folders[wnid], wnid) for wnid in labels}
+    fewest = min(labels, key=lambda wnid: len(found[wnid]))
+    most = max(labels, key=lambda wnid: len(found[wnid]))
+    # Official classes are equal: a smaller one is a download that was cut short.
+    if len(found[fewest]) < len(found[most]):
+        raise ValueError(
+            f"load: {source.path}: '{folders[fewest]}' holds {len(found[fewest])} "
+            f"images and '{folders[most]}' {len(found[most])}; expected as many of "
+            "each class"
+        )
+    return [
+        (label, f"{folders[wnid]}/{name}")
+        for wnid, label in labels.items()
+        for _, name in found[wnid]
+    ]
+
+
+def _test(source: _Source, labels: dict[str, int]) -> list[tuple[int, str]]:
+    classes: dict[str, int] = {}
+    lines = source.text(_ANNOTATIONS).splitlines()
+    for number, line in enumerate(lines, 1):
+        fields = line.split("\t")
+        if len(fields) != 6 or fields[0] in classes:
+            raise ValueError(
+                f"load: {source.path}: line {number} of '{_ANNOTATIONS}' is "
+                f"{line[:80]!r}; expected a new image, its class and four numbers, "
+                "with tabs between"
+            )
+        if fields[1] not in labels:
+            raise ValueError(
+                f"load: {source.path}: line {number} of '{_ANNOTATIONS}' names the "
+                f"class {fields[1][:80]!r}; expected one of '{_WNIDS}'"
+            )
+        classes[fields[0]] = labels[fields[1]]
+    found = source.numbered("val/images", "val")
+    unpaired = sorted(classes.keys() ^ {name for _, name in found})
+    if unpaired:
+        raise ValueError(
+            f"load: {source.path}: {unpaired[0]!r} is in only one of 'val/images' "
+            f"({len(found)} images) and '{_ANNOTATIONS}' ({len(classes)} lines); "
+            "expected each in both"
+        )
+    entries = sorted((classes[name], number, name) for number, name in found)
+    return [(label, f"val/images/{name}") for label, _, name in entries]
+
+
+def _pixels(source: _Source, name: str) -> np.ndarray:
+    import PIL.Image
+
+    height, width, _ = SHAPE
+    try:
+        encoded = io.BytesIO(source.content(name))
+        with PIL.Image.open(encoded, formats=("JPEG",)) as image:
+            if image.size != (width, height):
+                raise ValueError("it has {}x{} pixels".format(*image.size))
+            return np.asarray(image.convert("RGB"))
+    except (*_UNREADABLE, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"load: {source.path}: '{name}' cannot be read ({error}); expected a JPEG "
+            f"image of {width}x{height} pixels"
+        ) from error
