@@ -30,14 +30,14 @@ def variables_of(net, images):
     """Variables without compiling their initialisation: nothing is at 0 or 1."""
     rng = np.random.default_rng(1)
 
-    def draw(path, leaf):
+    def draw(leaf):
         if leaf.ndim > 1:
             std = np.sqrt(2 / np.prod(leaf.shape[:-1]))
             return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
         return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
 
     shapes = jax.eval_shape(net.init, jax.random.key(0), images)
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree.map(draw, shapes)
 
 
 def size_of(tree):
