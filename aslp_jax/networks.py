@@ -1,4 +1,6 @@
-"""Plain Flax networks. They know nothing of masks; anyone could train them with SGD."""
+"""Plain Flax networks, by name. They know nothing of masks; anyone could train them
+with SGD.
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +12,9 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
 from aslp_jax.initialisers import kaiming_normal
+from aslp_jax.layers import check_images, max_pool_2x2
+from aslp_jax.resnet import ResNet18
+from aslp_jax.vgg import VGG19
 
 
 class ConvNet(nn.Module):
@@ -58,7 +63,7 @@ class ConvNet(nn.Module):
           ValueError: `images` has not four axes, or is too small for the pooling.
         """
         del train
-        self._check(images)
+        check_images("ConvNet", images, least=2 ** len(self.stages))
         x = images.astype(self.dtype)
         for channels in self.stages:
             for _ in range(2):
@@ -85,38 +90,16 @@ class ConvNet(nn.Module):
             return {"use_bias": False, "dtype": self.dtype}
         return {"bias_init": self.bias_init(fan_in), "dtype": self.dtype}
 
-    def _check(self, images: jax.Array) -> None:
-        least = 2 ** len(self.stages)
-        if images.ndim != 4 or min(images.shape[1:3]) < least:
-            raise ValueError(
-                f"ConvNet: images must be [batch, height, width, channels] of at least "
-                f"{least}x{least} pixels for {len(self.stages)} stages, "
-                f"got shape {images.shape}"
-            )
-
 
 Conv2 = functools.partial(ConvNet, stages=(64,))
 Conv4 = functools.partial(ConvNet, stages=(64, 128))
 Conv6 = functools.partial(ConvNet, stages=(64, 128, 256))
 
-NETWORKS = {"conv2": Conv2, "conv4": Conv4, "conv6": Conv6}
-
-
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Takes the maximum over 2x2 windows as the maximum of four strided slices.
-
-    Same values as `flax.linen.max_pool(x, (2, 2), (2, 2))`; on a CPU the gradient of
-    that one (select-and-scatter) is slow. Where entries of a window tie, the gradient
-    is shared among them; behind a ReLU ties are zeros and get none either way.
-
-    Args:
-      x: `[batch, height, width, channels]`; an odd last row or column is left out.
-
-    Returns:
-      `[batch, height // 2, width // 2, channels]`.
-    """
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    x = x[:, :height, :width]
-    top, bottom = x[:, 0::2], x[:, 1::2]
-    rows = jnp.maximum(top, bottom)
-    return jnp.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "conv2": Conv2,
+    "conv4": Conv4,
+    "conv6": Conv6,
+    "vgg19": VGG19,
+    "resnet18": ResNet18,
+}
+"""Every network by its name: what makes one, given its classes at least."""

@@ -48,7 +48,9 @@ class Config:
     """
 
     arch: str = _option(
-        "conv4", "network to select from", choices=("conv2", "conv4", "conv6")
+        "conv4",
+        "network to select from",
+        choices=("conv2", "conv4", "conv6", "vgg19", "resnet18"),
     )
     dataset: str = _option(
         "cifar10",
@@ -112,7 +114,8 @@ class Config:
     )
     bias: str = _option(
         "none",
-        "frozen biases: none, or uniform in +-1/sqrt(fan_in)",
+        "frozen biases, where the network has some: none, or uniform in "
+        "+-1/sqrt(fan_in)",
         choices=("none", "uniform"),
     )
     augment: bool = _option(

@@ -97,7 +97,8 @@ class Run:
           devices: to spread each batch over; None chooses what the options ask for.
 
         Raises:
-          BadInput: a batch that does not fit the images or the devices.
+          BadInput: a batch that does not fit the images or the devices, or a network
+            that cannot take the images.
         """
         self.config = config
         self.devices = _choose_devices(config) if devices is None else list(devices)
@@ -154,7 +155,14 @@ class Run:
             self.micro_batch,
             mesh,
         )
-        self.state = self._place(self.programs.create(train.stream(root, "weights")))
+        try:
+            state = self.programs.create(train.stream(root, "weights"))
+        except ValueError as error:  # what a network says while it is traced
+            raise BadInput(
+                f"--arch {config.arch} cannot take the images of {config.dataset}: "
+                f"{error}"
+            ) from error
+        self.state = self._place(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
         self.best = self._selection_of(self.state)

@@ -112,10 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = option_parser(
         __doc__, [name for name in FIELDS if name not in _OWN], preset="fast"
     )
-    archs = FIELDS["arch"].metadata["choices"]
     rescales = FIELDS["rescale"].metadata["choices"]
     for name, choices, words in (
-        ("archs", archs, "networks"),
+        ("archs", grid.ARCHS, "networks"),
         ("methods", tuple(RESCALES), "methods"),
         ("rescales", rescales, "rescales, of the methods that know them"),
     ):

@@ -53,6 +53,82 @@ def test_value_and_gradients_are_laxs(padding, size):
     assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [(3, 3), (1, 1)])
+@pytest.mark.parametrize(
+    "padding", ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (3, 0))]
+)
+@pytest.mark.parametrize(
+    "strides, height, width", [((2, 2), 7, 6), ((2, 2), 2, 3), ((1, 2), 8, 5)]
+)
+def test_strides_are_laxs(strides, height, width, padding, size):
+    inputs, kernel = normal(2, height, width, 3), normal(*size, 3, 4)
+    ours, theirs = (
+        value_and_gradients(
+            lambda x, k, f=f: f(x, k, strides, padding, dimension_numbers=LAYOUT),
+            inputs,
+            kernel,
+        )
+        for f in (conv_in_loop, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("size, pad", [(3, 1), (1, 0)])
+@pytest.mark.parametrize("side", [8, 9])
+def test_strides_in_bfloat16(side, size, pad):
+    inputs, kernel = normal(4, side, side, 6), normal(size, size, 6, 5)
+    pads = ((pad, pad), (pad, pad))
+
+    def run(convolve, dtype):
+        return value_and_gradients(
+            lambda x, k: convolve(
+                x.astype(dtype),
+                k.astype(dtype),
+                (2, 2),
+                pads,
+                dimension_numbers=LAYOUT,
+            ).astype(jnp.float32),
+            inputs,
+            kernel,
+        )
+
+    ours = run(conv_in_loop, jnp.bfloat16)
+    theirs = run(lax.conv_general_dilated, jnp.float32)
+    for one, other in zip(ours, theirs, strict=True):
+        # Rounded factors and a rounded result: no more than a few of 2^-9 each.
+        scale = float(jnp.abs(other).max())
+        np.testing.assert_allclose(one, other, atol=0.01 * scale)
+
+
+@pytest.mark.parametrize("pads", [((3, 1), (2, 2)), ((2, 2), (3, 1)), ((4, 4), (0, 0))])
+def test_more_padding_than_the_kernel_reaches(pads):
+    # Beside a convolution of images padded before it, whose gradient needs no crop.
+    def padded(x, k):
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        return lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=LAYOUT)
+
+    def ours(x, k):
+        return conv_in_loop(x, k, (1, 1), pads, dimension_numbers=LAYOUT)
+
+    inputs, kernel = normal(2, 7, 6, 3), normal(3, 3, 3, 4)
+    assert_same(
+        value_and_gradients(ours, inputs, kernel),
+        value_and_gradients(padded, inputs, kernel),
+    )
+
+
+def test_a_kernel_larger_than_the_image_gets_no_gradient():
+    inputs, kernel = normal(2, 1, 2, 3), normal(5, 5, 3, 4)
+    value, *gradients = value_and_gradients(
+        lambda x, k: conv_in_loop(x, k, (1, 1), "VALID", dimension_numbers=LAYOUT),
+        inputs,
+        kernel,
+    )
+    assert value.shape == (2, 0, 0, 4)
+    for gradient, source in zip(gradients, (inputs, kernel), strict=True):
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(source))
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (2, 3), (1, 7)])
 def test_tiny_images_are_convolved_alike(height, width):
     inputs, kernel = normal(3, height, width, 5), normal(3, 3, 5, 4)
@@ -82,8 +158,8 @@ def test_tiny_images_become_one_matmul():
 @pytest.mark.parametrize(
     "strides, options",
     [
-        ((2, 2), {}),
-        ((1, 2), {}),
+        ((3, 3), {}),
+        ((1, 3), {}),
         ((1, 1), {"rhs_dilation": (2, 1)}),
         ((1, 1), {"lhs_dilation": (1, 2)}),
         ((1, 1), {"feature_group_count": 2}),
@@ -152,6 +228,8 @@ def test_one_and_three_axes_are_laxs():
         {"padding": ((0, 1), (2, 0))},
         {"padding": "CIRCULAR"},
         {"strides": 2},
+        {"strides": 2, "padding": 1},
+        {"strides": 3},
         {"kernel_dilation": 2},
         {"input_dilation": 2, "padding": 1},
         {"feature_group_count": 3},
@@ -196,12 +274,14 @@ def test_a_whole_network_is_the_same(key):
     )
 
 
-def test_vmap_over_kernels():
+@pytest.mark.parametrize("stride", [1, 2])
+def test_vmap_over_kernels(stride):
     inputs, kernels = normal(2, 7, 6, 3), normal(5, 3, 3, 3, 4)
 
     def value_and_slopes(kernel, convolve):
         def total(x, k):
-            result = convolve(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT)
+            strides = (stride, stride)
+            result = convolve(x, k, strides, "SAME", dimension_numbers=LAYOUT)
             return jnp.square(result).sum(), result
 
         slopes, result = jax.grad(total, (0, 1), has_aux=True)(inputs, kernel)
@@ -247,37 +327,69 @@ def test_precision_reaches_the_gradients():
         assert set(precision) == {lax.Precision.HIGHEST}
 
 
-def test_no_kernel_gradient_convolution_in_a_compiled_loop(key):
-    # Two layers trained by SGD in one compiled loop, as an epoch is. Results in the
-    # shape of a kernel (in any order of axes) are what runs slowly there.
+def compiled_epoch(key, conv, stride):
+    """Program of two layers trained by SGD in one compiled loop, as an epoch is."""
     batches = normal(3, 2, 8, 9, 5)
-    features = (7, 11)
+    layers = nn.Sequential(
+        [
+            nn.Conv(features, (3, 3), stride, conv_general_dilated=conv)
+            for features in (7, 11)
+        ]
+    )
+    params = layers.init(key, batches[0])
 
-    def compiled(conv):
-        layers = nn.Sequential(
-            [nn.Conv(f, (3, 3), conv_general_dilated=conv) for f in features]
-        )
-        params = layers.init(key, batches[0])
+    def step(params, images):
+        def loss(params):
+            return jnp.square(layers.apply(params, images)).mean()
 
-        def step(params, images):
-            def loss(params):
-                return jnp.square(layers.apply(params, images)).mean()
+        slope = jax.grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, slope), ()
 
-            slope = jax.grad(loss)(params)
-            return jax.tree.map(lambda p, g: p - 0.1 * g, params, slope), ()
+    def epoch(params):
+        return lax.scan(step, params, batches)[0]
 
-        def epoch(params):
-            return lax.scan(step, params, batches)[0]
+    return jax.jit(epoch).lower(params).compile().as_text()
 
-        text = jax.jit(epoch).lower(params).compile().as_text()
-        results = re.findall(r"= \w+\[([\d,]+)\]\S* convolution\(", text)
-        return [tuple(sorted(map(int, shape.split(",")))) for shape in results]
 
+def convolved(text):
+    """Shapes of the results of a program's convolutions, axes in order of size."""
+    results = re.findall(r"= \w+\[([\d,]+)\]\S* convolution\(", text)
+    return [tuple(sorted(map(int, shape.split(",")))) for shape in results]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_kernel_gradient_convolution_in_a_compiled_loop(key, stride):
+    # Results in the shape of a kernel (in any order of axes) are what is slow there.
     kernels = [(3, 3, 5, 7), (3, 3, 7, 11)]
-    plain = compiled(None)
+    plain = convolved(compiled_epoch(key, None, stride))
     assert set(kernels) < set(plain)  # what is looked for, where it is to be found
-    ours = compiled(conv_in_loop)
-    assert not set(kernels) & set(ours)
+    ours = convolved(compiled_epoch(key, conv_in_loop, stride))
+    assert ours and not set(kernels) & set(ours)
+
+
+def test_convolutions_in_a_compiled_loop(key):
+    ours = convolved(compiled_epoch(key, conv_in_loop, 1))
     # Two results and the gradient of the second's inputs remain.
     layer_outputs = [(2, 7, 8, 9), (2, 7, 8, 9), (2, 8, 9, 11)]
     assert sorted(ours) == layer_outputs
+
+
+def test_no_gradient_is_spread_with_zeros():
+    # As `jax.lax` does for the inputs' at stride 2: slow in a loop too.
+    def dilations(convolve):
+        def total(x):
+            kernel = normal(3, 3, 2, 2)
+            pads = ((1, 1), (1, 1))
+            return convolve(x, kernel, (2, 2), pads, dimension_numbers=LAYOUT).sum()
+
+        program = jax.make_jaxpr(jax.grad(total))(normal(1, 12, 12, 2))
+        return [
+            equation.params["lhs_dilation"]
+            for equation in program.eqns
+            if equation.primitive.name == "conv_general_dilated"
+        ]
+
+    assert (2, 2) in dilations(lax.conv_general_dilated)
+    ours = dilations(conv_in_loop)
+    # The result, and the gradient of four phases.
+    assert len(ours) == 5 and set(ours) == {(1, 1)}

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import networks
+from aslp_jax import layers, networks, resnet, vgg
 from aslp_jax.initialisers import fan_in_uniform
-from aslp_jax.networks import NETWORKS, Conv2, Conv4, Conv6, ConvNet, max_pool_2x2
+from aslp_jax.layers import max_pool_2x2
+from aslp_jax.networks import NETWORKS, Conv2, Conv4, Conv6, ConvNet
 
 SIZES = [(8, 8, 1), (32, 32, 3), (28, 28, 1), (33, 31, 3)]
 
@@ -62,7 +63,8 @@ def test_shapes(key, network, size, classes):
 
 
 def test_names():
-    assert {"conv2": Conv2, "conv4": Conv4, "conv6": Conv6} == NETWORKS
+    small = {"conv2": Conv2, "conv4": Conv4, "conv6": Conv6}
+    assert small | {"vgg19": vgg.VGG19, "resnet18": resnet.ResNet18} == NETWORKS
 
 
 @pytest.mark.parametrize("classes", [10, 100])
@@ -287,9 +289,14 @@ def imported_by(path: Path) -> set[str]:
 
 
 def test_networks_and_methods_do_not_know_each_other():
-    path = Path(networks.__file__)
-    ours = {name for name in imported_by(path) if name.startswith(("aslp_jax", "."))}
-    assert ours == {"aslp_jax.initialisers.kaiming_normal"}
+    for room in (networks, vgg, resnet, layers):
+        path = Path(room.__file__)
+        ours = [
+            name for name in imported_by(path) if name.startswith(("aslp_jax", "."))
+        ]
+        known = {".".join(name.split(".")[:2]) for name in ours}
+        rooms = ("initialisers", "layers", "resnet", "vgg")
+        assert known <= {f"aslp_jax.{name}" for name in rooms}, path.name
     methods = list((path.parent / "methods").glob("*.py"))
     assert len(methods) >= 3
     for method in methods:

@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 import run
-from config import BadInput, Config
+from config import FIELDS, BadInput, Config
+
+from aslp_jax import datasets
+from aslp_jax.networks import NETWORKS
 
 
 @pytest.mark.parametrize(("batch", "count"), [(256, 4), (30, 3), (14, 2), (7, 1)])
@@ -15,6 +18,19 @@ def test_as_many_devices_as_divide_the_batch(batch, count):
 def test_devices_that_were_asked_for_must_divide_it():
     with pytest.raises(BadInput, match="30 is not divisible by the 4 devices"):
         run._choose_devices(Config(batch_size=30, devices=4))
+
+
+def test_every_network_may_be_chosen():
+    assert FIELDS["arch"].metadata["choices"] == tuple(NETWORKS)
+
+
+def test_a_network_that_cannot_take_the_images_is_bad_input():
+    config = Config(arch="vgg19", dataset="digits", batch_size=32, devices=1)
+    with pytest.raises(BadInput) as error:
+        run.Run(config, datasets.load("digits"))
+    message = str(error.value)
+    assert message.startswith("--arch vgg19 cannot take the images of digits: VGG: ")
+    assert "at least 32x32 pixels" in message and "\n" not in message
 
 
 @pytest.mark.parametrize(

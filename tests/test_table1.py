@@ -77,6 +77,7 @@ def test_cells_of_the_paper_come_first():
         ("--cells nothing-*", "matches none of the 96 cells"),
         ("--methods magic", "choose from .*aslp.*supermask.*edge_popup"),
         ("--archs conv3", "choose from .*conv2"),
+        ("--archs vgg19", "choose from .*conv2"),
         ("--method aslp", "unrecognized arguments: --method"),
         ("--seeds 0", "--seeds: must be a whole number from 1 to 10000, got 0"),
         ("--seeds 99999999999999999999", "must be a whole number from 1 to 10000"),
