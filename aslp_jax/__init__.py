@@ -2,7 +2,17 @@
 
 from aslp_jax._version import __version__
 from aslp_jax.masked import Masked
-from aslp_jax.methods import ASLP, EdgePopup, Supermask
+from aslp_jax.methods import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask
 from aslp_jax.sampling import stgs
 
-__all__ = ["ASLP", "EdgePopup", "Masked", "Supermask", "__version__", "stgs"]
+__all__ = [
+    "ASLP",
+    "Budget",
+    "EdgePopup",
+    "Magnitude",
+    "Masked",
+    "Signed",
+    "Supermask",
+    "__version__",
+    "stgs",
+]

@@ -17,9 +17,10 @@ class Evaluation(NamedTuple):
 
     Attributes:
       thresholding: of the one deterministic network.
-      averaging_mean: mean over drawn networks.
+      averaging_mean: mean over drawn networks; of the one that is trained, before what
+        is not kept is cut off, where a method draws none.
       averaging_std: their standard deviation (n - 1 in the denominator; 0 for n = 1).
-      single: of the first drawn network.
+      single: of the first of them.
       loss: mean cross-entropy of the deterministic network, in nats.
     """
 
@@ -112,7 +113,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates the deterministic network and several drawn ones.
 
-    Where the method draws nothing, the deterministic network stands for the drawn ones.
+    Where the method draws nothing, the network that it trains stands for drawn ones.
 
     Args:
       variables: of the model, as its `init` or a train state gives them.
@@ -144,8 +145,10 @@ def evaluate(
         batch_size=batch_size,
     )
     accuracy, loss = run()
-    if not model.method.stochastic:
-        samples, drawn = 1, accuracy[None]
+    method = model.method
+    if not method.stochastic:
+        samples = 1
+        drawn = run(key=key)[0][None] if method.relaxed else accuracy[None]
     else:
         keys = jax.random.split(key, samples)
         drawn = jnp.stack([run(key=subkey)[0] for subkey in keys])

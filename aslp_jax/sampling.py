@@ -95,6 +95,60 @@ def bernoulli_st(
     return (hard + (soft - jax.lax.stop_gradient(soft))).astype(logits.dtype)
 
 
+def signed_stgs(
+    key: jax.Array,
+    keep: jax.Array,
+    invert: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+) -> jax.Array:
+    """Samples 1, 0 or -1 from the logits [keep, 0, invert]; gradients flow through.
+
+    The straight-through Gumbel-Softmax of three classes, one of whose logits is fixed:
+    the sample is that of the largest of keep + g, g' and invert + g'', and its gradient
+    that of the softmax of the three, of which the class of 1 counts for 1 and that of
+    -1 for -1.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      keep: float array, logits of 1.
+      invert: float array of the same shape and dtype, logits of -1.
+      temperature: scalar > 0. Shapes the gradient, never the sample.
+
+    Returns:
+      Shape and dtype of `keep`, each entry exactly 1, 0 or -1.
+
+    Raises:
+      TypeError: the logits are not floating point, or of two dtypes.
+      ValueError: `temperature` is not a positive finite scalar, or the shapes differ.
+
+    Source: Jang et al. 2017, arXiv:1611.01144; the fixed logit after Dupont et al.
+      2022, eq. (4).
+    """
+    if jnp.shape(keep) != jnp.shape(invert):
+        raise ValueError(
+            f"signed_stgs: keep and invert must have one shape, got {jnp.shape(keep)} "
+            f"and {jnp.shape(invert)}"
+        )
+    keep, invert = (_broadcast("signed_stgs", each, None) for each in (keep, invert))
+    if keep.dtype != invert.dtype:
+        raise TypeError(
+            f"signed_stgs: keep and invert must have one dtype, got {keep.dtype} and "
+            f"{invert.dtype}"
+        )
+    _check_temperature("signed_stgs", temperature)
+    wide = _wide(keep.dtype)
+    noise = gumbel_noise(key, (3, *keep.shape)).astype(wide)
+    three = noise + jnp.stack([keep, jnp.zeros_like(keep), invert]).astype(wide)
+    soft = jax.nn.softmax(three / jnp.asarray(temperature, wide), axis=0)
+    largest = jnp.argmax(jax.lax.stop_gradient(three), axis=0)
+    hard = (largest == 0).astype(wide) - (largest == 2).astype(wide)
+    difference = soft[0] - soft[2]
+    # In brackets, for 1, 0 or -1 exactly.
+    sample = hard + (difference - jax.lax.stop_gradient(difference))
+    return sample.astype(keep.dtype)
+
+
 def naive_gumbel_softmax(
     key: jax.Array,
     logits: jax.Array,
@@ -156,6 +210,26 @@ def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
     magnitude = jnp.log1p(-tail) - jnp.log(tail)
     return jnp.where((bits & 1) == 1, magnitude, -magnitude)
+
+
+def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Draws standard Gumbel noise with both tails right to 2^-32.
+
+    As `logistic_noise`: one random bit says on which side of the median the uniform
+    lies and 31 bits its distance v in (0, 1/2] from that end, so that neither end is
+    coarse. The noise is -log(-log(v)) near 0 and -log(-log(1 - v)) near 1.
+
+    Args:
+      key: PRNG key, consumed by this call.
+      shape: shape of the result.
+
+    Returns:
+      float32 `shape`, in (-3.2, 22.9).
+    """
+    bits = jax.random.bits(key, tuple(shape), jnp.uint32)
+    tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
+    upper = (bits & 1) == 1
+    return -jnp.log(-jnp.where(upper, jnp.log1p(-tail), jnp.log(tail)))
 
 
 @jax.custom_jvp

@@ -25,7 +25,7 @@ import optax
 
 from aslp_jax import ASLP, Masked, augment, initialisers, networks, train
 from aslp_jax.convolution import conv_in_loop
-from aslp_jax.methods.bernoulli import Rescale
+from aslp_jax.methods.drawn import Rescale
 from aslp_jax.optim import sgd_by_group
 
 KINDS: tuple[Rescale, ...] = ("none", "smart", "dynamic")

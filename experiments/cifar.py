@@ -2,7 +2,8 @@
 
 Weights are drawn once and frozen; one logit a weight and one scale a layer are learnt.
 Exit codes: 0 done; 2 bad input, one line says what; 3 the loss became NaN, the last
-good state is kept; 130 or 143 stopped by Ctrl-C or SIGTERM, go on with --resume.
+good state is kept; 4 it does not keep as many weights as --keep asked for; 130 or 143
+stopped by Ctrl-C or SIGTERM, go on with --resume.
 """
 
 import importlib.util
@@ -10,7 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import LOSS_NOT_FINITE, BadInput, Command, main_guard, parse
+from config import (
+    BUDGET_MISSED,
+    LOSS_NOT_FINITE,
+    BadInput,
+    Command,
+    main_guard,
+    parse,
+)
 from folder import RunFolder
 
 
@@ -49,7 +57,7 @@ def run(command: Command) -> int:
     keep_compiled()
     config, name = command.config, Path(__file__).name
     data = load(config)
-    progress = Progress(sys.stderr, epochs=config.epochs)
+    progress = Progress(sys.stderr, epochs=config.total_epochs)
     trial = begin(config, data, command.out, resume=command.resume, note=progress.note)
     epoch = trial.run.position.epoch + 1
     origin = f"from epoch {epoch}" if command.resume else data.source
@@ -72,7 +80,13 @@ def run(command: Command) -> int:
     if trial.problem is not None:
         print(f"{name}: {trial.problem}", file=sys.stderr)
         return LOSS_NOT_FINITE
-    print(report.table(trial.finish(picture=True)))
+    result = trial.finish(picture=True)
+    print(report.table(result))
+    for warning in report.warnings(result):
+        print(f"{name}: WARNING: {warning}", file=sys.stderr)
+    if result["budget_miss"] > 0:
+        print(f"{name}: {report.missed(result)}", file=sys.stderr)
+        return BUDGET_MISSED
     return 0
 
 

@@ -20,6 +20,9 @@ BAD_INPUT = 2
 LOSS_NOT_FINITE = 3
 """Exit code of a run whose loss became NaN or infinite."""
 
+BUDGET_MISSED = 4
+"""Exit code of a run that keeps more or fewer weights than it was asked to."""
+
 
 class BadInput(Exception):
     """Says in one line what was wrong and what would be right."""
@@ -29,6 +32,9 @@ RESCALES: dict[str, tuple[str, ...]] = {
     "aslp": ("none", "smart", "dynamic"),
     "supermask": ("none", "smart", "dynamic"),
     "edge_popup": ("none", "fan"),
+    "signed": ("none", "smart", "dynamic"),
+    "budget": ("none",),
+    "magnitude": ("none",),
 }
 """The methods, and the values of `--rescale` that each knows."""
 
@@ -37,14 +43,22 @@ def _option(default: Any, help: str, **checks: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **checks})
 
 
+_DRAWN = ("aslp", "supermask", "signed")
+"""Methods that draw their masks from logits."""
+
+_TRAINED = ("budget", "magnitude")
+"""Methods that train the weights themselves."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The options of one run; the defaults are the `paper` preset.
 
     Metadata of a field: `help`; `choices`; `above`/`least`/`below`/`most` bound
     numbers; `methods` are the only ones to which a value other than the default means
-    something; `free` marks what may change when a run is resumed, since it does not
-    change what the steps already taken have computed.
+    something; `alias` is another flag; `none` says what None means; `free` marks what
+    may change when a run is resumed, since it does not change what the steps already
+    taken have computed.
     """
 
     arch: str = _option(
@@ -83,22 +97,35 @@ class Config:
         1.0,
         "where the learnt scales of --rescale smart start",
         above=0,
-        methods=("aslp", "supermask"),
+        methods=_DRAWN,
     )
     logit_std: float = _option(
         0.0,
         "standard deviation of the initial logits; 0 starts all at one half",
         least=0,
-        methods=("aslp", "supermask"),
+        methods=_DRAWN,
     )
-    keep_fraction: float = _option(
-        0.5, "of the weights, in (0, 1]", above=0, most=1, methods=("edge_popup",)
+    keep_fraction: float | None = _option(
+        None,
+        "of the weights to keep, in (0, 1]",
+        alias="--keep",
+        none="whatever it comes to",
+        above=0,
+        most=1,
     )
     scope: str = _option(
-        "layer",
-        "keep that fraction of each layer, or of all layers together",
-        choices=("layer", "global"),
-        methods=("edge_popup",),
+        "global",
+        "keep that fraction of all layers together, or of each layer",
+        choices=("global", "layer"),
+    )
+    budget_weight: float = _option(
+        10.0,
+        "of the budget loss, which holds the kept weights to --keep-fraction",
+        above=0,
+        methods=(*_DRAWN, "budget"),
+    )
+    sharpness_init: float = _option(
+        100.0, "where t of w * h(t w) starts", above=0, methods=("budget",)
     )
     signed_constant: str = _option(
         "all",
@@ -128,10 +155,16 @@ class Config:
     patience: int = _option(
         100, "stop after this many epochs without better validation", least=1, free=True
     )
+    finetune: bool = _option(
+        False,
+        "when training is over, prune and train as many epochs again, what was pruned "
+        "held at 0",
+        methods=("magnitude",),
+    )
     select_by: str = _option(
         "thresholding",
-        "validation accuracy that chooses the best epoch: of the thresholded network, "
-        "or of one drawn sample",
+        "validation accuracy that chooses the best epoch: of the deterministic network "
+        "(thresholding), or of one as it is trained, drawn or before pruning (sample)",
         choices=("thresholding", "sample"),
     )
     keep_ties: bool = _option(
@@ -152,17 +185,32 @@ class Config:
         "of the learning rates: constant, or cosine, to 0 at the last epoch",
         choices=("constant", "cosine"),
     )
-    mask_lr: float = _option(50.0, "learning rate of the logits or scores", above=0)
-    scale_lr: float = _option(1e-3, "learning rate of the scales", above=0)
-    momentum: float = _option(0.9, "of both (adam: its beta1)", least=0, below=1)
+    mask_lr: float = _option(
+        50.0,
+        "learning rate of the logits or scores",
+        above=0,
+        methods=(*_DRAWN, "edge_popup"),
+    )
+    scale_lr: float = _option(
+        1e-3, "learning rate of the scales", above=0, methods=_DRAWN
+    )
+    weight_lr: float = _option(
+        0.1, "learning rate of trained weights", above=0, methods=_TRAINED
+    )
+    sharpness_lr: float = _option(
+        0.1, "learning rate of t", above=0, methods=("budget",)
+    )
+    momentum: float = _option(0.9, "of all of them (adam: its beta1)", least=0, below=1)
     weight_decay: float = _option(
-        0.0, "of the logits or scores, added to their gradient", least=0
+        0.0,
+        "of the logits, scores or trained weights, added to their gradient",
+        least=0,
     )
     temperature: float = _option(
         1.0,
         "of the Gumbel-Softmax; shapes the gradient only",
         above=0,
-        methods=("aslp",),
+        methods=("aslp", "signed"),
     )
     dtype: str = _option(
         "float32",
@@ -188,6 +236,11 @@ class Config:
         free=True,
     )
 
+    @property
+    def total_epochs(self) -> int:
+        """The most epochs that the run can have, fine-tuning included."""
+        return self.epochs * (2 if self.finetune else 1)
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values."""
         return dataclasses.asdict(self)
@@ -201,10 +254,20 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What replaces a default for one data set; presets and flags win over it."""
 
+_TRAINED_DEFAULTS = {
+    "rescale": "none",
+    "keep_fraction": 0.1,
+    "signed_constant": "none",
+    "weight_decay": 5e-4,
+}
+
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     # Its result is an average over drawn networks, so a drawn one is validated.
     "supermask": {"rescale": "dynamic", "select_by": "sample"},
-    "edge_popup": {"rescale": "none"},
+    "edge_popup": {"rescale": "none", "keep_fraction": 0.5, "scope": "layer"},
+    "budget": {**_TRAINED_DEFAULTS, "budget_weight": 1.0},
+    # Trained as if nothing were to be pruned, then pruned.
+    "magnitude": {**_TRAINED_DEFAULTS, "select_by": "sample"},
 }
 """The same for one method."""
 
@@ -355,7 +418,9 @@ def option_parser(
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     for name in names:
-        parser.add_argument(_flag(name), **_argument(FIELDS[name]))
+        field = FIELDS[name]
+        flags = [_flag(name), *filter(None, [field.metadata.get("alias")])]
+        parser.add_argument(*flags, dest=name, **_argument(field))
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
@@ -430,8 +495,6 @@ def check(config: Config) -> None:
             continue
         if type(value) not in _types(field):
             raise BadInput(f"{_flag(name)} cannot be {value!r}")
-        if isinstance(value, bool):
-            continue
         if isinstance(value, float) and not abs(value) <= _LARGEST:
             raise BadInput(f"{_flag(name)} must be a finite number, got {value}")
         for rule, (holds, words) in _BOUNDS.items():
@@ -492,13 +555,14 @@ def _flag(name: str) -> str:
 def _argument(field: dataclasses.Field) -> dict[str, Any]:
     """Keyword arguments of `add_argument` for one field."""
     words = field.metadata["help"]
-    if field.default is not None:
+    default = field.metadata.get("none") if field.default is None else field.default
+    if default is not None:
         own = [
             f"; {name}: {_shown(values[field.name])}"
             for name, values in {**DATASET_DEFAULTS, **METHOD_DEFAULTS}.items()
             if field.name in values
         ]
-        words = f"{words} (default: {_shown(field.default)}{''.join(own)})"
+        words = f"{words} (default: {_shown(default)}{''.join(own)})"
     kind = str(field.type)
     if "bool" in kind:
         return {"help": words, "action": argparse.BooleanOptionalAction}

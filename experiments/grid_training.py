@@ -169,7 +169,7 @@ def train_grid(
                         for index, seed in enumerate(group)
                     ]
                     what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
-                    progress.group(what, len(group), trials[0].run.config.epochs)
+                    progress.group(what, len(group), trials[0].run.config.total_epochs)
                     train_trials(trials, progress, signals)
                     progress.finished(", ".join(map(finish_run, trials)))
         finally:

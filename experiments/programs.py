@@ -14,6 +14,7 @@ from config import Config
 from jax.sharding import Mesh
 
 from aslp_jax import augment, evaluate, initialisers, train
+from aslp_jax.connectivity import Connectivity, connectivity
 from aslp_jax.convolution import conv_in_loop
 from aslp_jax.masked import Masked
 from aslp_jax.methods import METHODS, Method
@@ -57,6 +58,9 @@ class Programs:
       score: `evaluate.score` of variables, images, labels and key.
       evaluate: `evaluate.evaluate`, likewise, with the drawn networks' number.
       masks: `method.masks`.
+      sizes: `method.sizes`.
+      prune: from a state to the one that fine-tuning starts from, for methods that can.
+      connectivity: from masks to how the network hangs together.
     """
 
     method: Method
@@ -67,6 +71,9 @@ class Programs:
     score: Callable[..., Any]
     evaluate: Callable[..., evaluate.Evaluation]
     masks: Callable[..., Any]
+    sizes: Callable[..., Any]
+    prune: Callable[[train.TrainState], train.TrainState]
+    connectivity: Callable[..., Connectivity]
 
 
 # The last one: seeds of the same options follow one another.
@@ -101,6 +108,19 @@ def programs(
     model = Masked(network, method)
     optimiser = _optimiser(config, inputs.steps)
     image = jnp.zeros((1, *inputs.shape), jnp.uint8)
+
+    def prune(state: train.TrainState) -> train.TrainState:
+        return state.replace(
+            frozen=kind.prune(method, state.frozen, state.params),
+            opt_state=optimiser.init(state.params),
+        )
+
+    def paths(masks: Any) -> Connectivity:
+        shapes = jax.eval_shape(
+            lambda key: network.init(key, plain(image), train=False), jax.random.key(0)
+        )
+        return connectivity(network, shapes, masks, plain(image), train=False)
+
     stepping: dict[str, Any] = {
         "batch_size": config.batch_size,
         "prepare": _preparation(config, inputs, plain),
@@ -120,11 +140,14 @@ def programs(
         score=functools.partial(evaluate.score, **scoring),
         evaluate=functools.partial(evaluate.evaluate, **scoring),
         masks=jax.jit(method.masks),
+        sizes=jax.jit(method.sizes),
+        prune=jax.jit(prune),
+        connectivity=jax.jit(paths),
     )
 
 
 def _optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """Scales learn at a rate of their own, all else that a method learns at another.
+    """Each group learns at a rate of its own, logits and scores at one.
 
     Args:
       config: the options.
@@ -139,10 +162,19 @@ def _optimiser(config: Config, steps: int) -> optax.GradientTransformation:
             return optax.adam(schedule, b1=config.momentum)
         return optax.sgd(schedule, config.momentum)
 
-    choose = rule(config.mask_lr)
-    if config.weight_decay > 0:
-        choose = optax.chain(optax.add_decayed_weights(config.weight_decay), choose)
-    return by_group({"scale": rule(config.scale_lr)}, default=choose)
+    def decayed(rate: float) -> optax.GradientTransformation:
+        if config.weight_decay == 0:
+            return rule(rate)
+        return optax.chain(optax.add_decayed_weights(config.weight_decay), rule(rate))
+
+    return by_group(
+        {
+            "scale": rule(config.scale_lr),
+            "sharpness": rule(config.sharpness_lr),
+            "weights": decayed(config.weight_lr),
+        },
+        default=decayed(config.mask_lr),
+    )
 
 
 # The same object for the same network, so that its scoring is compiled once.

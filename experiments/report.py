@@ -225,11 +225,13 @@ def table(result: Mapping[str, Any]) -> str:
 
     Args:
       result: `arch`, `dataset` and `method` (names); test accuracies `thresholding`,
-        `averaging_mean` and `averaging_std` over `eval_samples` networks;
+        `averaging_mean` and `averaging_std` over `eval_samples` networks, or, where the
+        method is `relaxed`, of the one network before pruning;
         `keep_fraction`, and by layer `keep_fractions`, `weights` (how many are masked)
         and `scalars` (by group first, may be empty); `best_epoch`,
         `best_validation_accuracy`, `epochs` (run), `stopped` ("patience" or "epochs"),
-        `seconds`; `dense_bytes` (float32 weights) and `mask_bytes` (one bit a weight).
+        `seconds`; `connectivity` (see `warnings`); `dense_bytes` (float32 weights),
+        `mask_bytes` (one bit a weight) and `kept_bits` (more for each that is kept).
 
     Returns:
       Lines of at most 80 columns, without a final line break.
@@ -270,24 +272,86 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """Returns the lines below the table."""
-    # 8 bytes hold the seed that draws the frozen weights, 4 each learnt scalar.
-    extra = 8 + 4 * sum(len(group) for group in result["scalars"].values())
-    small = result["mask_bytes"] + extra
+    small, packed = _packed(result)
     reasons = {"patience": "stopped early", "epochs": "all that were asked for"}
     reason = reasons.get(result["stopped"], result["stopped"])
     validation = f"{result['best_validation_accuracy']:.2%} at its best"
     duration = humanise_seconds(result["seconds"])
-    averaging = f"{result['averaging_mean']:.2%} ± {result['averaging_std']:.2%}"
     times = f"({result['dense_bytes'] / small:.1f}x less)"
     facts = [
         ("test accuracy", f"{result['thresholding']:.2%} thresholding"),
-        ("", f"{averaging} averaging {result['eval_samples']} networks"),
+        ("", _others(result)),
         ("validation", f"{validation}, epoch {result['best_epoch']}"),
         ("training", f"{result['epochs']} epochs in {duration} ({reason})"),
+        ("paths", _paths(result)),
         ("size", f"{result['dense_bytes'] / 1e6:,.2f} MB dense, as float32"),
-        ("", f"{small / 1e3:,.2f} kB as one bit a weight, seed and scales {times}"),
+        ("", f"{small / 1e3:,.2f} kB as {packed} {times}"),
     ]
     return [f"{name:<15}{fact}" for name, fact in facts]
+
+
+def _packed(result: Mapping[str, Any]) -> tuple[float, str]:
+    """Returns the bytes that hold the network without loss, and what they are."""
+    bits, weights = result["kept_bits"], result["weights"]
+    kept = round(result["keep_fraction"] * sum(weights.values()))
+    unmasked = result["dense_bytes"] // 4 - sum(weights.values())
+    scalars = sum(len(group) for group in result["scalars"].values())
+    small = result["mask_bytes"] + kept * bits / 8
+    if bits == 32:
+        return small + 4 * unmasked, "one bit a weight, 32 each kept"
+    sign = "" if bits == 0 else f", {bits} each kept"
+    # 8 bytes hold the seed that draws the frozen weights, 4 each learnt scalar.
+    return small + 8 + 4 * scalars, f"one bit a weight{sign}, seed and scales"
+
+
+def _paths(result: Mapping[str, Any]) -> str:
+    """Returns how much of what is kept does something."""
+    layers = result["connectivity"].values()
+    kept, on_path = (sum(each[name] for each in layers) for name in ("kept", "on_path"))
+    dead = sum(each["without_input"] + each["without_output"] for each in layers)
+    share = on_path / kept if kept else 0.0
+    return f"{share:.1%} of kept weights on one, {dead:,} units cut off on a side"
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """Returns what is wrong with how a network hangs together, a line each.
+
+    Args:
+      result: `connectivity` (by layer: the fields of `connectivity.Layer`), `outputs`
+        and `outputs_reached`.
+    """
+    found = [
+        f"{name} is left empty: none of its {layer['weights']:,} weights is kept"
+        for name, layer in result["connectivity"].items()
+        if layer["kept"] == 0
+    ]
+    if result["outputs_reached"] < result["outputs"]:
+        lost = result["outputs"] - result["outputs_reached"]
+        found.append(
+            f"no path from the images reaches {lost} of the {result['outputs']} classes"
+        )
+    return found
+
+
+def _others(result: Mapping[str, Any]) -> str:
+    """Returns the accuracy of what the deterministic network was cut from."""
+    if result["relaxed"]:
+        return f"{result['averaging_mean']:.2%} before pruning"
+    averaging = f"{result['averaging_mean']:.2%} ± {result['averaging_std']:.2%}"
+    return f"{averaging} averaging {result['eval_samples']} networks"
+
+
+def missed(result: Mapping[str, Any]) -> str:
+    """Says by how much a run missed its budget, and what can be done.
+
+    Args:
+      result: `keep_fraction_asked`, `budget_miss` (both of all masked weights).
+    """
+    return (
+        f"keeps {result['budget_miss']:.2%} of all weights more or fewer than the "
+        f"{result['keep_fraction_asked']:.2%} that were asked for; try more epochs or "
+        "a larger --budget-weight"
+    )
 
 
 def _scalar(value: float | None) -> str:

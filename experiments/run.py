@@ -41,8 +41,12 @@ class Position:
     Attributes:
       epoch: epochs finished and validated.
       step: steps taken of the next epoch.
-      best_epoch: the epoch (from 1) with the best validation accuracy, 0 before any.
+      best_epoch: the epoch (from 1) with the best validation accuracy among those that
+        met the budget, else that which missed it least; 0 before any.
       best_accuracy: of that epoch, -1 before any.
+      pruned_epoch: the epoch after which fine-tuning began, 0 before.
+      best_miss: by how much of all masked weights that epoch missed the budget, 0 where
+        it was met; infinite before any.
       seconds: spent training and validating.
     """
 
@@ -50,6 +54,8 @@ class Position:
     step: int = 0
     best_epoch: int = 0
     best_accuracy: float = -1.0
+    pruned_epoch: int = 0
+    best_miss: float = math.inf
     seconds: float = 0.0
 
     def as_arrays(self) -> dict[str, np.ndarray]:
@@ -248,12 +254,14 @@ class Run:
 
         self.previous, self.totals = masks, self._place(train.Totals.zeros())
         where.epoch, where.step = where.epoch + 1, 0
-        if accuracy > where.best_accuracy:
+        miss = self._miss(state, masks)
+        if (-miss, accuracy) > (-where.best_miss, where.best_accuracy):
             where.best_epoch, where.best_accuracy = where.epoch, float(accuracy)
+            where.best_miss = miss
             self.best = self._selection_of(state)
         where.seconds += time.monotonic() - began
         images = int(totals.steps) * self.config.batch_size
-        return {
+        row = {
             "epoch": where.epoch,
             "step": int(state.step),
             "train_loss": float(totals.loss) / int(totals.steps),
@@ -271,13 +279,45 @@ class Run:
             "images_per_second": images_per_second,
             "seconds": where.seconds,
         }
+        if self.config.finetune and not where.pruned_epoch and self.stopped:
+            self._begin_finetuning()
+        return row
+
+    def _begin_finetuning(self) -> None:
+        """Prunes the best state and starts from it anew, what was pruned held at 0."""
+        where = self.position
+        where.best_epoch = where.pruned_epoch = where.epoch
+        where.best_accuracy, where.best_miss = -1.0, math.inf
+        self.state = self.programs.prune(self.state.replace(**self.best))
+        self.previous = self.programs.masks(self.state.frozen, self.state.params)
+        self.best = self._selection_of(self.state)
+
+    def _miss(self, state: train.TrainState, masks: Mapping[str, Any]) -> float:
+        """By how much of all masked weights the budget is missed, 0 within tolerance.
+
+        With `--scope layer` each layer has its own, and the largest miss counts.
+        """
+        if self.config.keep_fraction is None:
+            return 0.0
+        sizes = {name: mask.size for name, mask in masks.items()}
+        counted = jax.device_get(self.programs.sizes(state.frozen, state.params))
+        if self.config.scope == "global":
+            sizes = {"": sum(sizes.values())}
+            counted = {"": sum(counted.values())}
+        misses = [
+            abs(float(counted[name]) / size - self.config.keep_fraction)
+            for name, size in sizes.items()
+        ]
+        worst = max(misses)
+        return worst if worst > self.programs.method.tolerance else 0.0
 
     @property
     def stopped(self) -> str | None:
         """Why training is over (`"patience"` or `"epochs"`), or None."""
         if self.position.epoch - self.position.best_epoch >= self.config.patience:
             return "patience"
-        return "epochs" if self.position.epoch >= self.config.epochs else None
+        taken = self.position.epoch - self.position.pruned_epoch
+        return "epochs" if taken >= self.config.epochs else None
 
     def result(self) -> dict[str, Any]:
         """Evaluates the best state on the test set, which nothing looked at before."""
@@ -295,9 +335,11 @@ class Run:
         dense = sum(
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
         )
+        paths = jax.device_get(self.programs.connectivity(masks))
         return {
             "arch": self.config.arch,
             "stochastic": self.programs.method.stochastic,
+            "relaxed": self.programs.method.relaxed,
             "dataset": self.config.dataset,
             "method": self.config.method,
             "seed": self.config.seed,
@@ -312,11 +354,20 @@ class Run:
             "scalars": {
                 group: _floats(leaves) for group, leaves in selection.scalars.items()
             },
+            "connectivity": {
+                name: {field: int(n) for field, n in layer._asdict().items()}
+                for name, layer in paths.layers.items()
+            },
+            "outputs": int(paths.outputs),
+            "outputs_reached": int(paths.reached),
             "weights": weights,
             "dense_bytes": dense,
             "mask_bytes": -(-sum(weights.values()) // 8),
+            "kept_bits": self.programs.method.kept_bits,
             "best_epoch": self.position.best_epoch,
             "best_validation_accuracy": self.position.best_accuracy,
+            "keep_fraction_asked": self.config.keep_fraction,
+            "budget_miss": self.position.best_miss,
             "epochs": self.position.epoch,
             "stopped": self.stopped,
             "seconds": self.position.seconds,

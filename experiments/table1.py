@@ -113,17 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         __doc__, [name for name in FIELDS if name not in _OWN], preset="fast"
     )
     rescales = FIELDS["rescale"].metadata["choices"]
-    for name, choices, words in (
-        ("archs", grid.ARCHS, "networks"),
-        ("methods", tuple(RESCALES), "methods"),
-        ("rescales", rescales, "rescales, of the methods that know them"),
+    paper = tuple(table1_layout.LABELS)
+    for name, choices, default, words in (
+        ("archs", grid.ARCHS, grid.ARCHS, "networks (default: all)"),
+        ("methods", tuple(RESCALES), paper, f"methods (default: {', '.join(paper)})"),
+        ("rescales", rescales, rescales, "those that a method knows (default: all)"),
     ):
         parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            choices=choices,
-            default=choices,
-            help=f"{words} (default: all)",
+            f"--{name}", nargs="+", choices=choices, default=default, help=words
         )
     parser.add_argument(
         "--cells",

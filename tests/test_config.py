@@ -37,8 +37,10 @@ PAPER = {
     "rescale": "smart",
     "scale_init": 1.0,
     "logit_std": 0.0,
-    "keep_fraction": 0.5,
-    "scope": "layer",
+    "keep_fraction": None,
+    "scope": "global",
+    "budget_weight": 10.0,
+    "sharpness_init": 100.0,
     "signed_constant": "all",
     "constant": "std",
     "bias": "none",
@@ -46,6 +48,7 @@ PAPER = {
     "standardise": False,
     "epochs": 1000,
     "patience": 100,
+    "finetune": False,
     "select_by": "thresholding",
     "keep_ties": False,
     "batch_size": 256,
@@ -54,6 +57,8 @@ PAPER = {
     "schedule": "constant",
     "mask_lr": 50.0,
     "scale_lr": 0.001,
+    "weight_lr": 0.1,
+    "sharpness_lr": 0.1,
     "momentum": 0.9,
     "weight_decay": 0.0,
     "temperature": 1.0,
@@ -205,7 +210,8 @@ def test_the_released_code_standardises_only_what_it_augments() -> None:
     [
         ("--method edge_popup --rescale smart", "valid: none, fan"),
         ("--rescale fan", "--rescale fan means nothing to --method aslp; valid: none"),
-        ("--keep-fraction 0.3", "--keep-fraction means nothing to --method aslp"),
+        ("--weight-lr 0.3", "--weight-lr means nothing to --method aslp"),
+        ("--method magnitude --budget-weight 1", "budget-weight means nothing to"),
         ("--method supermask --temperature 2", "--temperature means nothing to"),
         ("--method edge_popup --keep-fraction 0", "--keep-fraction must be above 0"),
         ("--method edge_popup --keep-fraction 1.1", "must be at most 1, got 1.1"),
@@ -257,12 +263,17 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         elif choices := field.metadata.get("choices"):
             entry += f" {{{','.join(choices)}}}"
         elif name in NUMERIC:
-            entry += " N" if "int" in str(field.type) else " X"
+            kind = " N" if "int" in str(field.type) else " X"
+            also = field.metadata.get("alias")
+            entry += kind if also is None else f"{kind}, {also}{kind}"
         else:
             entry += " FOLDER"
         entry += f" {words}"
-        if field.default is not None:
-            entry += f" (default: {on_or_off(field.default)}"
+        default = field.default
+        if default is None:
+            default = field.metadata.get("none")
+        if default is not None:
+            entry += f" (default: {on_or_off(default)}"
             for other, values in {"digits": DIGITS, **METHOD_DEFAULTS}.items():
                 if name in values:
                     entry += f"; {other}: {on_or_off(values[name])}"

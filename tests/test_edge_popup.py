@@ -299,7 +299,7 @@ def test_a_fraction_out_of_range_is_refused(fraction):
 
 
 def test_an_unknown_scope_or_rescale_is_refused():
-    with pytest.raises(ValueError, match=r"^EdgePopup: scope .*'global', got 'all'$"):
+    with pytest.raises(ValueError, match=r"^EdgePopup: scope .*'layer', got 'all'$"):
         EdgePopup(scope="all")
     with pytest.raises(ValueError, match=r"^EdgePopup: rescale .*'fan', got 'smart'$"):
         EdgePopup(rescale="smart")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, EdgePopup, Supermask
+from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask
 from aslp_jax.methods import METHODS
 from aslp_jax.methods.selection import kernels, key_for_each, map_named, named_leaves
 from aslp_jax.sampling import logistic_noise
@@ -91,7 +91,14 @@ def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
 
 
 def test_every_method_is_listed_under_its_name():
-    listed = {"aslp": ASLP, "supermask": Supermask, "edge_popup": EdgePopup}
+    listed = {
+        "aslp": ASLP,
+        "supermask": Supermask,
+        "edge_popup": EdgePopup,
+        "signed": Signed,
+        "budget": Budget,
+        "magnitude": Magnitude,
+    }
     assert listed == METHODS
 
 
@@ -372,41 +379,71 @@ def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
 EVERY = [
     ASLP(),
     ASLP(rescale="dynamic"),
+    ASLP(keep_fraction=0.25),
     Supermask(),
     Supermask(rescale="smart"),
     EdgePopup(),
     EdgePopup(scope="global", rescale="fan"),
+    Signed(),
+    Signed(rescale="dynamic", keep_fraction=0.25, scope="layer"),
+    Budget(0.25),
+    Budget(0.25, scope="layer"),
+    Magnitude(0.25),
+    Magnitude(0.25, scope="layer"),
 ]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("method", EVERY)
-def test_realise_keeps_structure_shapes_and_dtypes(key, method):
-    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
-    _, selectors = method.init(key, weights)
-    realised = jax.jit(method.realise)(weights, selectors, key=key)
-    assert jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), realised
-    ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
-
-
-@pytest.mark.parametrize("method", EVERY)
-def test_a_key_makes_a_difference_where_the_method_is_stochastic(key, method):
-    weights = tree(key)
-    _, selectors = method.init(key, weights)
-    drawn = method.realise(weights, selectors, key=key)["body"]
-    fixed = method.realise(weights, selectors)["body"]
-    differs = any(
-        (one.kernel != two.kernel).any() for one, two in zip(drawn, fixed, strict=True)
-    )
-    assert differs == method.stochastic == type(method).stochastic
-    assert method.stochastic != isinstance(method, EdgePopup)
+def test_realise_keeps_structure_shapes_and_dtypes(key, method, dtype):
+    weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
+    frozen, selectors = method.init(key, weights)
+    for mask_key in (key, None):
+        realised = method.realise(frozen, selectors, key=mask_key)
+        assert jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), realised
+        ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_no_method_asks_for_a_number_of_weights(key, method):
-    weights = tree(key)
-    _, selectors = method.init(key, weights)
-    assert method.penalty(weights, selectors) == 0
+def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
+    frozen, selectors = method.init(key, tree(key))
+
+    def kernels_of(mask_key):
+        body = method.realise(frozen, selectors, key=mask_key)["body"]
+        return np.concatenate([np.asarray(layer.kernel).ravel() for layer in body])
+
+    drawn, other, fixed = map(kernels_of, (key, jax.random.fold_in(key, 1), None))
+    assert (drawn != other).any() == method.stochastic
+    assert (drawn != fixed).any() == (method.stochastic or method.relaxed)
+    assert not (method.stochastic and method.relaxed)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
+    frozen, selectors = method.init(key, tree(key))
+    masks = method.masks(frozen, selectors)
+    probabilities = method.keep_probabilities(frozen, selectors)
+    sizes = method.sizes(frozen, selectors)
+    assert list(masks) == list(probabilities) == list(sizes) == NAMES
+    body = method.realise(frozen, selectors)["body"]
+    for name, layer in zip(NAMES, body, strict=True):
+        assert masks[name].dtype == bool
+        assert masks[name].shape == probabilities[name].shape == layer.kernel.shape
+        np.testing.assert_array_equal(layer.kernel != 0, masks[name])
+        assert ((probabilities[name] >= 0) & (probabilities[name] <= 1)).all()
+        assert sizes[name].dtype == jnp.float32
+        counted = probabilities[name] if isinstance(method, Budget) else masks[name]
+        np.testing.assert_allclose(sizes[name], counted.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_nothing_is_asked_of_a_method_without_a_budget_loss(key, method):
+    frozen, selectors = method.init(key, tree(key))
+    penalty = method.penalty(frozen, selectors)
+    assert penalty.shape == () and penalty.dtype == jnp.float32
+    without = getattr(method, "budget_weight", None) is None
+    assert (penalty == 0) == (without or method.keep_fraction is None)
 
 
 # Initial logits.

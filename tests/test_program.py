@@ -647,6 +647,82 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert found[0] in ended.err
 
 
+# --- As many weights as asked for. ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "aslp --optimiser adam --mask-lr 0.5 --logit-std 10",
+        "signed --optimiser adam --mask-lr 0.5 --logit-std 10",
+    ],
+)
+def test_a_budget_is_met(
+    warm: Callable[[str], Ended], tmp_path: Path, method: str
+) -> None:
+    out = tmp_path / "out"
+    ended = warm(f"{SMALL} --epochs 1 --keep 0.2 --method {method} --out {out}")
+    assert ended.code == 0, ended.err
+    found = result(out)
+    assert found["keep_fraction_asked"] == 0.2 and found["budget_miss"] == 0
+    assert abs(found["keep_fraction"] - 0.2) <= 0.01
+    kept = sum(layer["kept"] for layer in found["connectivity"].values())
+    count = sum(found["weights"].values())
+    assert kept == round(found["keep_fraction"] * count)
+    assert found["outputs_reached"] == found["outputs"] == 10
+
+
+def test_a_budget_that_is_missed_ends_with_four(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = warm(f"{SMALL} --epochs 1 --keep 0.02 --method budget --out {out}")
+    assert ended.code == 4
+    assert "thresholding" in ended.out and "before pruning" in ended.out
+    found = result(out)
+    # It is cut to the budget, and by how much more than trained is not hidden.
+    assert found["keep_fraction"] == pytest.approx(0.02, abs=1e-5)
+    assert found["budget_miss"] > 0.005
+    assert f"keeps {found['budget_miss']:.2%} of all weights" in ended.err
+
+
+def test_an_empty_layer_is_warned_of(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = "--method edge_popup --scope global --keep 0.0001"
+    ended = warm(f"{SMALL} --epochs 1 {options} --out {out}")
+    assert ended.code == 0, ended.err
+    found = result(out)
+    empty = [name for name, each in found["connectivity"].items() if not each["kept"]]
+    assert empty
+    for name in empty:
+        assert f"cifar.py: WARNING: {name} is left empty" in ended.err
+
+
+def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    line = f"{SMALL} --epochs 2 --method magnitude --keep 0.1 --finetune"
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert warm(f"{line} --checkpoint-seconds 0 --out {whole}").code == 0
+    assert [row["epoch"] for row in rows(whole)] == [1, 2, 3, 4]
+    found = result(whole)
+    assert found["best_epoch"] > 2 and found["epochs"] == 4
+    # Nothing is left to prune.
+    assert found["thresholding"] == found["averaging_mean"]
+    assert rows(whole)[2]["flip_rate"] == rows(whole)[3]["flip_rate"] == 0
+    # From the checkpoint of the moment when it was pruned.
+    shutil.copytree(whole, stopped)
+    steps = checkpoint.steps(stopped / "checkpoints")
+    assert steps[-1] == 4 * STEPS
+    shutil.rmtree(stopped / "checkpoints" / str(steps[-1]))
+    ended = warm(f"--resume --out {stopped}")
+    assert ended.code == 0, ended.err
+    assert [*map(timeless, rows(stopped))] == [*map(timeless, rows(whole))]
+    assert timeless(result(stopped)) == timeless(found)
+
+
 # --- What cannot be done is said in one line, and leaves nothing behind. --------------
 
 

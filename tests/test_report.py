@@ -82,6 +82,16 @@ def row(epoch: int, names: Any = SIX, **changes: Any) -> dict[str, Any]:
     }
 
 
+LAYER = {
+    "weights": 100,
+    "kept": 50,
+    "on_path": 49,
+    "units": 10,
+    "without_input": 1,
+    "without_output": 0,
+}
+
+
 def result(**changes: Any) -> dict[str, Any]:
     return {
         "arch": "conv6",
@@ -102,6 +112,11 @@ def result(**changes: Any) -> dict[str, Any]:
         "seconds": 3725.0,
         "dense_bytes": 4_000_000,
         "mask_bytes": 125_000,
+        "kept_bits": 0,
+        "connectivity": {name: LAYER for name in SIX},
+        "outputs": 10,
+        "outputs_reached": 10,
+        "relaxed": False,
         **changes,
     }
 
@@ -427,15 +442,46 @@ def test_the_table_has_every_layer_and_the_total() -> None:
     assert not CONTROL.search(text)
     assert not text.endswith("\n")
     assert all(line == line.rstrip() for line in lines)
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         "test accuracy  85.12% thresholding",
         "               84.23% ± 0.31% averaging 10 networks",
         "validation     86.34% at its best, epoch 120",
         "training       150 epochs in 1h02m (stopped early)",
+        "paths          98.0% of kept weights on one, 9 units cut off on a side",
         "size           4.00 MB dense, as float32",
         # 125,000 bytes of masks, 8 of the seed, 9 scales of 4 bytes.
         "               125.04 kB as one bit a weight, seed and scales (32.0x less)",
     ]
+
+
+def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> None:
+    trained = result(relaxed=True, kept_bits=32, weights={"kernel": 1_000_000})
+    trained |= {"keep_fractions": {"kernel": 0.1}, "keep_fraction": 0.1}
+    text = report.table(trained | {"scalars": {}})
+    assert "84.23% before pruning" in text and "averaging" not in text
+    # 125,000 bytes of masks and 100,000 weights of 4 bytes.
+    assert "525.00 kB as one bit a weight, 32 each kept (7.6x less)" in text
+
+
+def test_a_sign_of_each_weight_kept_is_counted() -> None:
+    signed = result(kept_bits=1, keep_fraction=0.1, weights={"kernel": 1_000_000})
+    text = report.table(signed | {"keep_fractions": {"kernel": 0.1}, "scalars": {}})
+    assert "137.51 kB as one bit a weight, 1 each kept, seed and scales" in text
+
+
+def test_an_empty_layer_and_classes_that_nothing_reaches_are_warned_of() -> None:
+    assert report.warnings(result()) == []
+    empty = {**LAYER, "kept": 0, "on_path": 0}
+    lost = result(connectivity={"a": LAYER, "b": empty}, outputs_reached=7)
+    assert report.warnings(lost) == [
+        "b is left empty: none of its 100 weights is kept",
+        "no path from the images reaches 3 of the 10 classes",
+    ]
+
+
+def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
+    text = report.missed({"budget_miss": 0.0234, "keep_fraction_asked": 0.1})
+    assert "keeps 2.34% of all weights more or fewer than the 10.00%" in text
 
 
 def test_the_table_has_a_column_a_group_of_scalars() -> None:

@@ -37,7 +37,7 @@ ASLP = Cell("conv4", True, "aslp", "smart", True)
 
 def test_every_cell_means_something_and_has_a_name_of_its_own():
     cells = grid.all_cells()
-    assert len(cells) == len({cell.name for cell in cells}) == 96
+    assert len(cells) == len({cell.name for cell in cells}) == 156
     assert {cell.rescale for cell in cells if cell.method == "edge_popup"} == {
         "none",
         "fan",
@@ -56,15 +56,16 @@ def test_every_cell_means_something_and_has_a_name_of_its_own():
 
 
 def test_an_option_of_one_method_reaches_that_method_alone():
-    chosen = {"keep_fraction": 0.3, "temperature": 0.5}
+    chosen = {"weight_decay": 0.3, "temperature": 0.5}
     popup = Cell("conv2", False, "edge_popup", "fan", True)
-    assert grid.configure(None, chosen, popup, 0).keep_fraction == 0.3
+    assert grid.configure(None, chosen, popup, 0).weight_decay == 0.3
     assert grid.configure(None, chosen, ASLP, 0).temperature == 0.5
 
 
 def test_cells_of_the_paper_come_first():
     options = vars(table1._parser().parse_args([]))
     cells = table1._choose(options)
+    assert {cell.method for cell in cells} == {"aslp", "supermask", "edge_popup"}
     assert [table1_layout.in_paper(cell) for cell in cells] == 42 * [True] + 54 * [
         False
     ]
@@ -84,7 +85,7 @@ def test_cells_of_the_paper_come_first():
         ("--seeds x", "must be a whole number from 1 to 10000, got x"),
         ("--minutes -1", "--minutes: must be a number above 0, got -1"),
         ("--minutes abc", "must be a number above 0, got abc"),
-        ("--methods aslp --keep-fraction 0.3", "--keep-fraction means nothing to aslp"),
+        ("--methods edge_popup --temperature 2", "--temperature means nothing to edge"),
         ("--keep-fraction 1.5", "--keep-fraction must be at most 1, got 1.5"),
         ("--keep-fraction 0", "--keep-fraction must be above 0, got 0.0"),
     ],
@@ -204,10 +205,10 @@ def test_a_recipe_is_all_that_the_runs_share():
     paper = grid.recipe("paper", {"dataset": "digits"})
     assert paper["aslp"]["mask_lr"] == 50 and paper["aslp"]["epochs"] == 120
     assert not {"seed", "arch", "rescale", "data_dir"} & set(paper["aslp"])
-    fast = grid.recipe("fast", {"dataset": "digits", "keep_fraction": 0.3})
+    fast = grid.recipe("fast", {"dataset": "digits", "temperature": 0.3})
     assert fast["aslp"]["optimiser"] == "adam"
-    assert fast["aslp"]["keep_fraction"] == 0.5
-    assert fast["edge_popup"]["keep_fraction"] == 0.3
+    assert fast["aslp"]["temperature"] == 0.3
+    assert fast["edge_popup"]["temperature"] == 1.0
     # The preset standardises augmented images alone.
     plain = grid.recipe("released_code", {"standardise": False})
     assert plain != grid.recipe("released_code", {})

@@ -5,7 +5,8 @@ import math
 
 import jax
 
-from aslp_jax.methods.bernoulli import BernoulliMasks, Rescale
+from aslp_jax.methods.bernoulli import BernoulliMasks
+from aslp_jax.methods.drawn import Rescale
 from aslp_jax.sampling import stgs
 
 
@@ -14,10 +15,10 @@ class ASLP(BernoulliMasks):
     """Selects weights with straight-through Gumbel-Softmax masks on free logits.
 
     Attributes:
-      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `BernoulliMasks`.
+      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `DrawnMasks`, as for
+        `scale_init`, `logit_std` and the budget: `keep_fraction`, `scope` and
+        `budget_weight`.
       keep_ties: whether the deterministic network keeps a logit of exactly 0.
-      scale_init: > 0, where the scales of Smart Rescale start.
-      logit_std: >= 0, of the initial logits; 0 starts all at 0.
       temperature: > 0, of the sampler's gradient.
 
     Source: Dupont et al. 2022, arXiv:2202.12986, eq. (4)-(6).

@@ -2,23 +2,25 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from aslp_jax.methods import budgets
+from aslp_jax.methods.budgets import Scope
+from aslp_jax.methods.method import Method
 from aslp_jax.methods.selection import (
     Select,
     kernels,
     key_for_each,
-    largest,
     map_named,
     named_leaves,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class EdgePopup:
+class EdgePopup(Method):
     """Keeps the weights whose scores have the largest magnitudes.
 
     One score a masked weight is learnt. In the forward pass the top `keep_fraction` of
@@ -37,19 +39,11 @@ class EdgePopup:
     """
 
     keep_fraction: float = 0.5
-    scope: Literal["layer", "global"] = "layer"
+    scope: Scope = "layer"
     rescale: Literal["none", "fan"] = "none"
-    stochastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep_fraction <= 1:
-            raise ValueError(
-                f"EdgePopup: keep_fraction must be in (0, 1], got {self.keep_fraction}"
-            )
-        if self.scope not in ("layer", "global"):
-            raise ValueError(
-                f"EdgePopup: scope must be 'layer' or 'global', got {self.scope!r}"
-            )
+        budgets.check_budget("EdgePopup", self.keep_fraction, self.scope)
         if self.rescale not in ("none", "fan"):
             raise ValueError(
                 f"EdgePopup: rescale must be 'none' or 'fan', got {self.rescale!r}"
@@ -125,31 +119,6 @@ class EdgePopup:
         """Returns by name which weights are kept (bool)."""
         sizes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
-            # In one order, so that ties fall alike however the dict was made.
-            for name, scores in sorted(selectors["scores"].items())
+            for name, scores in selectors["scores"].items()
         }
-        if self.scope == "layer":
-            return {
-                name: largest(each, self._kept(each)) for name, each in sizes.items()
-            }
-        wide = max((each.dtype for each in sizes.values()), key=lambda d: d.itemsize)
-        together = jnp.concatenate(
-            [each.ravel().astype(wide) for each in sizes.values()]
-        )
-        kept = largest(together, self._kept(together))
-        ends = [0]
-        for each in sizes.values():
-            ends.append(ends[-1] + each.size)
-        return {
-            name: kept[start:stop].reshape(each.shape)
-            for (name, each), start, stop in zip(
-                sizes.items(), ends[:-1], ends[1:], strict=True
-            )
-        }
-
-    def penalty(self, weights: Any, selectors: dict[str, Any]) -> jax.Array:
-        """Returns 0: the number of weights is met by construction."""
-        return jnp.zeros(())
-
-    def _kept(self, scores: jax.Array) -> int:
-        return max(1, round(self.keep_fraction * scores.size))
+        return budgets.within(sizes, self.keep_fraction, self.scope)

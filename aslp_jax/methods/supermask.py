@@ -4,7 +4,8 @@ import dataclasses
 
 import jax
 
-from aslp_jax.methods.bernoulli import BernoulliMasks, Rescale
+from aslp_jax.methods.bernoulli import BernoulliMasks
+from aslp_jax.methods.drawn import Rescale
 from aslp_jax.sampling import bernoulli_st
 
 
@@ -16,10 +17,10 @@ class Supermask(BernoulliMasks):
     the averaged accuracy of an evaluation.
 
     Attributes:
-      rescale: `"dynamic"` (default, Dynamic Weight Rescale), `"smart"` or `"none"`.
+      rescale: `"dynamic"` (default, Dynamic Weight Rescale), `"smart"` or `"none"`;
+        see `DrawnMasks`, as for `scale_init`, `logit_std` and the budget:
+        `keep_fraction`, `scope` and `budget_weight`.
       keep_ties: whether the deterministic network keeps a logit of exactly 0.
-      scale_init: > 0, where the scales of Smart Rescale start.
-      logit_std: >= 0, of the initial logits; 0 starts all at 0.
 
     Source: Zhou et al. 2019, section 5.1, arXiv:1905.01067.
     """

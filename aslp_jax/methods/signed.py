@@ -1,0 +1,69 @@
+"""Signed selection: each weight is kept, dropped or inverted."""
+
+import dataclasses
+import math
+import statistics
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from aslp_jax.methods.drawn import DrawnMasks, Rescale
+from aslp_jax.sampling import signed_stgs
+
+_MOST_KEPT = 1 - 1e-4
+"""Where logits start for all to be kept: one that is certain could not be learnt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed(DrawnMasks):
+    """Selects a factor of 1, 0 or -1 for each weight, as ASLP selects 1 or 0.
+
+    Each weight has two logits, to be kept and to be inverted; that to be dropped is
+    fixed at 0, which leaves the free shift of the logits out, as ASLP does for two
+    classes.
+
+    Attributes:
+      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `DrawnMasks`.
+      temperature: > 0, of the sampler's gradient.
+
+    Source: the sampler of Dupont et al. 2022, arXiv:2202.12986, for the three choices
+      of Koster et al. 2022, arXiv:2203.xxxxx.
+    """
+
+    rescale: Rescale = "smart"
+    temperature: float = 1.0
+    choices: ClassVar[tuple[int, ...]] = (2,)
+    kept_bits: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                "Signed: temperature must be positive and finite, got "
+                f"{self.temperature}"
+            )
+
+    def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
+        """Draws the factors of one array with `signed_stgs`."""
+        return signed_stgs(key, logits[0], logits[1], temperature=self.temperature)
+
+    def decide(self, logits: jax.Array) -> jax.Array:
+        """Returns the likeliest of 1, 0 and -1; of equal ones 0 first, then 1."""
+        keep, invert = logits
+        sign = jnp.where(keep >= invert, jnp.ones_like(keep), -jnp.ones_like(keep))
+        return jnp.where(jnp.maximum(keep, invert) > 0, sign, jnp.zeros_like(keep))
+
+    def keep_probability(self, logits: jax.Array) -> jax.Array:
+        """Returns the probability to be kept or inverted."""
+        return jax.nn.sigmoid(jnp.logaddexp(logits[0], logits[1]))
+
+    def first_logit(self) -> float:
+        """Returns where `keep_fraction` of the weights have a logit above 0."""
+        if self.keep_fraction is None:
+            return 0.0
+        kept = min(self.keep_fraction, _MOST_KEPT)
+        if self.logit_std > 0:
+            both_below = math.sqrt(1 - kept)
+            return -self.logit_std * statistics.NormalDist().inv_cdf(both_below)
+        return math.log(kept / (1 - kept) / 2)

@@ -1,0 +1,163 @@
+"""Paths through pruned networks, against counting by hand and by matrix products."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax import EdgePopup, Masked
+from aslp_jax.connectivity import connectivity
+from aslp_jax.layers import max_pool_2x2
+from aslp_jax.methods.selection import kernels, named_leaves
+from aslp_jax.networks import ConvNet
+
+
+class Perceptron(nn.Module):
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x):
+        for index, width in enumerate(self.widths):
+            x = nn.Dense(width)(x)
+            x = nn.relu(x) if index + 1 < len(self.widths) else x
+        return x
+
+
+def plain(net, key, inputs, **options):
+    return jax.jit(lambda key: net.init(key, inputs, **options))(key)
+
+
+def everything(variables):
+    chosen = named_leaves(variables["params"], kernels)
+    return {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
+
+
+def numbers(layer):
+    return tuple(int(each) for each in layer)
+
+
+def test_paths_of_a_small_network_counted_by_hand(key):
+    # Three inputs, four hidden units, two outputs.
+    net, inputs = Perceptron((4, 2)), jnp.ones((5, 3))
+    variables = plain(net, key, inputs)
+    into = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]  # unit 1 and 3 get nothing
+    out = [[1, 0], [1, 0], [0, 0], [0, 0]]  # unit 2 and 3 give nothing, nor to output 1
+    masks = {
+        "Dense_0/kernel": jnp.asarray(into, bool),
+        "Dense_1/kernel": jnp.asarray(out, bool),
+    }
+    found = connectivity(net, variables, masks, inputs)
+    assert list(found.layers) == ["Dense_0/kernel", "Dense_1/kernel"]
+    # weights, kept, on a path, units, without input, without output
+    assert numbers(found.layers["Dense_0/kernel"]) == (12, 3, 2, 4, 2, 2)
+    assert numbers(found.layers["Dense_1/kernel"]) == (8, 2, 1, 2, 1, 0)
+    assert (int(found.outputs), int(found.reached)) == (2, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
+    widths = (9, 8, 7, 3)
+    net, inputs = Perceptron(widths), jnp.ones((1, 6))
+    variables = plain(net, key, inputs)
+    rng = np.random.default_rng(seed)
+    sizes = (6, *widths)
+    masks = [rng.random(pair) < 0.25 for pair in itertools.pairwise(sizes)]
+    forward = [np.ones(6, bool)]
+    for mask in masks:
+        forward.append((forward[-1] @ mask.astype(int)) > 0)
+    backward = [np.ones(widths[-1], bool)]
+    for mask in reversed(masks):
+        backward.insert(0, (mask.astype(int) @ backward[0]) > 0)
+    named = {f"Dense_{i}/kernel": jnp.asarray(mask) for i, mask in enumerate(masks)}
+    found = connectivity(net, variables, named, inputs)
+    for index, mask in enumerate(masks):
+        used = mask & forward[index][:, None] & backward[index + 1][None]
+        assert numbers(found.layers[f"Dense_{index}/kernel"]) == (
+            mask.size,
+            mask.sum(),
+            used.sum(),
+            mask.shape[1],
+            (~forward[index + 1]).sum(),
+            (~backward[index + 1]).sum(),
+        )
+    assert int(found.reached) == forward[-1].sum()
+
+
+def test_a_whole_network_hangs_together(key):
+    net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
+    variables = plain(net, key, inputs)
+    found = connectivity(net, variables, everything(variables), inputs, train=False)
+    names = [f"Conv_{i}/kernel" for i in range(4)] + [
+        "Dense_0/kernel",
+        "Dense_1/kernel",
+    ]
+    assert list(found.layers) == names
+    for layer in found.layers.values():
+        assert layer.on_path == layer.kept == layer.weights
+        assert layer.without_input == layer.without_output == 0
+    assert found.reached == found.outputs == 2
+
+
+class Single(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(4, (3, 3))(x).reshape(x.shape[0], -1)
+
+
+def test_of_one_pixel_only_the_middle_of_a_kernel_is_used(key):
+    inputs = jnp.ones((1, 1, 1, 2))
+    variables = plain(Single(), key, inputs)
+    found = connectivity(Single(), variables, everything(variables), inputs)
+    assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 8, 4, 0, 0)
+
+
+class Residual(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Conv(4, (3, 3), use_bias=False)(x)
+        y = nn.BatchNorm(use_running_average=not train)(x)
+        y = nn.Conv(4, (3, 3), use_bias=False)(nn.relu(y))
+        y = nn.BatchNorm(use_running_average=not train)(y)
+        x = max_pool_2x2(nn.relu(x + y))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_a_shortcut_keeps_a_network_together(key):
+    inputs = jnp.ones((1, 8, 8, 2))
+    variables = plain(Residual(), key, inputs)
+    masks = everything(variables)
+    masks["Conv_1/kernel"] = jnp.zeros_like(masks["Conv_1/kernel"])
+    found = connectivity(Residual(), variables, masks, inputs, train=False)
+    assert numbers(found.layers["Conv_1/kernel"]) == (144, 0, 0, 4, 4, 0)
+    assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 72, 4, 0, 0)
+    assert found.reached == found.outputs == 3
+    masks["Conv_0/kernel"] = jnp.zeros_like(masks["Conv_0/kernel"])
+    found = connectivity(Residual(), variables, masks, inputs, train=False)
+    assert found.reached == 0
+    assert all(layer.on_path == 0 for layer in found.layers.values())
+    # Cut off from the inputs, not from the outputs.
+    assert numbers(found.layers["Dense_0/kernel"]) == (12, 12, 0, 3, 3, 0)
+
+
+def test_it_runs_on_the_masks_of_a_method_and_under_jit(key):
+    net, inputs = ConvNet(stages=(4,), classes=3, hidden=(8,)), jnp.ones((1, 8, 8, 1))
+    model = Masked(net, EdgePopup(keep_fraction=0.1))
+    variables = jax.jit(model.init)(key, inputs)
+    masks = model.method.masks(variables["frozen"], variables["params"])
+    plainly = {"params": variables["frozen"]}
+    found = connectivity(net, plainly, masks, inputs, train=False)
+    jitted = jax.jit(lambda masks: connectivity(net, plainly, masks, inputs))(masks)
+    assert jax.tree.map(int, found) == jax.tree.map(int, jitted)
+    kept = sum(int(layer.kept) for layer in found.layers.values())
+    assert kept == sum(int(mask.sum()) for mask in masks.values())
+    assert 0 < sum(int(layer.on_path) for layer in found.layers.values()) < kept
+
+
+def test_a_mask_of_no_kernel_is_refused(key):
+    net, inputs = Perceptron((2,)), jnp.ones((1, 3))
+    variables = plain(net, key, inputs)
+    with pytest.raises(KeyError, match="no weight at 'Dense_7/kernel'"):
+        connectivity(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)
