@@ -1,5 +1,6 @@
 """Paths through pruned networks, against counting by hand and by matrix products."""
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -28,6 +29,14 @@ class Perceptron(nn.Module):
 
 def plain(net, key, inputs, **options):
     return jax.jit(lambda key: net.init(key, inputs, **options))(key)
+
+
+@functools.partial(jax.jit, static_argnames=("net", "options"))
+def follow(net, variables, masks, inputs, options=()):
+    return connectivity(net, variables, masks, inputs, **dict(options))
+
+
+EVALUATED = (("train", False),)
 
 
 def everything(variables):
@@ -72,7 +81,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
     for mask in reversed(masks):
         backward.insert(0, (mask.astype(int) @ backward[0]) > 0)
     named = {f"Dense_{i}/kernel": jnp.asarray(mask) for i, mask in enumerate(masks)}
-    found = connectivity(net, variables, named, inputs)
+    found = follow(net, variables, named, inputs)
     for index, mask in enumerate(masks):
         used = mask & forward[index][:, None] & backward[index + 1][None]
         assert numbers(found.layers[f"Dense_{index}/kernel"]) == (
@@ -89,7 +98,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
 def test_a_whole_network_hangs_together(key):
     net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
     variables = plain(net, key, inputs)
-    found = connectivity(net, variables, everything(variables), inputs, train=False)
+    found = follow(net, variables, everything(variables), inputs, EVALUATED)
     names = [f"Conv_{i}/kernel" for i in range(4)] + [
         "Dense_0/kernel",
         "Dense_1/kernel",
@@ -110,7 +119,7 @@ class Single(nn.Module):
 def test_of_one_pixel_only_the_middle_of_a_kernel_is_used(key):
     inputs = jnp.ones((1, 1, 1, 2))
     variables = plain(Single(), key, inputs)
-    found = connectivity(Single(), variables, everything(variables), inputs)
+    found = follow(Single(), variables, everything(variables), inputs)
     assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 8, 4, 0, 0)
 
 
@@ -130,27 +139,25 @@ def test_a_shortcut_keeps_a_network_together(key):
     variables = plain(Residual(), key, inputs)
     masks = everything(variables)
     masks["Conv_1/kernel"] = jnp.zeros_like(masks["Conv_1/kernel"])
-    found = connectivity(Residual(), variables, masks, inputs, train=False)
+    found = follow(Residual(), variables, masks, inputs, EVALUATED)
     assert numbers(found.layers["Conv_1/kernel"]) == (144, 0, 0, 4, 4, 0)
     assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 72, 4, 0, 0)
     assert found.reached == found.outputs == 3
     masks["Conv_0/kernel"] = jnp.zeros_like(masks["Conv_0/kernel"])
-    found = connectivity(Residual(), variables, masks, inputs, train=False)
+    found = follow(Residual(), variables, masks, inputs, EVALUATED)
     assert found.reached == 0
     assert all(layer.on_path == 0 for layer in found.layers.values())
     # Cut off from the inputs, not from the outputs.
     assert numbers(found.layers["Dense_0/kernel"]) == (12, 12, 0, 3, 3, 0)
 
 
-def test_it_runs_on_the_masks_of_a_method_and_under_jit(key):
+def test_it_runs_on_the_masks_of_a_method(key):
     net, inputs = ConvNet(stages=(4,), classes=3, hidden=(8,)), jnp.ones((1, 8, 8, 1))
     model = Masked(net, EdgePopup(keep_fraction=0.1))
     variables = jax.jit(model.init)(key, inputs)
     masks = model.method.masks(variables["frozen"], variables["params"])
     plainly = {"params": variables["frozen"]}
-    found = connectivity(net, plainly, masks, inputs, train=False)
-    jitted = jax.jit(lambda masks: connectivity(net, plainly, masks, inputs))(masks)
-    assert jax.tree.map(int, found) == jax.tree.map(int, jitted)
+    found = follow(net, plainly, masks, inputs, EVALUATED)
     kept = sum(int(layer.kept) for layer in found.layers.values())
     assert kept == sum(int(mask.sum()) for mask in masks.values())
     assert 0 < sum(int(layer.on_path) for layer in found.layers.values()) < kept

@@ -690,7 +690,7 @@ def test_an_empty_layer_is_warned_of(
     warm: Callable[[str], Ended], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    options = "--method edge_popup --scope global --keep 0.0001"
+    options = "--method magnitude --keep 0.0005"
     ended = warm(f"{SMALL} --epochs 1 {options} --out {out}")
     assert ended.code == 0, ended.err
     found = result(out)
