@@ -8,9 +8,6 @@ import jax
 
 from aslp_jax.methods.drawn import DrawnMasks
 
-_MOST_KEPT = 1 - 1e-4
-"""Where logits start for all to be kept: one that is certain could not be learnt."""
-
 
 @dataclasses.dataclass(frozen=True)
 class BernoulliMasks(DrawnMasks):
@@ -35,11 +32,8 @@ class BernoulliMasks(DrawnMasks):
         """Returns sigmoid(logit)."""
         return jax.nn.sigmoid(logits)
 
-    def first_logit(self) -> float:
-        """Returns the quantile for which `keep_fraction` of the logits are above 0."""
-        if self.keep_fraction is None:
-            return 0.0
-        kept = min(self.keep_fraction, _MOST_KEPT)
+    def logit_of(self, kept: float) -> float:
+        """Returns the logit of `kept`, or what puts that quantile of all at 0."""
         if self.logit_std > 0:
             return self.logit_std * statistics.NormalDist().inv_cdf(kept)
         return math.log(kept / (1 - kept))

@@ -22,6 +22,9 @@ from aslp_jax.methods.selection import (
 Rescale = Literal["none", "smart", "dynamic"]
 RESCALES: tuple[Rescale, ...] = ("none", "smart", "dynamic")
 
+_MOST_KEPT = 1 - 1e-4
+"""Where logits start for all to be kept: one that is certain could not be learnt."""
+
 _LEAST_PART = 0.01
 """Of all weights, by which a miss of the budget is measured at the least."""
 
@@ -102,8 +105,8 @@ class DrawnMasks(Method, abc.ABC):
         """Returns the probability of a factor other than 0, as `sample` would."""
 
     @abc.abstractmethod
-    def first_logit(self) -> float:
-        """Returns around which logit to start, for `keep_fraction` to be kept."""
+    def logit_of(self, kept: float) -> float:
+        """Returns around which logit to start, for a fraction in (0, 1) to be kept."""
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
@@ -125,12 +128,13 @@ class DrawnMasks(Method, abc.ABC):
             the budget leaves less than one weight a layer.
         """
         chosen = named_leaves(weights, select)
-        scale = self.scale_init
+        scale, start = self.scale_init, 0.0
         if self.keep_fraction is not None:
             budgets.check_room(chosen, self.keep_fraction, self.scope)
             scale *= math.sqrt(0.5 / self.keep_fraction)
+            start = self.logit_of(min(self.keep_fraction, _MOST_KEPT))
         logits = {
-            name: jnp.full((*self.choices, *leaf.shape), self.first_logit(), leaf.dtype)
+            name: jnp.full((*self.choices, *leaf.shape), start, leaf.dtype)
             for name, leaf in chosen.items()
         }
         if self.logit_std > 0:

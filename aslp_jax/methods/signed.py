@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from aslp_jax.methods.drawn import DrawnMasks, Rescale
 from aslp_jax.sampling import signed_stgs
 
-_MOST_KEPT = 1 - 1e-4
-"""Where logits start for all to be kept: one that is certain could not be learnt."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Signed(DrawnMasks):
@@ -28,7 +25,7 @@ class Signed(DrawnMasks):
       temperature: > 0, of the sampler's gradient.
 
     Source: the sampler of Dupont et al. 2022, arXiv:2202.12986, for the three choices
-      of Koster et al. 2022, arXiv:2203.xxxxx.
+      of Koster et al. 2022, arXiv:2201.13361.
     """
 
     rescale: Rescale = "smart"
@@ -58,11 +55,8 @@ class Signed(DrawnMasks):
         """Returns the probability to be kept or inverted."""
         return jax.nn.sigmoid(jnp.logaddexp(logits[0], logits[1]))
 
-    def first_logit(self) -> float:
-        """Returns where `keep_fraction` of the weights have a logit above 0."""
-        if self.keep_fraction is None:
-            return 0.0
-        kept = min(self.keep_fraction, _MOST_KEPT)
+    def logit_of(self, kept: float) -> float:
+        """Returns where `kept` of the weights have at least one logit above 0."""
         if self.logit_std > 0:
             both_below = math.sqrt(1 - kept)
             return -self.logit_std * statistics.NormalDist().inv_cdf(both_below)
