@@ -18,9 +18,10 @@ from typing import Any
 
 from config import BadInput, OneLineParser, main_guard
 from folder import replace_text, writing
-from grid import Record, all_cells, read_records
+from grid import Record, read_records
 from progress import humanise_seconds
 from seed_statistics import csv_text, draw_band, mean_and_std
+from table1_layout import all_cells
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,7 +62,7 @@ def _runs(path: Path, cell: str) -> list[Record]:
         raise BadInput(f"{path} is not the folder of a grid: no grid.json")
     records = [
         record
-        for record in read_records(path)
+        for record in read_records(path, all_cells())
         if record.cell.name == cell and "diverged" not in record.result
     ]
     if not records:

@@ -1,31 +1,19 @@
-"""The cells of a grid, its recipe and its folder.
+"""A grid's folder, whatever its cells are.
 
 A grid is a folder: `grid.json` says what recipe its cells share, `cells/` holds a run
 folder for each cell and seed. What is finished is kept, what was cut off goes on.
 """
 
-import dataclasses
-import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from config import FIELDS, PRESETS, RESCALES, BadInput, Config, knows, resolve
+from config import BadInput
 from folder import replace_text, writing
 
 FORMAT = 1
 """Of a grid's folder; raised when what is in it changes its meaning."""
-
-_STOPPING = ("epochs", "patience")
-"""Options that may change when one run is resumed, but not within a table."""
-
-ARCHS = ("conv2", "conv4", "conv6")
-"""The networks of the paper's table."""
-
-AXES = ("arch", "augment", "method", "rescale", "signed_constant", "seed")
-"""The options in which the cells and seeds of a grid differ."""
-
 
 RESULT = (
     "stochastic",
@@ -40,66 +28,32 @@ RESULT = (
 """What the reports read of a finished run's result.json."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One cell of the table.
+class Cell(Protocol):
+    """A cell of a table: what its runs, which differ in their seed, have in common.
 
     Attributes:
-      arch: name of the network.
-      augment: whether training images are cropped and flipped.
-      method: how weights are selected.
-      rescale: of that method.
-      signed_constant: whether all weights of a layer have one magnitude.
+      name: of its own, fit for the name of a folder.
     """
 
-    arch: str
-    augment: bool
-    method: str
-    rescale: str
-    signed_constant: bool
-
     @property
-    def name(self) -> str:
-        """Such as `conv4-augmented-aslp-smart-sc`."""
-        images = "augmented" if self.augment else "plain"
-        weights = "sc" if self.signed_constant else "normal"
-        return f"{self.arch}-{images}-{self.method}-{self.rescale}-{weights}"
+    def name(self) -> str: ...
 
     def options(self, seed: int) -> dict[str, Any]:
         """The options that this cell and a seed stand for."""
-        return {
-            **dataclasses.asdict(self),
-            "signed_constant": "all" if self.signed_constant else "none",
-            "seed": seed,
-        }
-
-
-def all_cells() -> list[Cell]:
-    """Returns every cell that means something, those of a network side by side."""
-    return [
-        Cell(arch, augment, method, rescale, constant)
-        for arch, constant, augment, (method, rescales) in itertools.product(
-            ARCHS,
-            (True, False),
-            (True, False),
-            RESCALES.items(),
-        )
-        for rescale in rescales
-    ]
 
 
 class Record(NamedTuple):
     """A finished run.
 
     Attributes:
-      cell: of the grid.
+      cell: a `Cell` of the grid.
       seed: of the run.
       result: what its result.json holds, `RESULT` at least; of a run whose loss was not
         finite `stochastic` and `diverged`, which says where.
       rows: of its metrics.jsonl, an epoch each.
     """
 
-    cell: Cell
+    cell: Any
     seed: int
     result: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -162,9 +116,9 @@ class Grid:
         """
         return _read_record(self.folder(cell, seed), cell, seed)
 
-    def records(self) -> list[Record]:
+    def records(self, cells: Iterable[Cell]) -> list[Record]:
         """Returns what is known of all finished runs; see `read_records`."""
-        return read_records(self.path)
+        return read_records(self.path, cells)
 
 
 def _flat(about: Mapping[str, Any], start: str = "") -> dict[str, Any]:
@@ -178,18 +132,19 @@ def _flat(about: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path, cells: Iterable[Cell]) -> list[Record]:
     """Returns what is known of all finished runs of a grid, in the order of its cells.
 
     Args:
       path: the grid's folder.
+      cells: that it may hold.
 
     Raises:
       BadInput: the files of a run are damaged.
     """
     found = {folder.name: folder for folder in (path / "cells").glob("*-seed*")}
     records = []
-    for cell in all_cells():
+    for cell in cells:
         start = f"{cell.name}-seed"
         numbers = [name[len(start) :] for name in found if name.startswith(start)]
         # Only names that a grid gives: not 007, which is another folder than 7.
@@ -221,55 +176,3 @@ def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
         raise BadInput(
             f"{folder} is damaged; delete it, and the run is made anew"
         ) from None
-
-
-def configure(
-    preset: str | None, chosen: Mapping[str, Any], cell: Cell, seed: int
-) -> Config:
-    """Returns the options of one run of a grid.
-
-    Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
-      cell: of the grid.
-      seed: of the run.
-
-    Raises:
-      BadInput: a value, or a combination of values, that means nothing.
-    """
-    own = cell.options(seed)
-    if cell.signed_constant:  # of all layers, or of those that the preset says
-        constant = PRESETS.get(preset or "", {}).get("signed_constant", "none")
-        own["signed_constant"] = "all" if constant == "none" else constant
-    shared = {name: value for name, value in chosen.items() if knows(cell.method, name)}
-    return resolve(preset, {**shared, **own})
-
-
-def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all that the runs of a method share, by method, as JSON values.
-
-    Under `plain` are the options that differ where images are not augmented.
-
-    Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
-    """
-
-    def shared(method: str, augment: bool) -> dict[str, Any]:
-        cell = Cell("conv2", augment, method, RESCALES[method][0], True)
-        return {
-            name: value
-            for name, value in configure(preset, chosen, cell, 0).as_dict().items()
-            # One answer for all cells with signed constants: which layers have them.
-            if name not in AXES or name == "signed_constant"
-            if name in _STOPPING or not FIELDS[name].metadata.get("free")
-        }
-
-    found: dict[str, Any] = {}
-    for method in RESCALES:
-        augmented, plain = shared(method, True), shared(method, False)
-        differing = {
-            name: value for name, value in plain.items() if value != augmented[name]
-        }
-        found[method] = augmented | ({"plain": differing} if differing else {})
-    return found

@@ -24,7 +24,7 @@ import table1_layout
 import table1_report
 from config import FIELDS, RESCALES, BadInput, knows, main_guard, option_parser
 
-_OWN = {*grid.AXES, "devices"}
+_OWN = {*table1_layout.AXES, "devices"}
 """Options of a run that a grid chooses by itself."""
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             "pip install matplotlib"
         )
     preset = options.pop("preset", "fast")
-    configure = functools.partial(grid.configure, preset)
+    configure = functools.partial(table1_layout.configure, preset)
     first = configure(options, cells[0], 0)
     for cell in cells:  # so that no bad option shows hours later
         configure(options, cell, 0)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         "dataset": first.dataset,
         "images_sha256": hash_images(data),
         "per_device": per_device,
-        "options": grid.recipe(preset, options),
+        "options": table1_layout.recipe(preset, options),
     }
     folder = grid.Grid(Path(out or f"runs/table1-{first.dataset}"), recipe)
     stopped = None
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     rescales = FIELDS["rescale"].metadata["choices"]
     paper = tuple(table1_layout.LABELS)
     for name, choices, default, words in (
-        ("archs", grid.ARCHS, grid.ARCHS, "networks (default: all)"),
+        ("archs", table1_layout.ARCHS, table1_layout.ARCHS, "networks (default: all)"),
         ("methods", tuple(RESCALES), paper, f"methods (default: {', '.join(paper)})"),
         ("rescales", rescales, rescales, "those that a method knows (default: all)"),
     ):
@@ -174,7 +174,7 @@ def _minutes(text: str) -> float:
     return number
 
 
-def _choose(options: dict[str, Any]) -> list[grid.Cell]:
+def _choose(options: dict[str, Any]) -> list[table1_layout.Cell]:
     """Returns the cells that were asked for, and takes their flags out of `options`.
 
     Raises:
@@ -190,7 +190,7 @@ def _choose(options: dict[str, Any]) -> list[grid.Cell]:
             )
     cells = [
         cell
-        for cell in grid.all_cells()
+        for cell in table1_layout.all_cells()
         if cell.arch in archs and cell.method in methods and cell.rescale in rescales
     ]
     names = [cell.name for cell in cells]

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grid import Cell, Record
+from grid import Record
 from seed_statistics import mean_and_std
-from table1_layout import OWN_RESCALE
+from table1_layout import OWN_RESCALE, Cell
 
 
 def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:

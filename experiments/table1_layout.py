@@ -1,12 +1,23 @@
-"""Table 1 as the paper lays it out: its rows and columns, and its numbers."""
+"""Table 1 as the paper lays it out: its cells, rows and columns, and its numbers."""
 
 import csv
+import dataclasses
 import functools
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grid import Cell
+from config import FIELDS, PRESETS, RESCALES, Config, knows, resolve
 
+STOPPING = ("epochs", "patience")
+"""Options that may change when one run is resumed, but not within a table."""
+
+ARCHS = ("conv2", "conv4", "conv6")
+"""The networks of the paper's table."""
+
+AXES = ("arch", "augment", "method", "rescale", "signed_constant", "seed")
+"""The options in which the cells and seeds of a grid differ."""
 OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
 """What the column WR of the table is for each method of the paper, which does not say
 what it is for edge-popup; here it is the fan scaling of that method's authors."""
@@ -16,6 +27,54 @@ COLUMNS = ("none", "wr", "sc", "wr_sc")
 
 LABELS = {"aslp": "ASLP", "supermask": "Supermask", "edge_popup": "Edge-popup"}
 """Of the methods of the paper; another one goes by its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell of the table.
+
+    Attributes:
+      arch: name of the network.
+      augment: whether training images are cropped and flipped.
+      method: how weights are selected.
+      rescale: of that method.
+      signed_constant: whether all weights of a layer have one magnitude.
+    """
+
+    arch: str
+    augment: bool
+    method: str
+    rescale: str
+    signed_constant: bool
+
+    @property
+    def name(self) -> str:
+        """Such as `conv4-augmented-aslp-smart-sc`."""
+        images = "augmented" if self.augment else "plain"
+        weights = "sc" if self.signed_constant else "normal"
+        return f"{self.arch}-{images}-{self.method}-{self.rescale}-{weights}"
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """The options that this cell and a seed stand for."""
+        return {
+            **dataclasses.asdict(self),
+            "signed_constant": "all" if self.signed_constant else "none",
+            "seed": seed,
+        }
+
+
+def all_cells() -> list[Cell]:
+    """Returns every cell that means something, those of a network side by side."""
+    return [
+        Cell(arch, augment, method, rescale, constant)
+        for arch, constant, augment, (method, rescales) in itertools.product(
+            ARCHS,
+            (True, False),
+            (True, False),
+            RESCALES.items(),
+        )
+        for rescale in rescales
+    ]
 
 
 def in_paper(cell: Cell) -> bool:
@@ -44,4 +103,56 @@ def paper_numbers(dataset: str) -> dict[tuple[Any, ...], float]:
                 if line["dataset"] == dataset and line[column]:
                     key = (line["augment"] == "yes", line["arch"], line["method"])
                     found[*key, line["evaluation"], column] = float(line[column])
+    return found
+
+
+def configure(
+    preset: str | None, chosen: Mapping[str, Any], cell: Cell, seed: int
+) -> Config:
+    """Returns the options of one run of a grid.
+
+    Args:
+      preset: its name, or None.
+      chosen: the options that all cells share.
+      cell: of the grid.
+      seed: of the run.
+
+    Raises:
+      BadInput: a value, or a combination of values, that means nothing.
+    """
+    own = cell.options(seed)
+    if cell.signed_constant:  # of all layers, or of those that the preset says
+        constant = PRESETS.get(preset or "", {}).get("signed_constant", "none")
+        own["signed_constant"] = "all" if constant == "none" else constant
+    shared = {name: value for name, value in chosen.items() if knows(cell.method, name)}
+    return resolve(preset, {**shared, **own})
+
+
+def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all that the runs of a method share, by method, as JSON values.
+
+    Under `plain` are the options that differ where images are not augmented.
+
+    Args:
+      preset: its name, or None.
+      chosen: the options that all cells share.
+    """
+
+    def shared(method: str, augment: bool) -> dict[str, Any]:
+        cell = Cell("conv2", augment, method, RESCALES[method][0], True)
+        return {
+            name: value
+            for name, value in configure(preset, chosen, cell, 0).as_dict().items()
+            # One answer for all cells with signed constants: which layers have them.
+            if name not in AXES or name == "signed_constant"
+            if name in STOPPING or not FIELDS[name].metadata.get("free")
+        }
+
+    found: dict[str, Any] = {}
+    for method in RESCALES:
+        augmented, plain = shared(method, True), shared(method, False)
+        differing = {
+            name: value for name, value in plain.items() if value != augmented[name]
+        }
+        found[method] = augmented | ({"plain": differing} if differing else {})
     return found

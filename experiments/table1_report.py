@@ -15,7 +15,14 @@ from folder import replace_text, writing
 from grid import Grid, Record
 from seed_statistics import csv_text, mean_and_std
 from table1_claims import claims
-from table1_layout import COLUMNS, LABELS, OWN_RESCALE, column_of, paper_numbers
+from table1_layout import (
+    COLUMNS,
+    LABELS,
+    OWN_RESCALE,
+    all_cells,
+    column_of,
+    paper_numbers,
+)
 from table1_picture import picture
 
 _DRAWN = ("averaging", "thresholding")
@@ -63,7 +70,7 @@ def write(grid: Grid, dataset: str) -> None:
     Raises:
       BadInput: the folder cannot be written, or a run in it is damaged.
     """
-    records = grid.records()
+    records = grid.records(all_cells())
     entries = make_entries(records, dataset)
     with writing(grid.path):
         replace_text(grid.path / "runs.csv", csv_text(map(_run_line, records)))

@@ -24,9 +24,10 @@ import table1_layout
 import table1_picture
 import table1_report
 from config import PRESETS, BadInput
-from grid import Cell, Grid, Record
+from grid import Grid, Record
 from grid_training import GridProgress
 from matplotlib.figure import Figure
+from table1_layout import Cell, all_cells
 
 PROGRAM = Path(config.__file__).parent / "table1.py"
 ASLP = Cell("conv4", True, "aslp", "smart", True)
@@ -36,7 +37,7 @@ ASLP = Cell("conv4", True, "aslp", "smart", True)
 
 
 def test_every_cell_means_something_and_has_a_name_of_its_own():
-    cells = grid.all_cells()
+    cells = all_cells()
     assert len(cells) == len({cell.name for cell in cells}) == 156
     assert {cell.rescale for cell in cells if cell.method == "edge_popup"} == {
         "none",
@@ -44,7 +45,7 @@ def test_every_cell_means_something_and_has_a_name_of_its_own():
     }
     assert ASLP in cells and ASLP.name == "conv4-augmented-aslp-smart-sc"
     for cell in cells:
-        chosen = grid.configure("fast", {"dataset": "digits"}, cell, 3)
+        chosen = table1_layout.configure("fast", {"dataset": "digits"}, cell, 3)
         assert (chosen.arch, chosen.method, chosen.rescale, chosen.seed) == (
             cell.arch,
             cell.method,
@@ -58,8 +59,8 @@ def test_every_cell_means_something_and_has_a_name_of_its_own():
 def test_an_option_of_one_method_reaches_that_method_alone():
     chosen = {"weight_decay": 0.3, "temperature": 0.5}
     popup = Cell("conv2", False, "edge_popup", "fan", True)
-    assert grid.configure(None, chosen, popup, 0).weight_decay == 0.3
-    assert grid.configure(None, chosen, ASLP, 0).temperature == 0.5
+    assert table1_layout.configure(None, chosen, popup, 0).weight_decay == 0.3
+    assert table1_layout.configure(None, chosen, ASLP, 0).temperature == 0.5
 
 
 def test_cells_of_the_paper_come_first():
@@ -147,13 +148,13 @@ def test_finished_runs_are_found_in_the_order_of_the_cells(tmp_path):
         fill(folder, cell, seed, thresholding=0.5)
     (folder.path / "cells" / f"{ASLP.name}-seed3").mkdir()  # was cut off
     (folder.path / "cells" / f"{ASLP.name}-seed2-mine").mkdir()
-    found = [(record.cell, record.seed) for record in folder.records()]
+    found = [(record.cell, record.seed) for record in folder.records(all_cells())]
     assert found == [(popup, 0), (ASLP, 2), (ASLP, 10)]
     assert folder.record(ASLP, 3) is None
     for text in ("{", "3", '{"stochastic": true}'):
         (folder.folder(ASLP, 2) / "result.json").write_text(text)
         with pytest.raises(BadInput, match="seed2 is damaged; delete it"):
-            folder.records()
+            folder.records(all_cells())
 
 
 def test_folders_that_no_grid_names_are_left_out(tmp_path):
@@ -162,7 +163,7 @@ def test_folders_that_no_grid_names_are_left_out(tmp_path):
     for number in ("007", "²", "x"):
         path = folder.folder(ASLP, 7).with_name(f"{ASLP.name}-seed{number}")
         shutil.copytree(folder.folder(ASLP, 7), path)
-    assert [record.seed for record in folder.records()] == [7]
+    assert [record.seed for record in folder.records(all_cells())] == [7]
 
 
 def test_a_run_that_diverged_in_its_first_epoch_has_no_metrics(tmp_path):
@@ -171,7 +172,7 @@ def test_a_run_that_diverged_in_its_first_epoch_has_no_metrics(tmp_path):
     path.mkdir(parents=True)
     lost = {"stochastic": True, "diverged": "in epoch 1"}
     (path / "result.json").write_text(json.dumps(lost))
-    assert folder.records() == [Record(ASLP, 0, lost, [])]
+    assert folder.records(all_cells()) == [Record(ASLP, 0, lost, [])]
     table1_report.write(folder, "digits")
     assert "| diverged (1) |" in (folder.path / "table1.md").read_text()
     (line,) = csv.DictReader((folder.path / "runs.csv").read_text().splitlines())
@@ -181,7 +182,7 @@ def test_a_run_that_diverged_in_its_first_epoch_has_no_metrics(tmp_path):
 
 def test_what_was_cut_off_while_a_grid_was_begun_is_begun_again(tmp_path):
     (tmp_path / "grid.json.partial").write_text("{")
-    assert Grid(tmp_path, {"version": "1"}).records() == []
+    assert Grid(tmp_path, {"version": "1"}).records(all_cells()) == []
     assert json.loads((tmp_path / "grid.json").read_text())["version"] == "1"
 
 
@@ -202,19 +203,19 @@ def test_seeds_fill_the_devices_evenly(seeds, devices, per_device, expected):
 
 
 def test_a_recipe_is_all_that_the_runs_share():
-    paper = grid.recipe("paper", {"dataset": "digits"})
+    paper = table1_layout.recipe("paper", {"dataset": "digits"})
     assert paper["aslp"]["mask_lr"] == 50 and paper["aslp"]["epochs"] == 120
     assert not {"seed", "arch", "rescale", "data_dir"} & set(paper["aslp"])
-    fast = grid.recipe("fast", {"dataset": "digits", "temperature": 0.3})
+    fast = table1_layout.recipe("fast", {"dataset": "digits", "temperature": 0.3})
     assert fast["aslp"]["optimiser"] == "adam"
     assert fast["aslp"]["temperature"] == 0.3
     assert fast["edge_popup"]["temperature"] == 1.0
     # The preset standardises augmented images alone.
-    plain = grid.recipe("released_code", {"standardise": False})
-    assert plain != grid.recipe("released_code", {})
+    plain = table1_layout.recipe("released_code", {"standardise": False})
+    assert plain != table1_layout.recipe("released_code", {})
     assert "plain" not in plain["aslp"]
-    always = grid.recipe("released_code", {"standardise": True})
-    released = grid.recipe("released_code", {})
+    always = table1_layout.recipe("released_code", {"standardise": True})
+    released = table1_layout.recipe("released_code", {})
     assert always != released
     assert released["aslp"]["plain"] == {"standardise": False}
 
@@ -225,8 +226,8 @@ def test_a_recipe_says_which_layers_have_signed_constants():
         for name, value in PRESETS["released_code"].items()
         if name != "signed_constant"
     }
-    alike = grid.recipe("paper", {**four, "standardise": False})
-    other = grid.recipe("released_code", {"standardise": False})
+    alike = table1_layout.recipe("paper", {**four, "standardise": False})
+    other = table1_layout.recipe("released_code", {"standardise": False})
     assert [made["aslp"].pop("signed_constant") for made in (alike, other)] == [
         "all",
         "conv",
@@ -243,7 +244,7 @@ def test_signed_constants_lie_where_the_preset_says():
         ("paper", popup, "all"),
         (None, ASLP, "all"),
     ):
-        assert grid.configure(preset, {}, cell, 0).signed_constant == expected
+        assert table1_layout.configure(preset, {}, cell, 0).signed_constant == expected
 
 
 def test_progress_of_a_log_is_a_line_a_group(tmp_path):
