@@ -198,7 +198,7 @@ class Config:
         0.1, "learning rate of trained weights", above=0, methods=_TRAINED
     )
     sharpness_lr: float = _option(
-        0.1, "learning rate of t", above=0, methods=("budget",)
+        3.0, "learning rate of t", above=0, methods=("budget",)
     )
     momentum: float = _option(0.9, "of all of them (adam: its beta1)", least=0, below=1)
     weight_decay: float = _option(
@@ -265,7 +265,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     # Its result is an average over drawn networks, so a drawn one is validated.
     "supermask": {"rescale": "dynamic", "select_by": "sample"},
     "edge_popup": {"rescale": "none", "keep_fraction": 0.5, "scope": "layer"},
-    "budget": {**_TRAINED_DEFAULTS, "budget_weight": 1.0},
+    "budget": _TRAINED_DEFAULTS,
     # Trained as if nothing were to be pruned, then pruned.
     "magnitude": {**_TRAINED_DEFAULTS, "select_by": "sample"},
 }

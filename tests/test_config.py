@@ -58,7 +58,7 @@ PAPER = {
     "mask_lr": 50.0,
     "scale_lr": 0.001,
     "weight_lr": 0.1,
-    "sharpness_lr": 0.1,
+    "sharpness_lr": 3.0,
     "momentum": 0.9,
     "weight_decay": 0.0,
     "temperature": 1.0,

@@ -42,7 +42,7 @@ class Budget(Method):
 
     keep_fraction: float
     scope: Scope = "global"
-    budget_weight: float = 1.0
+    budget_weight: float = 10.0
     sharpness_init: float = 100.0
     relaxed: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.005
