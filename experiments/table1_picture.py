@@ -34,7 +34,7 @@ def picture(records: Sequence[Record], path: Path, title: str) -> None:
         dpi=90,
         layout="constrained",
     )
-    figure.suptitle(f"{title}: validation accuracy, mean and std over seeds")
+    figure.suptitle(f"{title}\nvalidation accuracy, mean and std over seeds")
     panels = figure.subplots(len(rows), len(columns), squeeze=False, sharey="row")
     drawn: dict[str, Any] = {}
     for line, augment in zip(panels, rows, strict=True):

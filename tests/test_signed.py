@@ -12,13 +12,13 @@ import scipy.stats
 from aslp_jax import Signed
 from aslp_jax.sampling import gumbel_noise, signed_stgs
 
-DRAWS = 2**20
+DRAWS = 2**18
 
 
 def test_noise_follows_the_gumbel_law(key):
     noise = np.asarray(gumbel_noise(key, (DRAWS,)), np.float64)
     distance, probability = scipy.stats.kstest(noise, scipy.stats.gumbel_r.cdf)
-    assert distance < 2e-3 and probability > 1e-3
+    assert distance < 4e-3 and probability > 1e-3
     for limit, tail in ((10.0, noise > 10), (-2.2, noise < -2.2)):
         law = scipy.stats.gumbel_r.sf if limit > 0 else scipy.stats.gumbel_r.cdf
         expected = DRAWS * law(limit)
@@ -31,7 +31,7 @@ def test_noise_follows_the_gumbel_law(key):
 )
 def test_each_class_is_drawn_as_often_as_the_softmax_says(key, keep, invert):
     full = jnp.full((DRAWS,), 1.0)
-    drawn = np.asarray(signed_stgs(key, keep * full, invert * full))
+    drawn = np.asarray(jax.jit(signed_stgs)(key, keep * full, invert * full))
     assert set(np.unique(drawn)) <= {-1.0, 0.0, 1.0}
     expected = scipy.special.softmax(np.array([keep, 0.0, invert]))
     for value, p in zip((1, 0, -1), expected, strict=True):

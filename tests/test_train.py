@@ -133,7 +133,12 @@ def test_a_micro_batch_that_does_not_divide_is_refused(key):
     with pytest.raises(
         ValueError, match="micro_batch 5 does not divide the batch of 16"
     ):
-        train.step(state, *whole_batch(images, labels), key, micro_batch=5, **options)
+        jax.eval_shape(
+            functools.partial(train.step, micro_batch=5, **options),
+            state,
+            *whole_batch(images, labels),
+            key,
+        )
 
 
 def mesh(count, axis=train.BATCH):
