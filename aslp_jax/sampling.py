@@ -205,11 +205,9 @@ def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     Returns:
       float32 `shape`, in (-22.9, 22.9).
     """
-    bits = jax.random.bits(key, tuple(shape), jnp.uint32)
-    # 31 bits of magnitude, centred in their cell; float32 keeps the small ones exact.
-    tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
+    upper, tail = _side_and_tail(key, shape)
     magnitude = jnp.log1p(-tail) - jnp.log(tail)
-    return jnp.where((bits & 1) == 1, magnitude, -magnitude)
+    return jnp.where(upper, magnitude, -magnitude)
 
 
 def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -226,10 +224,16 @@ def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     Returns:
       float32 `shape`, in (-3.2, 22.9).
     """
-    bits = jax.random.bits(key, tuple(shape), jnp.uint32)
-    tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
-    upper = (bits & 1) == 1
+    upper, tail = _side_and_tail(key, shape)
     return -jnp.log(-jnp.where(upper, jnp.log1p(-tail), jnp.log(tail)))
+
+
+def _side_and_tail(key: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """A uniform in (0, 1) as its side of 1/2 and its distance from that end."""
+    bits = jax.random.bits(key, tuple(shape), jnp.uint32)
+    # 31 bits of magnitude, centred in their cell; float32 keeps the small ones exact.
+    tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
+    return (bits & 1) == 1, tail
 
 
 @jax.custom_jvp

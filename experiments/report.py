@@ -1,7 +1,8 @@
 """What remains of a run to look at: the picture of its curves, and the closing table.
 
 Nothing here starts a device: rows (see `progress`) and arrays come from the host, and
-matplotlib is imported only by the function that plots.
+matplotlib is imported only by the function that plots. Long, because each line of the
+table and each panel of the picture has a function of its own.
 """
 
 import os
@@ -348,9 +349,9 @@ def missed(result: Mapping[str, Any]) -> str:
       result: `keep_fraction_asked`, `budget_miss` (both of all masked weights).
     """
     return (
-        f"keeps {result['budget_miss']:.2%} of all weights more or fewer than the "
-        f"{result['keep_fraction_asked']:.2%} that were asked for; try more epochs or "
-        "a larger --budget-weight"
+        f"missed the budget: what counts as kept is {result['budget_miss']:.2%} of all "
+        f"weights away from the {result['keep_fraction_asked']:.2%} that were asked "
+        "for; try more epochs, a larger --budget-weight or --logit-std"
     )
 
 

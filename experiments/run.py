@@ -103,8 +103,8 @@ class Run:
           devices: to spread each batch over; None chooses what the options ask for.
 
         Raises:
-          BadInput: a batch that does not fit the images or the devices, or a network
-            that cannot take the images.
+          BadInput: a batch that does not fit the images or the devices, a network
+            that cannot take the images, or a budget of less than a weight a layer.
         """
         self.config = config
         self.devices = _choose_devices(config) if devices is None else list(devices)
@@ -163,10 +163,9 @@ class Run:
         )
         try:
             state = self.programs.create(train.stream(root, "weights"))
-        except ValueError as error:  # what a network says while it is traced
+        except ValueError as error:  # of the network or the method, while it is traced
             raise BadInput(
-                f"--arch {config.arch} cannot take the images of {config.dataset}: "
-                f"{error}"
+                f"{config.arch} on {config.dataset} cannot be begun: {error}"
             ) from error
         self.state = self._place(state)
         self.totals = self._place(train.Totals.zeros())

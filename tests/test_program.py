@@ -675,7 +675,7 @@ def test_a_budget_that_is_missed_ends_with_four(
     # It is cut to the budget, and by how much more than trained is not hidden.
     assert found["keep_fraction"] == pytest.approx(0.02, abs=1e-5)
     assert found["budget_miss"] > 0.005
-    assert f"keeps {found['budget_miss']:.2%} of all weights" in ended.err
+    assert f"is {found['budget_miss']:.2%} of all weights away" in ended.err
 
 
 def test_an_empty_layer_is_warned_of(

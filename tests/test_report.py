@@ -481,7 +481,7 @@ def test_an_empty_layer_and_classes_that_nothing_reaches_are_warned_of() -> None
 
 def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
     text = report.missed({"budget_miss": 0.0234, "keep_fraction_asked": 0.1})
-    assert "keeps 2.34% of all weights more or fewer than the 10.00%" in text
+    assert "is 2.34% of all weights away from the 10.00%" in text
 
 
 def test_the_table_has_a_column_a_group_of_scalars() -> None:

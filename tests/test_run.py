@@ -29,7 +29,7 @@ def test_a_network_that_cannot_take_the_images_is_bad_input():
     with pytest.raises(BadInput) as error:
         run.Run(config, datasets.load("digits"))
     message = str(error.value)
-    assert message.startswith("--arch vgg19 cannot take the images of digits: VGG: ")
+    assert message.startswith("vgg19 on digits cannot be begun: VGG: ")
     assert "at least 32x32 pixels" in message and "\n" not in message
 
 
@@ -46,3 +46,9 @@ def test_a_nan_among_the_selectors_is_seen_and_an_infinity_is_not_one():
     assert run._without_nan(params)
     params["logits"]["a"] = jnp.array([0.0, jnp.nan])
     assert not run._without_nan(params)
+
+
+def test_a_budget_of_less_than_a_weight_a_layer_is_one_line():
+    few = Config(dataset="digits", arch="conv2", batch_size=32, keep_fraction=1e-6)
+    with pytest.raises(BadInput, match="conv2 on digits cannot be begun: init: keep_"):
+        run.Run(few, datasets.load("digits"))
