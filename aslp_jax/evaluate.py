@@ -1,6 +1,7 @@
 """How good is what was learnt: thresholding, averaging, a single sample."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ class Evaluation(NamedTuple):
       averaging_std: their standard deviation (n - 1 in the denominator; 0 for n = 1).
       single: of the first of them.
       loss: mean cross-entropy of the deterministic network, in nats.
+      pruning_change: by how much cutting off what is not kept changes the outputs,
+        as the norm of the change over that of the outputs before, all images together;
+        0 where a method trains the network that it keeps, NaN where it draws many.
     """
 
     thresholding: float
@@ -29,6 +33,7 @@ class Evaluation(NamedTuple):
     averaging_std: float
     single: float
     loss: float
+    pruning_change: float
 
 
 def score(
@@ -43,9 +48,6 @@ def score(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns accuracy and loss of one network.
 
-    The network is realised by one compiled program and run on the images by another,
-    which serves every method and both kinds of network.
-
     Args:
       variables: of the model, as its `init` or a train state gives them.
       images: uint8 `[examples, ...]`, at least one.
@@ -58,17 +60,47 @@ def score(
     Returns:
       Accuracy in [0, 1] and mean cross-entropy in nats, float32 scalars.
     """
+    found = outputs(
+        variables, images, key, model=model, prepare=prepare, batch_size=batch_size
+    )
+    return _grade(found, labels)
+
+
+def outputs(
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    key: jax.Array | None = None,
+    *,
+    model: Masked,
+    prepare: Callable[[jax.Array], jax.Array],
+    batch_size: int = 250,
+) -> jax.Array:
+    """Returns what one network makes of each image.
+
+    The network is realised by one compiled program and run on the images by another,
+    which serves every method and both kinds of network.
+
+    Args:
+      variables: of the model, as its `init` or a train state gives them.
+      images: uint8 `[examples, ...]`, at least one.
+      key: PRNG key of a drawn network; None takes the deterministic one.
+      model: the network and its method; the network is called with `train=False`.
+      prepare: from uint8 images to the network's inputs, the same for every call.
+      batch_size: examples a forward pass; bounds the memory, never the result.
+
+    Returns:
+      The network's logits, `[examples, classes]`.
+    """
     collections = dict(variables)
     weights = _realise(
         collections.pop(FROZEN, {}), collections.pop(LEARNT), key, method=model.method
     )
-    return _score(
+    return _run(
         {"params": weights, **collections},
         images,
-        labels,
         net=model.net,
         prepare=prepare,
-        batch_size=min(batch_size, labels.shape[0]),
+        batch_size=min(batch_size, images.shape[0]),
     )
 
 
@@ -78,26 +110,24 @@ def _realise(frozen: Any, learnt: Any, key: jax.Array | None, *, method: Method)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "prepare", "batch_size"))
-def _score(variables, images, labels, *, net, prepare, batch_size):
-    examples = labels.shape[0]
+def _run(variables, images, *, net, prepare, batch_size):
+    examples = images.shape[0]
     batches = -(-examples // batch_size)
+    # The last batch is filled up with the last example.
     index = jnp.arange(batches * batch_size, dtype=jnp.int32)
+    rows = jnp.minimum(index, examples - 1).reshape(batches, batch_size)
+    found = jax.lax.map(
+        lambda rows: net.apply(variables, prepare(images[rows]), train=False), rows
+    )
+    return found.reshape(batches * batch_size, *found.shape[2:])[:examples]
 
-    def run(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The last batch is filled up with the last example, which then counts once.
-        real = rows < examples
-        rows = jnp.minimum(rows, examples - 1)
-        inputs, truth = prepare(images[rows]), labels[rows]
-        logits = net.apply(variables, inputs, train=False)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-        right = jnp.argmax(logits, -1).astype(truth.dtype) == truth
-        return (
-            jnp.sum(right & real, dtype=jnp.int32),
-            jnp.sum(jnp.where(real, loss, 0)),
-        )
 
-    right, loss = jax.lax.map(run, index.reshape(batches, batch_size))
-    return jnp.sum(right) / examples, jnp.sum(loss) / examples
+@jax.jit
+def _grade(found: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Accuracy and mean cross-entropy of logits."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(found, labels)
+    right = jnp.argmax(found, -1).astype(labels.dtype) == labels
+    return jnp.mean(right, dtype=jnp.float32), jnp.mean(loss, dtype=jnp.float32)
 
 
 def evaluate(
@@ -136,29 +166,40 @@ def evaluate(
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
     run = functools.partial(
-        score,
+        outputs,
         variables,
         images,
-        labels,
         model=model,
         prepare=prepare,
         batch_size=batch_size,
     )
-    accuracy, loss = run()
-    method = model.method
-    if not method.stochastic:
-        samples = 1
-        drawn = run(key=key)[0][None] if method.relaxed else accuracy[None]
-    else:
+    deterministic, method = run(), model.method
+    accuracy, loss = _grade(deterministic, labels)
+    drawn, change = accuracy[None], 0.0
+    if method.stochastic:
         keys = jax.random.split(key, samples)
-        drawn = jnp.stack([run(key=subkey)[0] for subkey in keys])
+        drawn = jnp.stack([_grade(run(key=subkey), labels)[0] for subkey in keys])
+        change = math.nan
+    elif method.relaxed:
+        whole = run(key=key)
+        drawn = _grade(whole, labels)[0][None]
+        change = float(_change(deterministic, whole))
     return Evaluation(
         thresholding=float(accuracy),
         averaging_mean=float(drawn.mean()),
-        averaging_std=float(drawn.std(ddof=1)) if samples > 1 else 0.0,
+        averaging_std=float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0,
         single=float(drawn[0]),
         loss=float(loss),
+        pruning_change=change,
     )
+
+
+@jax.jit
+def _change(new: jax.Array, old: jax.Array) -> jax.Array:
+    """Norm of the change over the norm before; 0 where nothing changes."""
+    wide = old.astype(jnp.float32)
+    norm = jnp.linalg.norm(new.astype(jnp.float32) - wide)
+    return jnp.where(norm > 0, norm / jnp.linalg.norm(wide), jnp.zeros(()))
 
 
 class Selection(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -42,6 +43,31 @@ def by_group(
         }
 
     return optax.partition(transforms, labels)
+
+
+def relative_sign_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """Moves each parameter by a part of itself, against the sign of its gradient.
+
+    What starts above 0 stays there, and is halved or doubled in as many steps wherever
+    it stands and however large its gradient is. The sharpness of `methods.Budget` needs
+    this: it falls from 100 to some 5, where its gradient is hundreds of times that of
+    the start, and a step across 0 cuts off every weight, with no gradient back.
+
+    Args:
+      learning_rate: in (0, 1), the part of itself that a parameter moves in a step.
+
+    Returns:
+      A transformation whose `update` needs the parameters.
+    """
+
+    def times_itself(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+        return jax.tree.map(
+            lambda update, parameter: update * jnp.abs(parameter), updates, params
+        )
+
+    return optax.chain(optax.sign_sgd(learning_rate), optax.stateless(times_itself))
 
 
 def sgd_by_group(

@@ -101,7 +101,8 @@ class Config:
     )
     logit_std: float = _option(
         0.0,
-        "standard deviation of the initial logits; 0 starts all at one half",
+        "standard deviation of the initial logits; 0 starts all alike; with "
+        "--keep 10 where neither flag nor preset says another",
         least=0,
         methods=_DRAWN,
     )
@@ -117,6 +118,7 @@ class Config:
         "global",
         "keep that fraction of all layers together, or of each layer",
         choices=("global", "layer"),
+        methods=(*_DRAWN, "edge_popup", "magnitude"),
     )
     budget_weight: float = _option(
         10.0,
@@ -126,6 +128,12 @@ class Config:
     )
     sharpness_init: float = _option(
         100.0, "where t of w * h(t w) starts", above=0, methods=("budget",)
+    )
+    sharpness_scope: str = _option(
+        "global",
+        "one t for all layers, or one for each",
+        choices=("global", "layer"),
+        methods=("budget",),
     )
     signed_constant: str = _option(
         "all",
@@ -198,7 +206,11 @@ class Config:
         0.1, "learning rate of trained weights", above=0, methods=_TRAINED
     )
     sharpness_lr: float = _option(
-        3.0, "learning rate of t", above=0, methods=("budget",)
+        1e-3,
+        "part of itself that t moves in a step",
+        above=0,
+        below=1,
+        methods=("budget",),
     )
     momentum: float = _option(0.9, "of all of them (adam: its beta1)", least=0, below=1)
     weight_decay: float = _option(
@@ -265,11 +277,15 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     # Its result is an average over drawn networks, so a drawn one is validated.
     "supermask": {"rescale": "dynamic", "select_by": "sample"},
     "edge_popup": {"rescale": "none", "keep_fraction": 0.5, "scope": "layer"},
-    "budget": _TRAINED_DEFAULTS,
+    "budget": {**_TRAINED_DEFAULTS, "budget_weight": 500.0},
     # Trained as if nothing were to be pruned, then pruned.
     "magnitude": {**_TRAINED_DEFAULTS, "select_by": "sample"},
 }
 """The same for one method."""
+
+_DRAWN_TO_BUDGET = {"logit_std": 10.0}
+"""The same for methods that draw, where a number of weights is asked for: of logits
+that all start alike, below 0, hardly any would get above it."""
 
 _RELEASED_CODE = {
     "bias": "uniform",
@@ -308,13 +324,21 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+_TRAINED_FAST = {"optimiser": "sgd", "momentum": 0.9, "weight_lr": 0.05}
+
 PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {"supermask": {"select_by": "sample"}},
+    "paper": {
+        "supermask": {"select_by": "sample"},
+        "budget": {"signed_constant": "none"},
+        "magnitude": {"signed_constant": "none", "select_by": "sample"},
+    },
     "released_code": {"plain": {"standardise": False}},
     "fast": {
-        "digits": {"epochs": 12, "batch_size": 16},
+        "digits": {"epochs": 12, "batch_size": 16, "sharpness_lr": 0.01},
         # Its scores start within 1/sqrt(fan_in).
         "edge_popup": {"mask_lr": 1e-3},
+        "budget": _TRAINED_FAST,
+        "magnitude": _TRAINED_FAST,
     },
 }
 """What a preset holds besides for a data set, a method, or images not augmented."""
@@ -465,9 +489,12 @@ def knows(method: str, name: str) -> bool:
 
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    method = chosen.get("method", Config.method)
+    drawn = method in _DRAWN and chosen.get("keep_fraction") is not None
     return {
         **DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {}),
-        **METHOD_DEFAULTS.get(chosen.get("method", Config.method), {}),
+        **METHOD_DEFAULTS.get(method, {}),
+        **(_DRAWN_TO_BUDGET if drawn else {}),
     }
 
 

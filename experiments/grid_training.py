@@ -4,9 +4,10 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+import report
 from config import BadInput, Config
 from grid import Cell, Grid
 from progress import humanise_seconds
@@ -122,6 +123,7 @@ def train_grid(
     # Only now: a mistyped flag should not wait for JAX.
     import jax
     from loop import Signals, train_trials
+    from run import check
     from trial import Trial, begin
 
     todo = {
@@ -135,6 +137,8 @@ def train_grid(
     if not runs:
         return
     devices = jax.local_devices()
+    for config in _tightest(configure(cell, seeds[0]) for cell in todo):
+        check(config, data)
 
     def begin_run(cell: Cell, seed: int, device: jax.Device) -> Trial:
         signals.check()
@@ -158,7 +162,10 @@ def train_grid(
 
     def finish_run(trial: Trial) -> str:
         signals.check()
-        return _finish(trial)
+        outcome, warnings = _finish(trial)
+        for warning in warnings:
+            progress.note(f"{trial.folder.path}: WARNING: {warning}")
+        return outcome
 
     with Signals(deadline) as signals:
         try:
@@ -176,6 +183,21 @@ def train_grid(
             progress.close()
 
 
+def _tightest(configs: Iterable[Config]) -> Iterable[Config]:
+    """Of runs alike but for their budget those with the smallest.
+
+    So that a budget that is too small for a network shows at once, not after hours.
+    """
+    found: dict[tuple[str, ...], Config] = {}
+    for config in configs:
+        if config.keep_fraction is not None:
+            key = (config.arch, config.method, config.scope)
+            found[key] = min(
+                found.get(key, config), config, key=lambda each: each.keep_fraction or 1
+            )
+    return found.values()
+
+
 def _groups(
     seeds: Sequence[int], devices: int, per_device: int
 ) -> Iterator[tuple[Sequence[int], int]]:
@@ -191,13 +213,17 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _finish(trial: "Trial") -> str:
-    """Writes the closing files of a run and returns its accuracy in words."""
+def _finish(trial: "Trial") -> tuple[str, list[str]]:
+    """Writes the closing files of a run; returns its accuracy in words and warnings."""
     if trial.problem is not None:
         stochastic = trial.run.programs.method.stochastic
         trial.folder.write_result({"stochastic": stochastic, "diverged": trial.problem})
-        return "diverged"
+        return "diverged", []
     result = trial.finish(picture=False)
     # Hundreds of runs of millions of weights: what is finished needs none of them.
     shutil.rmtree(trial.folder.checkpoints, ignore_errors=True)
-    return f"{result['thresholding']:.1%} (averaging {result['averaging_mean']:.1%})"
+    before = "before pruning" if result["relaxed"] else "averaging"
+    others = f"{before} {result['averaging_mean']:.1%}"
+    if result["budget_miss"] > 0:
+        others += f", budget missed by {result['budget_miss']:.2%} of the weights"
+    return f"{result['thresholding']:.1%} ({others})", report.warnings(result)

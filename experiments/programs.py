@@ -19,7 +19,7 @@ from aslp_jax.convolution import conv_in_loop
 from aslp_jax.masked import Masked
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.networks import NETWORKS
-from aslp_jax.optim import by_group
+from aslp_jax.optim import by_group, relative_sign_sgd
 
 _PAD_SHARE = 8
 """Random crops shift by up to an eighth of the image: the paper's 4 pixels of 32."""
@@ -59,6 +59,7 @@ class Programs:
       evaluate: `evaluate.evaluate`, likewise, with the drawn networks' number.
       masks: `method.masks`.
       sizes: `method.sizes`.
+      statistics: `method.statistics`.
       prune: from a state to the one that fine-tuning starts from, for methods that can.
       connectivity: from masks to how the network hangs together.
     """
@@ -72,6 +73,7 @@ class Programs:
     evaluate: Callable[..., evaluate.Evaluation]
     masks: Callable[..., Any]
     sizes: Callable[..., Any]
+    statistics: Callable[..., Any]
     prune: Callable[[train.TrainState], train.TrainState]
     connectivity: Callable[..., Connectivity]
 
@@ -141,6 +143,7 @@ def programs(
         evaluate=functools.partial(evaluate.evaluate, **scoring),
         masks=jax.jit(method.masks),
         sizes=jax.jit(method.sizes),
+        statistics=jax.jit(method.statistics),
         prune=jax.jit(prune),
         connectivity=jax.jit(paths),
     )
@@ -154,13 +157,15 @@ def _optimiser(config: Config, steps: int) -> optax.GradientTransformation:
       steps: of an epoch.
     """
 
-    def rule(rate: float) -> optax.GradientTransformation:
-        schedule: optax.ScalarOrSchedule = rate
+    def scheduled(rate: float) -> optax.ScalarOrSchedule:
         if config.schedule == "cosine":
-            schedule = optax.cosine_decay_schedule(rate, steps * config.epochs)
+            return optax.cosine_decay_schedule(rate, steps * config.epochs)
+        return rate
+
+    def rule(rate: float) -> optax.GradientTransformation:
         if config.optimiser == "adam":
-            return optax.adam(schedule, b1=config.momentum)
-        return optax.sgd(schedule, config.momentum)
+            return optax.adam(scheduled(rate), b1=config.momentum)
+        return optax.sgd(scheduled(rate), config.momentum)
 
     def decayed(rate: float) -> optax.GradientTransformation:
         if config.weight_decay == 0:
@@ -170,7 +175,7 @@ def _optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     return by_group(
         {
             "scale": rule(config.scale_lr),
-            "sharpness": rule(config.sharpness_lr),
+            "sharpness": relative_sign_sgd(scheduled(config.sharpness_lr)),
             "weights": decayed(config.weight_lr),
         },
         default=decayed(config.mask_lr),

@@ -3,8 +3,9 @@
 A row describes one epoch, as one line of `metrics.jsonl` does: `epoch` (from 1), `step`
 (in total), `train_loss`, `train_accuracy`, `validation_loss`, `validation_accuracy`,
 `best_validation_accuracy`, `best_epoch`, `keep_fraction`, `keep_fractions` (by layer),
-`flip_rate`, `scalars` (by group and layer), `images_per_second` and `seconds` since the
-run began. Accuracies, fractions and rates lie in [0, 1].
+`flip_rate`, `scalars` (by group and layer), `statistics` (of the method, likewise),
+`images_per_second` and `seconds` since the run began. Accuracies, fractions and rates
+lie in [0, 1].
 """
 
 import collections

@@ -227,7 +227,8 @@ def table(result: Mapping[str, Any]) -> str:
     Args:
       result: `arch`, `dataset` and `method` (names); test accuracies `thresholding`,
         `averaging_mean` and `averaging_std` over `eval_samples` networks, or, where the
-        method is `relaxed`, of the one network before pruning;
+        method is `relaxed`, of the one network before pruning, and `pruning_change`, of
+        its outputs;
         `keep_fraction`, and by layer `keep_fractions`, `weights` (how many are masked)
         and `scalars` (by group first, may be empty); `best_epoch`,
         `best_validation_accuracy`, `epochs` (run), `stopped` ("patience" or "epochs"),
@@ -337,7 +338,8 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 def _others(result: Mapping[str, Any]) -> str:
     """Returns the accuracy of what the deterministic network was cut from."""
     if result["relaxed"]:
-        return f"{result['averaging_mean']:.2%} before pruning"
+        change = f"its outputs change by {result['pruning_change']:.2%}"
+        return f"{result['averaging_mean']:.2%} before pruning ({change})"
     averaging = f"{result['averaging_mean']:.2%} ± {result['averaging_std']:.2%}"
     return f"{averaging} averaging {result['eval_samples']} networks"
 
@@ -346,12 +348,14 @@ def missed(result: Mapping[str, Any]) -> str:
     """Says by how much a run missed its budget, and what can be done.
 
     Args:
-      result: `keep_fraction_asked`, `budget_miss` (both of all masked weights).
+      result: `method`, `keep_fraction_asked`, `budget_miss` (both of all masked
+        weights).
     """
+    other = "--sharpness-lr" if result["method"] == "budget" else "--logit-std"
     return (
         f"missed the budget: what counts as kept is {result['budget_miss']:.2%} of all "
         f"weights away from the {result['keep_fraction_asked']:.2%} that were asked "
-        "for; try more epochs, a larger --budget-weight or --logit-std"
+        f"for; try more epochs, a larger --budget-weight or {other}"
     )
 
 

@@ -3,11 +3,12 @@
 Long, because every question about the devices of one run is answered here.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,12 +17,13 @@ import numpy as np
 from config import BadInput, Config, settled
 from jax.sharding import (
     AxisType,
+    Mesh,
     NamedSharding,
     PartitionSpec,
     Sharding,
     SingleDeviceSharding,
 )
-from programs import Inputs, programs
+from programs import Inputs, Programs, programs
 
 from aslp_jax import datasets, evaluate, train
 
@@ -145,28 +147,11 @@ class Run:
                 f"training images of {config.dataset}"
             )
 
-        # What changes no program is left out, so that other seeds find it compiled.
-        shared = {**settled(config.as_dict()), "epochs": config.epochs, "seed": 0}
-        self.programs = programs(
-            Config(**shared),
-            Inputs(
-                data.train_images.shape[1:],
-                data.classes,
-                data.mean,
-                data.std,
-                data.flip,
-                self.steps,
-            ),
-            self.devices[0].platform,
-            self.micro_batch,
-            mesh,
+        self.programs = _programs(
+            config, data, self.steps, self.devices[0].platform, self.micro_batch, mesh
         )
-        try:
+        with _said_of(config):
             state = self.programs.create(train.stream(root, "weights"))
-        except ValueError as error:  # of the network or the method, while it is traced
-            raise BadInput(
-                f"{config.arch} on {config.dataset} cannot be begun: {error}"
-            ) from error
         self.state = self._place(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
@@ -275,6 +260,12 @@ class Run:
             "scalars": {
                 group: _floats(leaves) for group, leaves in selection.scalars.items()
             },
+            "statistics": {
+                name: _floats(leaves)
+                for name, leaves in self.programs.statistics(
+                    state.frozen, state.params
+                ).items()
+            },
             "images_per_second": images_per_second,
             "seconds": where.seconds,
         }
@@ -348,6 +339,9 @@ class Run:
             "single": scores.single,
             "eval_samples": self.config.eval_samples,
             "test_loss": scores.loss,
+            "pruning_change": None
+            if math.isnan(scores.pruning_change)
+            else scores.pruning_change,
             "keep_fraction": float(selection.keep_fraction),
             "keep_fractions": _floats(selection.by_layer),
             "scalars": {
@@ -406,6 +400,49 @@ class Run:
         # A copy, because the next step is given the state's own buffers to overwrite.
         kept = {"params": state.params, "collections": state.collections}
         return jax.tree.map(jnp.copy, kept)
+
+
+def check(config: Config, data: datasets.Dataset) -> None:
+    """Checks what a run would stumble over when it draws its weights, drawing none.
+
+    Args:
+      config: the options.
+      data: the images.
+
+    Raises:
+      BadInput: a network that cannot take the images, or a budget of less than a weight
+        a layer.
+    """
+    platform = jax.local_devices()[0].platform
+    made = _programs(config, data, 1, platform, config.batch_size, None)
+    with _said_of(config):
+        jax.eval_shape(made.create, jax.random.key(0))
+
+
+@contextlib.contextmanager
+def _said_of(config: Config) -> Iterator[None]:
+    """Says of what network and images it is that a library function complains."""
+    try:
+        yield
+    except ValueError as error:  # of the network or the method, while it is traced
+        raise BadInput(
+            f"{config.arch} on {config.dataset} cannot be begun: {error}"
+        ) from error
+
+
+def _programs(
+    config: Config,
+    data: datasets.Dataset,
+    steps: int,
+    platform: str,
+    micro_batch: int,
+    mesh: Mesh | None,
+) -> Programs:
+    # What changes no program is left out, so that other seeds find it compiled.
+    shared = {**settled(config.as_dict()), "epochs": config.epochs, "seed": 0}
+    shape = data.train_images.shape[1:]
+    inputs = Inputs(shape, data.classes, data.mean, data.std, data.flip, steps)
+    return programs(Config(**shared), inputs, platform, micro_batch, mesh)
 
 
 def _choose_devices(config: Config) -> list[jax.Device]:

@@ -15,6 +15,33 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if values[1:] else 0.0
 
 
+def verdict(
+    differences: Sequence[float], *, at_least: bool = False, unit: str = "points"
+) -> tuple[str, str]:
+    """Returns the evidence and the verdict on differences that should be positive.
+
+    Args:
+      differences: of paired runs.
+      at_least: whether none is enough; otherwise the mean has to be above two of its
+        standard errors.
+      unit: of the differences, in words.
+    """
+    if len(differences) < 2:
+        return ("one pair" if differences else "no pairs") + " of runs", "not measured"
+    mean, std = mean_and_std(differences)
+    error = std / math.sqrt(len(differences))
+    higher = sum(difference > 0 for difference in differences)
+    evidence = (
+        f"{mean:+.2f} ± {error:.2f} {unit} (standard error), higher in {higher} of "
+        f"{len(differences)} pairs"
+    )
+    holds = mean >= -2 * error if at_least else mean > 2 * error
+    if holds:
+        return evidence, "holds"
+    undecided = mean >= -2 * error
+    return evidence, "does not hold" + (" (no difference)" if undecided else "")
+
+
 def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
     """Returns lines of the same names as CSV with a header; nothing for no lines."""
     text = io.StringIO()

@@ -1,12 +1,11 @@
 """What the runs of a grid say about each claim of the paper."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grid import Record
-from seed_statistics import mean_and_std
+from seed_statistics import mean_and_std, verdict
 from table1_layout import OWN_RESCALE, Cell
 
 
@@ -64,19 +63,19 @@ def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     return [
         (
             "ASLP (thresholding) is above supermask (averaging)",
-            *_verdict(pairs(to("supermask"), _thresholding, _averaging)),
+            *verdict(pairs(to("supermask"), _thresholding, _averaging)),
         ),
         (
             "ASLP (thresholding) is above edge-popup",
-            *_verdict(pairs(to("edge_popup"), _thresholding, _thresholding)),
+            *verdict(pairs(to("edge_popup"), _thresholding, _thresholding)),
         ),
         (
             "smart rescale helps the deeper networks (Conv4, Conv6)",
-            *_verdict(pairs(unscaled("conv4", "conv6"), _thresholding, _thresholding)),
+            *verdict(pairs(unscaled("conv4", "conv6"), _thresholding, _thresholding)),
         ),
         (
             "thresholding is at least as good as averaging (ASLP)",
-            *_verdict(pairs(same, _thresholding, _averaging), at_least=True),
+            *verdict(pairs(same, _thresholding, _averaging), at_least=True),
         ),
         (
             "the kept fraction stays near 50 % (ASLP, mean within 49 to 51 %)",
@@ -86,7 +85,7 @@ def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
         ),
         (
             "smart rescale saves epochs to the best accuracy",
-            *_verdict(
+            *verdict(
                 pairs(unscaled("conv2", "conv4", "conv6"), _saved, _saved),
                 unit="epochs",
             ),
@@ -109,26 +108,6 @@ def _averaging(result: Mapping[str, Any]) -> float:
 
 def _saved(result: Mapping[str, Any]) -> float:
     return -result["best_epoch"]
-
-
-def _verdict(
-    differences: Sequence[float], *, at_least: bool = False, unit: str = "points"
-) -> tuple[str, str]:
-    """Returns the evidence and the verdict on differences that should be positive."""
-    if len(differences) < 2:
-        return ("one pair" if differences else "no pairs") + " of runs", "not measured"
-    mean, std = mean_and_std(differences)
-    error = std / math.sqrt(len(differences))
-    higher = sum(difference > 0 for difference in differences)
-    evidence = (
-        f"{mean:+.2f} ± {error:.2f} {unit} (standard error), higher in {higher} of "
-        f"{len(differences)} pairs"
-    )
-    holds = mean >= -2 * error if at_least else mean > 2 * error
-    if holds:
-        return evidence, "holds"
-    undecided = mean >= -2 * error
-    return evidence, "does not hold" + (" (no difference)" if undecided else "")
 
 
 def _kept(results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

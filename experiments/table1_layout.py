@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config import FIELDS, PRESETS, RESCALES, Config, knows, resolve
-
-STOPPING = ("epochs", "patience")
-"""Options that may change when one run is resumed, but not within a table."""
+from config import PRESETS, RESCALES, Config, knows, resolve
+from grid_program import shared_options
 
 ARCHS = ("conv2", "conv4", "conv6")
 """The networks of the paper's table."""
 
 AXES = ("arch", "augment", "method", "rescale", "signed_constant", "seed")
 """The options in which the cells and seeds of a grid differ."""
+
 OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
 """What the column WR of the table is for each method of the paper, which does not say
 what it is for edge-popup; here it is the fan scaling of that method's authors."""
@@ -138,15 +137,12 @@ def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
       chosen: the options that all cells share.
     """
 
+    # One answer for all cells with signed constants: which layers have them.
+    axes = [name for name in AXES if name != "signed_constant"]
+
     def shared(method: str, augment: bool) -> dict[str, Any]:
         cell = Cell("conv2", augment, method, RESCALES[method][0], True)
-        return {
-            name: value
-            for name, value in configure(preset, chosen, cell, 0).as_dict().items()
-            # One answer for all cells with signed constants: which layers have them.
-            if name not in AXES or name == "signed_constant"
-            if name in STOPPING or not FIELDS[name].metadata.get("free")
-        }
+        return shared_options(configure(preset, chosen, cell, 0), axes)
 
     found: dict[str, Any] = {}
     for method in RESCALES:

@@ -1,6 +1,5 @@
 """Budgets: what the methods that are asked for a number of weights do about it."""
 
-import dataclasses
 import math
 
 import jax
@@ -110,7 +109,7 @@ def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_apparent_weights_are_weights_times_their_share(key, scope):
     weights = tree(key)
-    method = Budget(0.1, scope=scope)
+    method = Budget(0.1, sharpness_scope=scope)
     frozen, learnt = method.init(key, weights)
     assert sorted(learnt) == ["sharpness", "weights"]
     names = ["all"] if scope == "global" else list(SIZES)
@@ -129,26 +128,25 @@ def test_apparent_weights_are_weights_times_their_share(key, scope):
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_the_budget_loss_is_that_of_the_paper(key, scope):
-    method = Budget(0.1, scope=scope, budget_weight=3.0)
+    method = Budget(0.1, sharpness_scope=scope, budget_weight=3.0)
     frozen, learnt = method.init(key, tree(key))
-    start = {name: float(c) for name, c in frozen["initial_count"].items()}
+    start = sum(float(count) for count in frozen["initial_count"].values())
     learnt["sharpness"] = jax.tree.map(lambda t: t / 4, learnt["sharpness"])
-    now = {name: float(c) for name, c in method.sizes(frozen, learnt).items()}
-    if scope == "global":
-        miss = sum(now.values()) - 0.1 * sum(SIZES.values())
-        expected = (miss / sum(start.values())) ** 2
-    else:
-        expected = sum(
-            ((now[name] - 0.1 * size) / start[name]) ** 2
-            for name, size in SIZES.items()
-        )
-    assert float(method.penalty(frozen, learnt)) == pytest.approx(
-        3 * expected, rel=1e-5
-    )
+    now = sum(float(count) for count in method.sizes(frozen, learnt).values())
+    expected = 3 * ((now - 0.1 * sum(SIZES.values())) / start) ** 2
+    assert float(method.penalty(frozen, learnt)) == pytest.approx(expected, rel=1e-5)
     gradient = jax.grad(lambda learnt: method.penalty(frozen, learnt))(learnt)
     assert all(float(slope) > 0 for slope in gradient["sharpness"].values())
     assert np.abs(gradient["weights"]["a"]["kernel"]).max() > 0
     assert not gradient["weights"]["a"]["bias"].any()
+
+
+def test_the_fraction_of_weights_at_rest(key):
+    method = Budget(0.5, sharpness_init=10.0)
+    weights = {"kernel": jnp.array([0.0, 0.024, -0.024, 0.026, -0.026, 1.0, 1.0, 1.0])}
+    frozen, learnt = method.init(key, weights)
+    assert method.statistics(frozen, learnt) == {"at_rest": {"kernel": 3 / 8}}
+    assert ASLP().statistics({}, {}) == {}
 
 
 def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
@@ -230,6 +228,42 @@ def test_logits_start_at_the_budget(key, method, keep_fraction):
         assert float(learnt["scale"]["kernel"]) == pytest.approx(expected)
 
 
+def test_small_layers_start_denser_than_large_ones():
+    chosen = {
+        "first": np.zeros((3, 3, 1, 64)),
+        "wide": np.zeros((512, 256)),
+        "deep": np.zeros((3, 3, 128, 128)),
+        "last": np.zeros((256, 10)),
+    }
+    sizes = {name: leaf.size for name, leaf in chosen.items()}
+    found = budgets.spread(chosen, 0.02, "global", most=0.5)
+    kept = sum(found[name] * size for name, size in sizes.items())
+    assert kept == pytest.approx(0.02 * sum(sizes.values()))
+    # In proportion to the axes over the entries, up to the most.
+    assert found["first"] == 0.5
+    for name, axes in (("wide", 512 + 256), ("deep", 3 + 3 + 128 + 128)):
+        ratio = found[name] * sizes[name] / axes
+        assert ratio == pytest.approx(found["last"] * sizes["last"] / (256 + 10))
+    assert found["deep"] < 0.02 < found["wide"] < found["last"] < 0.5
+    for keep_fraction, scope in ((0.6, "global"), (0.02, "layer")):
+        found = budgets.spread(chosen, keep_fraction, scope, most=0.5)
+        assert found == pytest.approx(dict.fromkeys(chosen, keep_fraction))
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
+    made = method(keep_fraction=0.05, scale_init=1.5)
+    frozen, learnt = made.init(key, tree(key))
+    expected = budgets.spread(leaves(tree(key)), 0.05, "global", most=0.5)
+    for name, probabilities in made.keep_probabilities(frozen, learnt).items():
+        np.testing.assert_allclose(probabilities, expected[name], rtol=1e-5)
+    for name, scale in learnt.get("scale", {}).items():
+        assert float(scale) == pytest.approx(1.5 * math.sqrt(0.5 / expected[name]))
+    alike = method(keep_fraction=0.05, scope="layer")
+    for probabilities in alike.keep_probabilities(*alike.init(key, tree(key))).values():
+        np.testing.assert_allclose(probabilities, 0.05, rtol=1e-5)
+
+
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("method", [ASLP, Supermask])
 def test_drawn_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
@@ -282,9 +316,10 @@ def test_a_fraction_out_of_range_is_refused(method, fraction):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_scope_is_refused(method):
-    text = f"^{method.__name__}: scope must be 'global' or 'layer', got 'all'$"
+    name = "sharpness_scope" if method is Budget else "scope"
+    text = f"^{method.__name__}: {name} must be 'global' or 'layer', got 'all'$"
     with pytest.raises(ValueError, match=text):
-        method(keep_fraction=0.5, scope="all")
+        method(keep_fraction=0.5, **{name: "all"})
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
@@ -305,6 +340,8 @@ def test_a_budget_below_one_weight_a_layer_is_refused(key, method):
         ValueError, match=r"of 1,600 weights in a/kernel, b/kernel leaves"
     ):
         method(keep_fraction=1.9 / 1600).init(key, weights)
+    if method is Budget:
+        return
     method(keep_fraction=1 / 400, scope="layer").init(key, weights)
     with pytest.raises(
         ValueError, match=r"of 400 weights in b/kernel leaves less than"
@@ -320,9 +357,3 @@ def test_an_exact_number_is_within_the_budget_even_where_all_tie(scope, dtype):
     assert list(marked) == ["b", "a"] and marked["b"].shape == (4, 5)
     counted = [int(each.sum()) for each in marked.values()]
     assert counted == ([6, 9] if scope == "layer" else [0, 15])
-
-
-def test_options_of_a_budget_are_the_same_for_all_methods():
-    shared = {"keep_fraction", "scope"}
-    for method in METHODS:
-        assert shared <= {field.name for field in dataclasses.fields(method)}

@@ -41,6 +41,7 @@ PAPER = {
     "scope": "global",
     "budget_weight": 10.0,
     "sharpness_init": 100.0,
+    "sharpness_scope": "global",
     "signed_constant": "all",
     "constant": "std",
     "bias": "none",
@@ -58,7 +59,7 @@ PAPER = {
     "mask_lr": 50.0,
     "scale_lr": 0.001,
     "weight_lr": 0.1,
-    "sharpness_lr": 3.0,
+    "sharpness_lr": 1e-3,
     "momentum": 0.9,
     "weight_decay": 0.0,
     "temperature": 1.0,
@@ -315,6 +316,29 @@ def test_unknown_names_are_refused(name: str) -> None:
     valid = PRESETS if name == "preset" else FIELDS[name].metadata["choices"]
     for choice in valid:
         assert choice in message
+
+
+def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for():
+    for method in ("aslp", "supermask", "signed"):
+        assert config.resolve(None, {"method": method}).logit_std == 0
+        asked = {"method": method, "keep_fraction": 0.1}
+        assert config.resolve(None, asked).logit_std == 10
+        assert config.resolve("paper", asked).logit_std == 10
+        assert config.resolve("paper", asked | {"logit_std": 2.0}).logit_std == 2
+    for method in ("edge_popup", "budget", "magnitude"):
+        asked = {"method": method, "keep_fraction": 0.1}
+        assert config.resolve(None, asked).logit_std == 0
+
+
+def test_presets_train_weights_that_are_not_of_one_magnitude():
+    for preset in (None, "paper", "fast"):
+        for method in ("budget", "magnitude"):
+            chosen = config.resolve(preset, {"method": method})
+            assert chosen.signed_constant == "none"
+            assert chosen.optimiser == "sgd" and chosen.momentum == 0.9
+    assert config.resolve("paper", {"method": "magnitude"}).select_by == "sample"
+    fast = config.resolve("fast", {"method": "budget", "dataset": "digits"})
+    assert (fast.weight_lr, fast.sharpness_lr, fast.budget_weight) == (0.05, 0.01, 500)
 
 
 @pytest.mark.parametrize("name", FIELDS)

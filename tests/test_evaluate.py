@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, EdgePopup, Masked, augment
+from aslp_jax import ASLP, EdgePopup, Magnitude, Masked, augment
 from aslp_jax.evaluate import evaluate, score, summarise
 from aslp_jax.methods.selection import key_for_each
 from aslp_jax.networks import ConvNet
@@ -66,10 +66,41 @@ def test_one_call_evaluates_in_every_way(trained, key):
     assert len(set(drawn)) > 1
     np.testing.assert_allclose(
         result,
-        (accuracy, np.mean(drawn), np.std(drawn, ddof=1), drawn[0], loss),
+        (accuracy, np.mean(drawn), np.std(drawn, ddof=1), drawn[0], loss, np.nan),
         rtol=1e-5,
     )
     assert all(type(value) is float for value in result)
+
+
+def test_pruning_changes_the_outputs_of_a_network_that_was_trained_whole(trained, key):
+    _, images, labels = trained
+    model = Masked(NET, Magnitude(keep_fraction=0.3))
+    variables = jax.jit(model.init)(key, jnp.zeros((1, 8, 8, 1)))
+    options = {"model": model, "prepare": augment.to_float}
+    result = evaluate(variables, images, labels, key, **options)
+    whole, pruned = (
+        np.asarray(
+            model.apply(variables, augment.to_float(images), sample=not cut, rngs=rngs),
+            np.float64,
+        )
+        for cut, rngs in ((False, {"mask": key}), (True, {}))
+    )
+    change = np.linalg.norm(pruned - whole) / np.linalg.norm(whole)
+    assert change > 0.1
+    np.testing.assert_allclose(result.pruning_change, change, rtol=1e-5)
+    for value, logits in (
+        (result.averaging_mean, whole),
+        (result.thresholding, pruned),
+    ):
+        accuracy = np.mean(logits.argmax(1) == labels)
+        np.testing.assert_allclose(value, accuracy, rtol=1e-6)
+    assert result.single == result.averaging_mean and result.averaging_std == 0
+    # Where all is kept nothing changes, even if the outputs are 0.
+    model = Masked(NET, Magnitude(keep_fraction=1.0))
+    nothing = jax.tree.map(jnp.zeros_like, variables)
+    nothing["frozen"] = jax.tree.map(jnp.ones_like, variables["frozen"])
+    options["model"] = model
+    assert evaluate(nothing, images, labels, key, **options).pruning_change == 0
 
 
 def test_a_single_sample_has_no_spread(trained, key):
@@ -105,7 +136,7 @@ def test_a_method_that_draws_nothing_is_scored_once(trained, key, samples):
     np.testing.assert_allclose(result.thresholding, accuracy, rtol=1e-6)
     assert 0 < result.thresholding < 1
     assert result.averaging_mean == result.single == result.thresholding
-    assert result.averaging_std == 0
+    assert result.averaging_std == result.pruning_change == 0
     assert all(type(value) is float for value in result)
 
 

@@ -387,7 +387,7 @@ EVERY = [
     Signed(),
     Signed(rescale="dynamic", keep_fraction=0.25, scope="layer"),
     Budget(0.25),
-    Budget(0.25, scope="layer"),
+    Budget(0.25, sharpness_scope="layer"),
     Magnitude(0.25),
     Magnitude(0.25, scope="layer"),
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from aslp_jax.optim import by_group, sgd_by_group
+from aslp_jax.optim import by_group, relative_sign_sgd, sgd_by_group
 
 RATES = {"logits": 50.0, "scale": 1e-3}
 
@@ -161,3 +161,17 @@ def test_momentum_must_be_below_one(momentum):
 def test_a_rate_must_be_positive(rate):
     with pytest.raises(ValueError, match="the rate of 'scale' must be positive"):
         sgd_by_group({"logits": 1.0, "scale": rate})
+
+
+def test_a_relative_step_is_a_part_of_the_parameter_whatever_the_gradient():
+    rule = relative_sign_sgd(optax.linear_schedule(0.1, 0.0, 2))
+    params = {"t": jnp.float32(100.0), "u": jnp.float32(-4.0), "v": jnp.float32(2.0)}
+    slopes = {"t": jnp.float32(1e-9), "u": jnp.float32(-1e9), "v": jnp.float32(0.0)}
+    state = rule.init(params)
+    for part in (0.1, 0.05, 0.0):
+        moves, state = rule.update(slopes, state, params)
+        assert float(moves["t"]) == pytest.approx(-part * float(params["t"]))
+        assert float(moves["u"]) == pytest.approx(part * abs(float(params["u"])))
+        assert float(moves["v"]) == 0
+        params = optax.apply_updates(params, moves)
+    assert float(params["t"]) == pytest.approx(100 * 0.9 * 0.95)

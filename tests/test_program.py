@@ -51,6 +51,7 @@ ROW = {
     "keep_fractions",
     "flip_rate",
     "scalars",
+    "statistics",
     "images_per_second",
     "seconds",
 }

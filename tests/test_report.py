@@ -457,8 +457,9 @@ def test_the_table_has_every_layer_and_the_total() -> None:
 def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> None:
     trained = result(relaxed=True, kept_bits=32, weights={"kernel": 1_000_000})
     trained |= {"keep_fractions": {"kernel": 0.1}, "keep_fraction": 0.1}
-    text = report.table(trained | {"scalars": {}})
-    assert "84.23% before pruning" in text and "averaging" not in text
+    text = report.table(trained | {"scalars": {}, "pruning_change": 0.0123})
+    assert "84.23% before pruning (its outputs change by 1.23%)" in text
+    assert "averaging" not in text
     # 125,000 bytes of masks and 100,000 weights of 4 bytes.
     assert "525.00 kB as one bit a weight, 32 each kept (7.6x less)" in text
 
@@ -480,8 +481,11 @@ def test_an_empty_layer_and_classes_that_nothing_reaches_are_warned_of() -> None
 
 
 def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
-    text = report.missed({"budget_miss": 0.0234, "keep_fraction_asked": 0.1})
-    assert "is 2.34% of all weights away from the 10.00%" in text
+    missed = {"budget_miss": 0.0234, "keep_fraction_asked": 0.1}
+    for method, advice in (("aslp", "--logit-std"), ("budget", "--sharpness-lr")):
+        text = report.missed(missed | {"method": method})
+        assert "is 2.34% of all weights away from the 10.00%" in text
+        assert text.endswith(f"a larger --budget-weight or {advice}")
 
 
 def test_the_table_has_a_column_a_group_of_scalars() -> None:

@@ -57,6 +57,19 @@ def test_the_gradient_is_that_of_the_softmax_of_the_three(key, temperature):
         got = jax.grad(drawn, argnums=wrt)(keep, invert)
         np.testing.assert_allclose(got, np.arange(500) * slope, rtol=2e-4, atol=2e-4)
 
+    def of_temperature(temperature):
+        drawn = signed_stgs(key, keep, invert, temperature=temperature)
+        return jnp.sum(jnp.arange(500.0) * drawn)
+
+    towards = np.array([1.0, 0.0, -1.0])[:, None] - (soft[0] - soft[2])
+    slope = -(soft * towards * logits).sum(0) / temperature**2
+    np.testing.assert_allclose(
+        jax.grad(of_temperature)(temperature),
+        (np.arange(500) * slope).sum(),
+        rtol=1e-3,
+        atol=0.5,
+    )
+
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_samples_are_exact_and_of_the_dtype_of_the_logits(key, dtype):

@@ -500,12 +500,12 @@ def test_each_claim_is_of_its_own_pairs():
     ],
 )
 def test_a_claim_holds_beyond_two_standard_errors(differences, more, at_least):
-    assert table1_claims._verdict(differences)[1] == more
-    assert table1_claims._verdict(differences, at_least=True)[1] == at_least
+    assert seed_statistics.verdict(differences)[1] == more
+    assert seed_statistics.verdict(differences, at_least=True)[1] == at_least
 
 
 def test_evidence_is_the_mean_its_error_and_how_many_are_higher():
-    evidence, _ = table1_claims._verdict([1.0, 2.0, 3.0, 0.0])
+    evidence, _ = seed_statistics.verdict([1.0, 2.0, 3.0, 0.0])
     assert evidence == "+1.50 ± 0.65 points (standard error), higher in 3 of 4 pairs"
 
 

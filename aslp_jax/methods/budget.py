@@ -20,6 +20,9 @@ from aslp_jax.methods.selection import (
 _SURE = 1e4
 """|t w| from which h is 1 to the last bit, and flat."""
 
+_AT_REST = 0.25
+"""|t w| up to which h is below 0.0023 and its slope below 0.04."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget(Method):
@@ -31,25 +34,25 @@ class Budget(Method):
     network is the one that is trained, without a key the one after this pruning.
 
     Attributes:
-      keep_fraction: in (0, 1], of the masked weights.
-      scope: of that number, and of t: `"global"`, all together with one t; `"layer"`,
-        each weight array with its own.
+      keep_fraction: in (0, 1], of the masked weights, all together.
       budget_weight: > 0, of the budget loss.
       sharpness_init: > 0, where t starts.
+      sharpness_scope: `"global"`, one t for all; `"layer"`, each array has its own.
 
     Source: Dupont et al. 2021, arXiv:2107.03909.
     """
 
     keep_fraction: float
-    scope: Scope = "global"
-    budget_weight: float = 10.0
+    budget_weight: float = 500.0
     sharpness_init: float = 100.0
+    sharpness_scope: Scope = "global"
     relaxed: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.005
     kept_bits: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        budgets.check_budget("Budget", self.keep_fraction, self.scope)
+        budgets.check_budget("Budget", self.keep_fraction, "global")
+        budgets.check_scope("Budget", "sharpness_scope", self.sharpness_scope)
         budgets.check_weight("Budget", self.budget_weight)
         if not 0 < self.sharpness_init < math.inf:
             raise ValueError(
@@ -77,8 +80,8 @@ class Budget(Method):
         """
         del key
         chosen = named_leaves(weights, select)
-        budgets.check_room(chosen, self.keep_fraction, self.scope)
-        names = ["all"] if self.scope == "global" else list(chosen)
+        budgets.check_room(chosen, self.keep_fraction, "global")
+        names = ["all"] if self.sharpness_scope == "global" else list(chosen)
         sharpness = {
             name: jnp.full((), self.sharpness_init, jnp.float32) for name in names
         }
@@ -123,7 +126,7 @@ class Budget(Method):
         """Returns by name the weights within the budget: an exact number of them."""
         # By |t w|, which h follows, because h is 1 to the last bit for many.
         sizes = jax.tree.map(jnp.abs, self._sharpened(weights, selectors))
-        return budgets.within(sizes, self.keep_fraction, self.scope)
+        return budgets.within(sizes, self.keep_fraction, "global")
 
     def sizes(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name the sum of h, which the budget is about (float32 scalars)."""
@@ -144,9 +147,22 @@ class Budget(Method):
         return self.budget_weight * budgets.miss(
             self.keep_probabilities(weights, selectors),
             self.keep_fraction,
-            self.scope,
+            "global",
             weights["initial_count"],
         )
+
+    def statistics(
+        self, weights: Any, selectors: dict[str, Any]
+    ) -> dict[str, dict[str, jax.Array]]:
+        """Returns `at_rest`, what fraction of each array has |t w| below 1/4.
+
+        There h and its slope are so small that a weight hardly moves any more.
+        """
+        resting = jax.tree.map(
+            lambda each: jnp.mean((jnp.abs(each) < _AT_REST).astype(jnp.float32)),
+            self._sharpened(weights, selectors),
+        )
+        return {"at_rest": resting}
 
     def _sharpened(
         self, weights: Any, selectors: dict[str, Any]

@@ -22,9 +22,18 @@ def check_budget(method: str, keep_fraction: float | None, scope: str) -> None:
         raise ValueError(
             f"{method}: keep_fraction must be in (0, 1], got {keep_fraction}"
         )
+    check_scope(method, "scope", scope)
+
+
+def check_scope(method: str, name: str, scope: str) -> None:
+    """Checks an option that says what goes together.
+
+    Raises:
+      ValueError: naming the method, the option and what would be right.
+    """
     if scope not in SCOPES:
         raise ValueError(
-            f"{method}: scope must be {' or '.join(map(repr, SCOPES))}, got {scope!r}"
+            f"{method}: {name} must be {' or '.join(map(repr, SCOPES))}, got {scope!r}"
         )
 
 
@@ -66,6 +75,47 @@ def check_room(
 def groups(names: Mapping[str, object], scope: Scope) -> list[list[str]]:
     """Returns the names that share a budget: all, or each by itself."""
     return [list(names)] if scope == "global" else [[name] for name in names]
+
+
+def spread(
+    chosen: Mapping[str, jax.Array], keep_fraction: float, scope: Scope, *, most: float
+) -> dict[str, float]:
+    """Returns what fraction of each array to start with, for a budget to be met.
+
+    A budget of all arrays together is spread in proportion to the sum of the axes of
+    each (the Erdos-Renyi rule), so that small layers start denser than large ones: at
+    an equal fraction of few weights the first and the last would be all but cut off.
+
+    Args:
+      chosen: the masked weights by name.
+      keep_fraction: of them, in (0, 1].
+      scope: of that number; with `"layer"` each array gets the same.
+      most: no fraction is above it, unless `keep_fraction` is.
+
+    Returns:
+      Fractions in (0, 1] by name; what they keep adds up to the budget.
+
+    Source: Mocanu et al. 2018, arXiv:1707.04780; for kernels Evci et al. 2020,
+      arXiv:1911.11134, section 3.
+    """
+    fractions = dict.fromkeys(chosen, keep_fraction)
+    if scope == "layer":
+        return fractions
+    most = max(most, keep_fraction)
+    open_ = set(chosen)
+    left = keep_fraction * sum(leaf.size for leaf in chosen.values())
+    while open_:
+        share = left / sum(sum(chosen[name].shape) for name in open_)
+        for name in open_:
+            fractions[name] = share * sum(chosen[name].shape) / chosen[name].size
+        full = {name for name in open_ if fractions[name] >= most}
+        if not full:
+            break
+        for name in full:
+            fractions[name] = most
+            left -= most * chosen[name].size
+        open_ -= full
+    return fractions
 
 
 def counts(parts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -25,6 +25,10 @@ RESCALES: tuple[Rescale, ...] = ("none", "smart", "dynamic")
 _MOST_KEPT = 1 - 1e-4
 """Where logits start for all to be kept: one that is certain could not be learnt."""
 
+_MOST_SPREAD = 0.5
+"""Of a layer, where its logits start when it gets more of a budget than others: beyond
+one half a choice between its weights has less to choose from, not more."""
+
 _LEAST_PART = 0.01
 """Of all weights, by which a miss of the budget is measured at the least."""
 
@@ -128,13 +132,17 @@ class DrawnMasks(Method, abc.ABC):
             the budget leaves less than one weight a layer.
         """
         chosen = named_leaves(weights, select)
-        scale, start = self.scale_init, 0.0
+        scales = dict.fromkeys(chosen, self.scale_init)
+        starts = dict.fromkeys(chosen, 0.0)
         if self.keep_fraction is not None:
             budgets.check_room(chosen, self.keep_fraction, self.scope)
-            scale *= math.sqrt(0.5 / self.keep_fraction)
-            start = self.logit_of(min(self.keep_fraction, _MOST_KEPT))
+            for name, kept in budgets.spread(
+                chosen, self.keep_fraction, self.scope, most=_MOST_SPREAD
+            ).items():
+                scales[name] *= math.sqrt(0.5 / kept)
+                starts[name] = self.logit_of(min(kept, _MOST_KEPT))
         logits = {
-            name: jnp.full((*self.choices, *leaf.shape), start, leaf.dtype)
+            name: jnp.full((*self.choices, *leaf.shape), starts[name], leaf.dtype)
             for name, leaf in chosen.items()
         }
         if self.logit_std > 0:
@@ -147,7 +155,8 @@ class DrawnMasks(Method, abc.ABC):
         selectors = {"logits": logits}
         if self.rescale == "smart":
             selectors["scale"] = {
-                name: jnp.full((), scale, leaf.dtype) for name, leaf in chosen.items()
+                name: jnp.full((), scales[name], leaf.dtype)
+                for name, leaf in chosen.items()
             }
         return weights, selectors
 

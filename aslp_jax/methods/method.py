@@ -117,3 +117,17 @@ class Method(Protocol):
           A float scalar, 0 where the method asks for nothing.
         """
         return jnp.zeros(())
+
+    def statistics(
+        self, weights: Weights, selectors: Selectors
+    ) -> dict[str, dict[str, jax.Array]]:
+        """Returns numbers worth a look in training, besides what all methods tell.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part.
+
+        Returns:
+          What it is to name of the array to float scalar; empty where there are none.
+        """
+        return {}

@@ -1,0 +1,219 @@
+"""What the programs that fill a grid share: their flags, the filling, the end."""
+
+import argparse
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grid_training
+from config import FIELDS, BadInput, Config, knows, option_parser
+from grid import Grid
+
+_MOST = 10_000
+"""Seeds of a cell, or runs of a device; more is a slip of the hand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a program fills and how it is shown.
+
+    Attributes:
+      name: of the table, of its files and of the folder it is made in.
+      cells: to be filled, those that matter most first.
+      configure: from preset, shared options, cell and seed to the options of a run.
+      recipe: from preset and shared options to what the cells share, JSON values.
+      report: writes what is known so far into the grid's folder, by data set;
+        `{name}.md` is the part that is printed.
+    """
+
+    name: str
+    cells: Sequence[Any]
+    configure: Callable[[str, dict[str, Any], Any, int], Config]
+    recipe: Callable[[str, dict[str, Any]], dict[str, Any]]
+    report: Callable[[Grid, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """What became of a call.
+
+    Attributes:
+      grid: the folder.
+      seeds: of each cell.
+      code: exit code, 0 where all is done or the time was up.
+      finished: whether all runs are made.
+    """
+
+    grid: Grid
+    seeds: range
+    code: int
+    finished: bool
+
+
+def parser(
+    description: str, name: str, axes: Sequence[str], *, seeds: int
+) -> argparse.ArgumentParser:
+    """Returns a parser of the options that all cells share, and of how to fill them.
+
+    Args:
+      description: first lines of `--help`.
+      name: of the table.
+      axes: options that tell cells and seeds apart, which get no flag here.
+      seeds: of each cell where none are asked for.
+    """
+    own = {*axes, "devices"}
+    found = option_parser(
+        description, [field for field in FIELDS if field not in own], preset="fast"
+    )
+    found.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        default=seeds,
+        help=f"runs of each cell, seeds 0 to N-1 (default: {seeds})",
+    )
+    found.add_argument(
+        "--per-device",
+        type=_positive,
+        metavar="N",
+        default=1,
+        help="seeds that one device trains at once, vectorised (default: 1)",
+    )
+    found.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="X",
+        default=math.inf,
+        help="save and stop after so many minutes (default: when all is done)",
+    )
+    found.add_argument(
+        "--out", metavar="FOLDER", help=f"of the grid (default: runs/{name}-DATASET)"
+    )
+    return found
+
+
+def fill(table: Table, options: dict[str, Any]) -> Filling:
+    """Makes the runs that are missing, and writes the report.
+
+    Args:
+      table: what to fill.
+      options: of the command line, those of the cells taken out.
+
+    Raises:
+      BadInput: an option, data or a folder that cannot be used.
+    """
+    began = time.monotonic()
+    seeds = range(options.pop("seeds"))
+    minutes, out = options.pop("minutes"), options.pop("out", None)
+    per_device = options.pop("per_device")
+    preset = options.pop("preset", "fast")
+    methods = {cell.options(0)["method"] for cell in table.cells}
+    for name in options.keys() & FIELDS.keys():
+        if not any(knows(method, name) for method in methods):
+            raise BadInput(
+                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
+            )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BadInput(
+            "matplotlib, which draws the pictures, is not installed; "
+            "pip install matplotlib"
+        )
+    configure = functools.partial(table.configure, preset, options)
+    # Of every cell, so that no bad option shows hours later.
+    first, *_ = [configure(cell, 0) for cell in table.cells]
+
+    # Only now: `--help` and mistyped flags should not wait for JAX.
+    import jax
+
+    # A CPU takes part as one device a core; before the first use of JAX.
+    jax.config.update("jax_num_cpu_devices", max(1, min(len(seeds), _cores())))
+    from compiled import keep_compiled
+    from loop import Stopped
+    from run import hash_images
+    from trial import load
+
+    keep_compiled()
+    data = load(first)
+    recipe = {
+        "version": importlib.metadata.version("aslp-jax"),
+        "dataset": first.dataset,
+        "images_sha256": hash_images(data),
+        "per_device": per_device,
+        "options": table.recipe(preset, options),
+    }
+    folder = Grid(Path(out or f"runs/{table.name}-{first.dataset}"), recipe)
+    stopped = None
+    try:
+        grid_training.train_grid(
+            folder,
+            table.cells,
+            seeds,
+            configure,
+            data,
+            per_device=per_device,
+            deadline=began + 60 * minutes,
+        )
+    except Stopped as stop:
+        stopped = stop
+    table.report(folder, first.dataset)
+    if stopped is not None:
+        print(
+            f"{Path(sys.argv[0]).name}: stopped by {stopped}, all is saved; the same "
+            "command goes on",
+            file=sys.stderr,
+        )
+        code = 128 + stopped.number if stopped.number else 0
+        return Filling(folder, seeds, code, False)
+    print((folder.path / f"{table.name}.md").read_text(), end="")
+    return Filling(folder, seeds, 0, True)
+
+
+def shared_options(config: Config, axes: Sequence[str]) -> dict[str, Any]:
+    """Returns the options that the cells of a table share, as JSON values.
+
+    Epochs and patience are among them: they may change when one run is resumed, but
+    not within a table.
+
+    Args:
+      config: of any cell.
+      axes: options in which the cells differ.
+    """
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if name not in axes
+        if name in ("epochs", "patience") or not FIELDS[name].metadata.get("free")
+    }
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {_MOST}, got {text}"
+        )
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number
