@@ -63,9 +63,12 @@ def connectivity(
 
     The network itself is run on zeros and ones: kernels are their masks, each layer
     says of every output whether it is reached, and the gradient says in the same way
-    what reaches an output. Pools, ReLUs, sums and reshapes pass this on as they are;
-    normalisations are left out. A position counts as an input whatever its value, and
-    a weight that meets nothing but padding is on no path.
+    what reaches an output. ReLUs, sums, reshapes and pools pass this on as they are, if
+    the pool shares its gradient among equal inputs, as the mean does and
+    `layers.max_pool_2x2`; behind `flax.linen.max_pool`, which gives it to one of them,
+    too few weights count as on a path. Normalisations are left out. A position counts
+    as an input whatever its value, and a weight that meets nothing but padding is on no
+    path.
 
     Args:
       net: a Flax module whose weights are the kernels of layers that are linear in

@@ -199,7 +199,7 @@ def _change(new: jax.Array, old: jax.Array) -> jax.Array:
     """Norm of the change over the norm before; 0 where nothing changes."""
     wide = old.astype(jnp.float32)
     norm = jnp.linalg.norm(new.astype(jnp.float32) - wide)
-    return jnp.where(norm > 0, norm / jnp.linalg.norm(wide), jnp.zeros(()))
+    return jnp.where(norm == 0, jnp.zeros(()), norm / jnp.linalg.norm(wide))
 
 
 class Selection(NamedTuple):

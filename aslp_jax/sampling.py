@@ -112,7 +112,8 @@ def signed_stgs(
 
     Args:
       key: PRNG key, consumed by this call.
-      keep: float array, logits of 1.
+      keep: float array, logits of 1. Infinite logits are certain and get no gradient;
+        NaN stays NaN.
       invert: float array of the same shape and dtype, logits of -1.
       temperature: scalar > 0. Shapes the gradient, never the sample.
 
@@ -235,10 +236,11 @@ def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 def _choose(
     keep: jax.Array, drop: jax.Array, invert: jax.Array, temperature: jax.Array
 ) -> jax.Array:
-    """1, 0 or -1, whichever of the three noised logits is the largest."""
-    one = jnp.ones_like(keep)
+    """1, 0 or -1, whichever of the three noised logits is the largest, or NaN."""
+    one, largest = jnp.ones_like(keep), jnp.maximum(keep, invert)
     sign = jnp.where(keep >= invert, one, -one)
-    return jnp.where(jnp.maximum(keep, invert) >= drop, sign, jnp.zeros_like(keep))
+    chosen = jnp.where(largest >= drop, sign, jnp.zeros_like(keep))
+    return jnp.where(jnp.isnan(largest), largest, chosen)
 
 
 @_choose.defjvp
@@ -246,14 +248,19 @@ def _choose_jvp(primals, tangents):
     *noised, temperature = primals
     *dots, temperature_dot = tangents
     top = functools.reduce(jnp.maximum, noised)
-    below = [(each - top) / temperature for each in noised]
+    # Of the largest 0, even if it is infinite.
+    below = [
+        jnp.where(each == top, jnp.zeros_like(top), (each - top) / temperature)
+        for each in noised
+    ]
     parts = [jnp.exp(each) for each in below]
     keep, drop, invert = (part / sum(parts) for part in parts)
     # Of keep - invert of the softmax, in which only differences of logits count.
     signed = keep - invert
     slopes = [keep * (1 - signed), -drop * signed, -invert * (1 + signed)]
+    # What is infinitely far below has slope 0; 0 * inf must not turn it into NaN.
     pull = sum(
-        slope * (dot - each * temperature_dot)
+        slope * (dot - jnp.where(jnp.isinf(each), 0, each) * temperature_dot)
         for slope, dot, each in zip(slopes, dots, below, strict=True)
     )
     return _choose(*noised, temperature), pull / temperature

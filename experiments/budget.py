@@ -2,9 +2,9 @@
 
 Each of --arch, --keep, --method and --scope takes one value or several. Give the same
 command again to go on where it was stopped, or to add cells and seeds to those that are
-finished. Exit codes: 0 done, or the time is up; 2 bad input, one line says what; 4 a
-network does not keep as many weights as --keep asked for; 130 or 143 stopped by Ctrl-C
-or SIGTERM, all is saved.
+finished. Exit codes: 0 done, or the time is up; 2 bad input, one line says what; 3 the
+loss of a run became NaN; 4 a network does not keep as many weights as --keep asked for;
+130 or 143 stopped by Ctrl-C or SIGTERM, all is saved.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from typing import Any
 import budget_layout
 import budget_report
 import grid_program
-from budget_layout import Cell
-from config import BUDGET_MISSED, FIELDS, main_guard
+from budget_layout import METHODS, Cell
+from config import BUDGET_MISSED, FIELDS, LOSS_NOT_FINITE, BadInput, knows, main_guard
 
 NAME = "budget"
 
@@ -35,23 +35,27 @@ def main(arguments: Sequence[str]) -> int:
     filling = grid_program.fill(table, options)
     if not filling.finished:
         return filling.code
-    return _missed(filling, table.cells)
+    return _failures(filling, table.cells)
 
 
-def _missed(filling: grid_program.Filling, cells: Sequence[Cell]) -> int:
-    """Names the runs that missed their budget, and returns the exit code."""
+def _failures(filling: grid_program.Filling, cells: Sequence[Cell]) -> int:
+    """Names the runs that are not what was asked for, and returns the exit code."""
     from report import missed
 
     code = filling.code
     for cell, seed in itertools.product(cells, filling.seeds):
         record = filling.grid.record(cell, seed)
-        if record is not None and record.result.get("budget_miss", 0) > 0:
-            name = f"{cell.name}, seed {seed}"
-            print(
-                f"{Path(__file__).name}: {name}: {missed(record.result)}",
-                file=sys.stderr,
-            )
-            code = BUDGET_MISSED
+        result = {} if record is None else record.result
+        if "diverged" in result:
+            problem, code = result["diverged"], code or LOSS_NOT_FINITE
+        elif result.get("budget_miss", 0) > 0:
+            options = cell.options(seed)
+            asked = {"keep_fraction_asked": cell.keep, **options, **result}
+            problem, code = missed(asked), code or BUDGET_MISSED
+        else:
+            continue
+        name = f"{cell.name}, seed {seed}"
+        print(f"{Path(__file__).name}: {name}: {problem}", file=sys.stderr)
     return code
 
 
@@ -78,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     keeps = budget_layout.KEEPS
     parser.add_argument(
         "--keep",
+        "--keep-fraction",
         nargs="+",
         type=float,
         metavar="X",
@@ -89,12 +94,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _choose(options: dict[str, Any]) -> list[Cell]:
-    """Returns the cells that were asked for, and takes their flags out of `options`."""
-    axes = (options.pop(name) for name in ("arch", "keep", "method", "scope"))
-    return [
+    """Returns the cells that were asked for, and takes their flags out of `options`.
+
+    Raises:
+      BadInput: no method that was asked for knows the scope.
+    """
+    axes = [options.pop(name) for name in ("arch", "keep", "method", "scope")]
+    cells = [
         Cell(arch, method, keep, scope)
         for arch, keep, method, scope in itertools.product(*map(dict.fromkeys, axes))
+        # `budget` has no budgets of single layers.
+        if scope == "global" or knows(METHODS[method]["method"], "scope")
     ]
+    if not cells:
+        raise BadInput(f"--scope layer means nothing to {', '.join(axes[2])}")
+    return cells
 
 
 if __name__ == "__main__":

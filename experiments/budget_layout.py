@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import FIELDS, Config, knows, resolve
-from grid_program import shared_options
+from config import FIELDS, RESCALES, Config, knows, resolve
+from grid_program import shared_options, with_variant
 
 AXES = ("arch", "method", "finetune", "keep_fraction", "scope", "seed")
 """The options in which the cells and seeds of a grid differ."""
@@ -178,20 +178,30 @@ def configure(
     shared = {
         name: value for name, value in chosen.items() if knows(own["method"], name)
     }
+    if len(RESCALES[own["method"]]) == 1:  # a rescale is asked of the others
+        shared.pop("rescale", None)
     return resolve(preset, {**shared, **own})
 
 
 def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all that the runs of a method share, by method, as JSON values.
 
+    Under `layer` are the options that differ where each layer has a budget of its own.
+
     Args:
       preset: its name, or None.
       chosen: the options that all cells share.
     """
     archs: Sequence[str] = FIELDS["arch"].metadata["choices"]
-    return {
-        method: shared_options(
-            configure(preset, chosen, Cell(archs[0], method, KEEPS[0]), 0), AXES
-        )
-        for method in METHODS
-    }
+
+    def shared(method: str, scope: str) -> dict[str, Any]:
+        cell = Cell(archs[0], method, KEEPS[0], scope)
+        return shared_options(configure(preset, chosen, cell, 0), AXES)
+
+    found = {}
+    for method, options in METHODS.items():
+        alike = shared(method, "global")
+        if knows(options["method"], "scope"):
+            alike = with_variant(alike, "layer", shared(method, "layer"))
+        found[method] = alike
+    return found

@@ -1,44 +1,53 @@
 """A picture for each network: accuracy against the weights that are kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from budget_layout import LABELS, METHODS, Cell, anchors, paper_numbers
-from seed_statistics import mean_and_std
-
-_WIDEST = 40
-"""Characters of a label."""
 
 
-def picture(
-    accuracies: Mapping[Cell, Sequence[float]], dataset: str, path: Path
-) -> None:
+class Point(NamedTuple):
+    """A cell in the picture.
+
+    Attributes:
+      kept: weights kept, in %, mean over seeds.
+      accuracy: on the test set, in %, mean over seeds.
+      std: its standard deviation over seeds.
+    """
+
+    kept: float
+    accuracy: float
+    std: float
+
+
+def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
     """Draws test accuracy against kept weights, a line for each method.
 
     Points are means over seeds, bars one standard deviation. The paper's numbers are
-    dashed, what others published about the network are stars.
+    dashed, what others published about the network is black.
 
     Args:
-      accuracies: test accuracies in % by cell, one a seed; cells of one network.
+      points: by cell; cells of one network.
       dataset: name of the images.
       path: of the PNG; its folder exists.
     """
     from matplotlib.figure import Figure
 
-    (arch,) = {cell.arch for cell in accuracies}
-    scopes = list(dict.fromkeys(cell.scope for cell in accuracies))
-    figure = Figure(figsize=(7.5, 5.2), dpi=100, layout="constrained")
+    (arch,) = {cell.arch for cell in points}
+    scopes = list(dict.fromkeys(cell.scope for cell in points))
+    figure = Figure(figsize=(10, 5.2), dpi=100, layout="constrained")
     axes = figure.subplots()
     paper = paper_numbers(dataset)
     for index, method in enumerate(METHODS):
         for scope in scopes:
-            points = sorted(
-                (100 * cell.keep, *mean_and_std(values))
-                for cell, values in accuracies.items()
+            own = sorted(
+                point
+                for cell, point in points.items()
                 if (cell.method, cell.scope) == (method, scope)
             )
-            if points:
-                kept, means, stds = zip(*points, strict=True)
+            if own:
+                kept, means, stds = zip(*own, strict=True)
                 per_layer = ", a budget a layer" if scope == "layer" else ""
                 axes.errorbar(
                     kept,
@@ -72,7 +81,7 @@ def picture(
             marker="*x+"[index % 3],
             markersize=10,
             color="black",
-            label=f"{anchor.method}, {anchor.source}"[:_WIDEST],
+            label=f"{anchor.method}, not augmented\n({anchor.source})",
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -81,7 +90,7 @@ def picture(
     axes.set_title(f"{arch} on {dataset}, mean and std over seeds")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(path)

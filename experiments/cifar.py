@@ -1,9 +1,10 @@
-"""Selects a subnetwork of an untrained network on CIFAR-10, CIFAR-100 or digits.
+"""Selects a subnetwork of an untrained network, on CIFAR and other images.
 
-Weights are drawn once and frozen; one logit a weight and one scale a layer are learnt.
-Exit codes: 0 done; 2 bad input, one line says what; 3 the loss became NaN, the last
-good state is kept; 4 it does not keep as many weights as --keep asked for; 130 or 143
-stopped by Ctrl-C or SIGTERM, go on with --resume.
+Weights are drawn once and frozen; one logit a weight and one scale a layer are learnt
+(--method budget and magnitude train the weights, to compare with). Exit codes: 0 done;
+2 bad input, one line says what; 3 the loss became NaN, the last good state is kept; 4
+it does not keep as many weights as --keep asked for; 130 or 143 stopped by Ctrl-C or
+SIGTERM, go on with --resume.
 """
 
 import importlib.util

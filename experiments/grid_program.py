@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def fill(table: Table, options: dict[str, Any]) -> Filling:
     minutes, out = options.pop("minutes"), options.pop("out", None)
     per_device = options.pop("per_device")
     preset = options.pop("preset", "fast")
-    methods = {cell.options(0)["method"] for cell in table.cells}
+    methods = dict.fromkeys(cell.options(0)["method"] for cell in table.cells)
     for name in options.keys() & FIELDS.keys():
         if not any(knows(method, name) for method in methods):
             raise BadInput(
@@ -192,6 +192,20 @@ def shared_options(config: Config, axes: Sequence[str]) -> dict[str, Any]:
         if name not in axes
         if name in ("epochs", "patience") or not FIELDS[name].metadata.get("free")
     }
+
+
+def with_variant(
+    options: dict[str, Any], name: str, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns shared options with those of a variant that differ from them, if any.
+
+    Args:
+      options: of most cells.
+      name: of the variant.
+      others: its options.
+    """
+    differing = {key: value for key, value in others.items() if value != options[key]}
+    return {**options, **({name: differing} if differing else {})}
 
 
 def _cores() -> int:

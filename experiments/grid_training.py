@@ -156,6 +156,8 @@ def train_grid(
                 devices=[device],
             )
         except BadInput as error:
+            if not begun:
+                raise
             raise BadInput(
                 f"{error} (or delete {out}, and the run is made anew)"
             ) from error
@@ -222,8 +224,10 @@ def _finish(trial: "Trial") -> tuple[str, list[str]]:
     result = trial.finish(picture=False)
     # Hundreds of runs of millions of weights: what is finished needs none of them.
     shutil.rmtree(trial.folder.checkpoints, ignore_errors=True)
-    before = "before pruning" if result["relaxed"] else "averaging"
-    others = f"{before} {result['averaging_mean']:.1%}"
+    found = [report.others(result)]
     if result["budget_miss"] > 0:
-        others += f", budget missed by {result['budget_miss']:.2%} of the weights"
-    return f"{result['thresholding']:.1%} ({others})", report.warnings(result)
+        found.append(f"budget missed by {result['budget_miss']:.2%}")
+    return (
+        f"{result['thresholding']:.1%} ({', '.join(filter(None, found))})",
+        report.warnings(result),
+    )

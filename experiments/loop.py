@@ -131,7 +131,7 @@ def _give_up(trial: Trial, problem: str, before: Mapping[str, Any]) -> None:
         "smaller learning rates in a new run"
     )
     if run.config.schedule == "constant":
-        epochs = max(1, run.position.epoch)
+        epochs = max(1, run.position.epoch - run.position.pruned_epoch)
         trial.problem += f", or evaluate what there is with {way} --epochs {epochs}"
 
 

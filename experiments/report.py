@@ -282,14 +282,14 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     times = f"({result['dense_bytes'] / small:.1f}x less)"
     facts = [
         ("test accuracy", f"{result['thresholding']:.2%} thresholding"),
-        ("", _others(result)),
+        ("", others(result)),
         ("validation", f"{validation}, epoch {result['best_epoch']}"),
         ("training", f"{result['epochs']} epochs in {duration} ({reason})"),
-        ("paths", _paths(result)),
+        *zip(("paths", ""), _paths(result), strict=True),
         ("size", f"{result['dense_bytes'] / 1e6:,.2f} MB dense, as float32"),
         ("", f"{small / 1e3:,.2f} kB as {packed} {times}"),
     ]
-    return [f"{name:<15}{fact}" for name, fact in facts]
+    return [f"{name:<15}{fact}" for name, fact in facts if fact]
 
 
 def _packed(result: Mapping[str, Any]) -> tuple[float, str]:
@@ -306,13 +306,19 @@ def _packed(result: Mapping[str, Any]) -> tuple[float, str]:
     return small + 8 + 4 * scalars, f"one bit a weight{sign}, seed and scales"
 
 
-def _paths(result: Mapping[str, Any]) -> str:
-    """Returns how much of what is kept does something."""
+def _paths(result: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns how much of what is kept does something, and which units do not."""
     layers = result["connectivity"].values()
     kept, on_path = (sum(each[name] for each in layers) for name in ("kept", "on_path"))
-    dead = sum(each["without_input"] + each["without_output"] for each in layers)
+    lost, vain = (
+        sum(each[name] for each in layers)
+        for name in ("without_input", "without_output")
+    )
     share = on_path / kept if kept else 0.0
-    return f"{share:.1%} of kept weights on one, {dead:,} units cut off on a side"
+    return (
+        f"{share:.1%} of kept weights on one",
+        f"{lost:,} units get no input, {vain:,} reach no output",
+    )
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
@@ -335,8 +341,16 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _others(result: Mapping[str, Any]) -> str:
-    """Returns the accuracy of what the deterministic network was cut from."""
+def others(result: Mapping[str, Any]) -> str:
+    """Returns how the network that is kept compares with what it was cut from.
+
+    Args:
+      result: `stochastic`, `relaxed`, `finetuned`, and what `table` says of them.
+    """
+    if result["finetuned"]:
+        return "after fine-tuning, what was pruned held at 0"
+    if not result["stochastic"] and not result["relaxed"]:
+        return ""
     if result["relaxed"]:
         change = f"its outputs change by {result['pruning_change']:.2%}"
         return f"{result['averaging_mean']:.2%} before pruning ({change})"
@@ -348,14 +362,15 @@ def missed(result: Mapping[str, Any]) -> str:
     """Says by how much a run missed its budget, and what can be done.
 
     Args:
-      result: `method`, `keep_fraction_asked`, `budget_miss` (both of all masked
-        weights).
+      result: `method`, `scope`, `keep_fraction_asked`, `budget_miss` (both of all
+        masked weights; with scope `layer` of those of the worst layer).
     """
+    whose = "a layer's" if result["scope"] == "layer" else "all"
     other = "--sharpness-lr" if result["method"] == "budget" else "--logit-std"
     return (
-        f"missed the budget: what counts as kept is {result['budget_miss']:.2%} of all "
-        f"weights away from the {result['keep_fraction_asked']:.2%} that were asked "
-        f"for; try more epochs, a larger --budget-weight or {other}"
+        f"missed the budget: what counts as kept is {result['budget_miss']:.2%} of "
+        f"{whose} weights away from the {result['keep_fraction_asked']:.2%} that were "
+        f"asked for; try more epochs, a larger --budget-weight or {other}"
     )
 
 

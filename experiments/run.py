@@ -47,7 +47,7 @@ class Position:
         met the budget, else that which missed it least; 0 before any.
       best_accuracy: of that epoch, -1 before any.
       pruned_epoch: the epoch after which fine-tuning began, 0 before.
-      best_miss: by how much of all masked weights that epoch missed the budget, 0 where
+      best_miss: by how much of the masked weights that epoch missed the budget, 0 where
         it was met; infinite before any.
       seconds: spent training and validating.
     """
@@ -229,7 +229,7 @@ class Run:
         # Thresholding hides a NaN logit: the weight is merely dropped.
         if not (math.isfinite(loss) and _without_nan(state.params)):
             raise LossNotFinite(
-                "the validation loss, a logit or a scale became NaN in epoch "
+                "the validation loss or something learnt became NaN in epoch "
                 f"{where.epoch + 1}, step {self.steps} of {self.steps}"
             )
         masks = self.programs.masks(state.frozen, state.params)
@@ -269,9 +269,17 @@ class Run:
             "images_per_second": images_per_second,
             "seconds": where.seconds,
         }
-        if self.config.finetune and not where.pruned_epoch and self.stopped:
+        if self._next_is_finetuning:
             self._begin_finetuning()
         return row
+
+    @property
+    def _next_is_finetuning(self) -> bool:
+        return (
+            self.config.finetune
+            and self.position.pruned_epoch == 0
+            and self.stopped is not None
+        )
 
     def _begin_finetuning(self) -> None:
         """Prunes the best state and starts from it anew, what was pruned held at 0."""
@@ -283,9 +291,10 @@ class Run:
         self.best = self._selection_of(self.state)
 
     def _miss(self, state: train.TrainState, masks: Mapping[str, Any]) -> float:
-        """By how much of all masked weights the budget is missed, 0 within tolerance.
+        """By how much of the masked weights the budget is missed, 0 within tolerance.
 
-        With `--scope layer` each layer has its own, and the largest miss counts.
+        With `--scope layer` each layer has its own, and the largest miss counts, of the
+        weights of that layer.
         """
         if self.config.keep_fraction is None:
             return 0.0
@@ -299,7 +308,10 @@ class Run:
             for name, size in sizes.items()
         ]
         worst = max(misses)
-        return worst if worst > self.programs.method.tolerance else 0.0
+        # Half of a budget below 1 % is no miss of 1 %: nothing kept would meet it.
+        tolerance = self.programs.method.tolerance
+        tolerance = min(tolerance, self.config.keep_fraction / 2)
+        return worst if worst > tolerance else 0.0
 
     @property
     def stopped(self) -> str | None:
@@ -360,6 +372,8 @@ class Run:
             "best_epoch": self.position.best_epoch,
             "best_validation_accuracy": self.position.best_accuracy,
             "keep_fraction_asked": self.config.keep_fraction,
+            "scope": self.config.scope,
+            "finetuned": self.position.pruned_epoch > 0,
             "budget_miss": self.position.best_miss,
             "epochs": self.position.epoch,
             "stopped": self.stopped,
@@ -392,6 +406,8 @@ class Run:
         self.totals = self._place(snapshot["totals"])
         self.previous = self._place(snapshot["previous"])
         self.best = self._place(snapshot["best"])
+        if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
+            self._begin_finetuning()
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, self._everywhere)

@@ -27,9 +27,8 @@ def verdict(
       unit: of the differences, in words.
     """
     if len(differences) < 2:
-        return ("one pair" if differences else "no pairs") + " of runs", "not measured"
-    mean, std = mean_and_std(differences)
-    error = std / math.sqrt(len(differences))
+        return _too_few(differences)
+    mean, error = _mean_and_error(differences)
     higher = sum(difference > 0 for difference in differences)
     evidence = (
         f"{mean:+.2f} ± {error:.2f} {unit} (standard error), higher in {higher} of "
@@ -40,6 +39,36 @@ def verdict(
         return evidence, "holds"
     undecided = mean >= -2 * error
     return evidence, "does not hold" + (" (no difference)" if undecided else "")
+
+
+def within(
+    differences: Sequence[float], bound: float, *, unit: str = "points"
+) -> tuple[str, str]:
+    """Returns the evidence and the verdict on differences that should be near 0.
+
+    Args:
+      differences: of paired runs.
+      bound: below which the mean has to be, two of its standard errors included.
+      unit: of the differences, in words.
+    """
+    if len(differences) < 2:
+        return _too_few(differences)
+    mean, error = _mean_and_error(differences)
+    evidence = (
+        f"{mean:+.2f} ± {error:.2f} {unit} (standard error), {min(differences):+.2f} "
+        f"to {max(differences):+.2f} in {len(differences)} pairs"
+    )
+    holds = abs(mean) + 2 * error <= bound
+    return evidence, "holds" if holds else "does not hold"
+
+
+def _too_few(differences: Sequence[float]) -> tuple[str, str]:
+    return ("one pair" if differences else "no pairs") + " of runs", "not measured"
+
+
+def _mean_and_error(differences: Sequence[float]) -> tuple[float, float]:
+    mean, std = mean_and_std(differences)
+    return mean, std / math.sqrt(len(differences))
 
 
 def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:

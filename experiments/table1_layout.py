@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import PRESETS, RESCALES, Config, knows, resolve
-from grid_program import shared_options
+from grid_program import shared_options, with_variant
 
 ARCHS = ("conv2", "conv4", "conv6")
 """The networks of the paper's table."""
@@ -144,11 +144,7 @@ def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
         cell = Cell("conv2", augment, method, RESCALES[method][0], True)
         return shared_options(configure(preset, chosen, cell, 0), axes)
 
-    found: dict[str, Any] = {}
-    for method in RESCALES:
-        augmented, plain = shared(method, True), shared(method, False)
-        differing = {
-            name: value for name, value in plain.items() if value != augmented[name]
-        }
-        found[method] = augmented | ({"plain": differing} if differing else {})
-    return found
+    return {
+        method: with_variant(shared(method, True), "plain", shared(method, False))
+        for method in RESCALES
+    }

@@ -314,6 +314,14 @@ def test_a_fraction_out_of_range_is_refused(method, fraction):
         method(keep_fraction=fraction)
 
 
+@pytest.mark.parametrize("method", [Budget, Magnitude])
+def test_methods_that_cannot_do_without_a_number_refuse_none(method):
+    with pytest.raises(
+        ValueError, match=r"keep_fraction must be in \(0, 1\], got None"
+    ):
+        method(keep_fraction=None)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_scope_is_refused(method):
     name = "sharpness_scope" if method is Budget else "scope"

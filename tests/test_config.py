@@ -325,6 +325,9 @@ def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for():
         assert config.resolve(None, asked).logit_std == 10
         assert config.resolve("paper", asked).logit_std == 10
         assert config.resolve("paper", asked | {"logit_std": 2.0}).logit_std == 2
+        for scope, weight in (("global", 10), ("layer", 100)):
+            chosen = config.resolve("fast", asked | {"scope": scope})
+            assert chosen.budget_weight == weight
     for method in ("edge_popup", "budget", "magnitude"):
         asked = {"method": method, "keep_fraction": 0.1}
         assert config.resolve(None, asked).logit_std == 0

@@ -385,7 +385,7 @@ EVERY = [
     EdgePopup(),
     EdgePopup(scope="global", rescale="fan"),
     Signed(),
-    Signed(rescale="dynamic", keep_fraction=0.25, scope="layer"),
+    Signed(keep_fraction=0.25, scope="layer"),
     Budget(0.25),
     Budget(0.25, sharpness_scope="layer"),
     Magnitude(0.25),

@@ -117,6 +117,8 @@ def result(**changes: Any) -> dict[str, Any]:
         "outputs": 10,
         "outputs_reached": 10,
         "relaxed": False,
+        "stochastic": True,
+        "finetuned": False,
         **changes,
     }
 
@@ -442,12 +444,13 @@ def test_the_table_has_every_layer_and_the_total() -> None:
     assert not CONTROL.search(text)
     assert not text.endswith("\n")
     assert all(line == line.rstrip() for line in lines)
-    assert lines[-7:] == [
+    assert lines[-8:] == [
         "test accuracy  85.12% thresholding",
         "               84.23% ± 0.31% averaging 10 networks",
         "validation     86.34% at its best, epoch 120",
         "training       150 epochs in 1h02m (stopped early)",
-        "paths          98.0% of kept weights on one, 9 units cut off on a side",
+        "paths          98.0% of kept weights on one",
+        "               9 units get no input, 0 reach no output",
         "size           4.00 MB dense, as float32",
         # 125,000 bytes of masks, 8 of the seed, 9 scales of 4 bytes.
         "               125.04 kB as one bit a weight, seed and scales (32.0x less)",
@@ -462,6 +465,20 @@ def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> Non
     assert "averaging" not in text
     # 125,000 bytes of masks and 100,000 weights of 4 bytes.
     assert "525.00 kB as one bit a weight, 32 each kept (7.6x less)" in text
+
+
+def test_what_was_tuned_or_never_drawn_is_not_said_to_be_an_average() -> None:
+    tuned = result(stochastic=False, relaxed=True, finetuned=True)
+    lines = report.table(tuned).splitlines()
+    assert "               after fine-tuning, what was pruned held at 0" in lines
+    popup = report.table(result(stochastic=False))
+    assert "averaging" not in popup and "before pruning" not in popup
+    # No line of it, and none in its place.
+    assert popup.splitlines()[-8:-5] == [
+        "",
+        "test accuracy  85.12% thresholding",
+        "validation     86.34% at its best, epoch 120",
+    ]
 
 
 def test_a_sign_of_each_weight_kept_is_counted() -> None:
@@ -483,8 +500,10 @@ def test_an_empty_layer_and_classes_that_nothing_reaches_are_warned_of() -> None
 def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
     missed = {"budget_miss": 0.0234, "keep_fraction_asked": 0.1}
     for method, advice in (("aslp", "--logit-std"), ("budget", "--sharpness-lr")):
-        text = report.missed(missed | {"method": method})
+        text = report.missed(missed | {"method": method, "scope": "global"})
         assert "is 2.34% of all weights away from the 10.00%" in text
+        text = report.missed(missed | {"method": method, "scope": "layer"})
+        assert "is 2.34% of a layer's weights away" in text
         assert text.endswith(f"a larger --budget-weight or {advice}")
 
 

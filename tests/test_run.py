@@ -52,3 +52,70 @@ def test_a_budget_of_less_than_a_weight_a_layer_is_one_line():
     few = Config(dataset="digits", arch="conv2", batch_size=32, keep_fraction=1e-6)
     with pytest.raises(BadInput, match="conv2 on digits cannot be begun: init: keep_"):
         run.Run(few, datasets.load("digits"))
+
+
+def test_a_run_that_is_resumed_with_fewer_epochs_is_still_fine_tuned():
+    options = {
+        "dataset": "digits",
+        "arch": "conv2",
+        "method": "magnitude",
+        "rescale": "none",
+        "keep_fraction": 0.1,
+        "batch_size": 320,
+        "devices": 1,
+        "finetune": True,
+    }
+    data = datasets.load("digits")
+    first = run.Run(Config(**options, epochs=9), data)
+    first.position.epoch, first.position.best_epoch = 8, 8
+    again = run.Run(Config(**options, epochs=8), data)
+    again.restore(first.snapshot())
+    assert again.position.pruned_epoch == again.position.epoch == 8
+    held = jax.tree.leaves(again.state.frozen)
+    kept = sum(int(mask.sum()) for mask in held)
+    assert kept == round(0.1 * sum(mask.size for mask in held))
+    assert again.stopped is None
+    # What was pruned before is not pruned once more.
+    third = run.Run(Config(**options, epochs=8), data)
+    third.restore(again.snapshot())
+    assert third.position.pruned_epoch == 8
+    assert third.position.best_accuracy == again.position.best_accuracy == -1
+
+
+@pytest.mark.parametrize(
+    ("keep_fraction", "kept", "miss"),
+    [
+        (0.1, 0.105, 0.0),
+        (0.1, 0.12, 0.02),
+        (0.01, 0.0, 0.01),
+        (0.01, 0.014, 0.0),
+        (0.01, 0.016, 0.006),
+    ],
+)
+def test_a_budget_is_missed_beyond_the_tolerance_or_half_of_itself(
+    keep_fraction, kept, miss
+):
+    config = Config(
+        dataset="digits",
+        arch="conv2",
+        method="aslp",
+        keep_fraction=keep_fraction,
+        logit_std=1.0,
+        batch_size=320,
+        devices=1,
+    )
+    made = run.Run(config, datasets.load("digits"))
+    logits = made.state.params["logits"]
+    counts = {name: round(kept * leaf.size) for name, leaf in logits.items()}
+    params = {
+        **made.state.params,
+        "logits": {
+            name: jnp.where(jnp.arange(leaf.size) < counts[name], 1.0, -1.0).reshape(
+                leaf.shape
+            )
+            for name, leaf in logits.items()
+        },
+    }
+    state = made.state.replace(params=params)
+    masks = made.programs.masks(state.frozen, state.params)
+    assert made._miss(state, masks) == pytest.approx(miss, abs=2e-5)

@@ -81,6 +81,26 @@ def test_samples_are_exact_and_of_the_dtype_of_the_logits(key, dtype):
     assert np.isfinite(np.asarray(slopes, np.float32)).all()
 
 
+def test_infinite_logits_are_certain_and_nan_stays_nan(key):
+    inf, nan = jnp.inf, jnp.nan
+    keep = jnp.array([inf, 0.0, -inf, -inf, nan, 1.0])
+    invert = jnp.array([0.0, inf, -inf, 3.0, 0.0, nan])
+
+    def total(keep, invert, temperature):
+        drawn = signed_stgs(key, keep, invert, temperature=temperature)
+        return drawn.sum(), drawn
+
+    assert np.isnan(total(keep[4:], invert[4:], 0.5)[1]).all()
+    slopes, drawn = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(
+        keep[:4], invert[:4], 0.5
+    )
+    assert drawn[:3].tolist() == [1, -1, 0]
+    assert np.isfinite(slopes[2])
+    for each in slopes[:2]:
+        assert np.asarray(each[:3]).tolist() == [0, 0, 0]
+        assert np.isfinite(each[3])
+
+
 def test_bad_logits_and_temperatures_are_refused(key):
     ones = jnp.ones(3)
     with pytest.raises(ValueError, match=r"one shape, got \(3,\) and \(4,\)"):
@@ -94,6 +114,8 @@ def test_bad_logits_and_temperatures_are_refused(key):
             signed_stgs(key, ones, ones, temperature=temperature)
         with pytest.raises(ValueError, match=r"^Signed: temperature must be positive"):
             Signed(temperature=temperature)
+    with pytest.raises(ValueError, match="must be 'none' or 'smart', got 'dynamic'"):
+        Signed(rescale="dynamic")
 
 
 def test_the_deterministic_network_takes_the_likeliest_factor(key):

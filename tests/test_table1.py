@@ -38,7 +38,7 @@ ASLP = Cell("conv4", True, "aslp", "smart", True)
 
 def test_every_cell_means_something_and_has_a_name_of_its_own():
     cells = all_cells()
-    assert len(cells) == len({cell.name for cell in cells}) == 156
+    assert len(cells) == len({cell.name for cell in cells}) == 144
     assert {cell.rescale for cell in cells if cell.method == "edge_popup"} == {
         "none",
         "fan",

@@ -101,9 +101,6 @@ class Budget(Method):
 
         Returns:
           A pytree like the one that `init` was given.
-
-        Raises:
-          KeyError: `weights` count a weight that the learnt tree does not hold.
         """
         shares = self.keep_probabilities(weights, selectors)
         masks = self.masks(weights, selectors) if key is None else None

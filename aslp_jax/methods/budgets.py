@@ -1,5 +1,6 @@
 """How many weights are to be kept: what counts, and what it costs to miss it."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -12,13 +13,22 @@ Scope = Literal["global", "layer"]
 SCOPES: tuple[Scope, ...] = ("global", "layer")
 
 
-def check_budget(method: str, keep_fraction: float | None, scope: str) -> None:
+def check_budget(
+    method: str, keep_fraction: float | None, scope: str, *, needed: bool = True
+) -> None:
     """Checks the options that say how many weights to keep.
+
+    Args:
+      method: its name.
+      keep_fraction: in (0, 1].
+      scope: one of `SCOPES`.
+      needed: whether the method cannot do without a number.
 
     Raises:
       ValueError: naming the method and what would be right.
     """
-    if keep_fraction is not None and not 0 < keep_fraction <= 1:
+    fraction = math.nan if keep_fraction is None else keep_fraction
+    if not (0 < fraction <= 1 or (keep_fraction is None and not needed)):
         raise ValueError(
             f"{method}: keep_fraction must be in (0, 1], got {keep_fraction}"
         )
@@ -161,7 +171,7 @@ def within(
     """Marks the largest entries, an exact number of them even where they tie.
 
     Args:
-      sizes: float arrays by name, at least 0.
+      sizes: float arrays by name.
       keep_fraction: of all entries; the number is rounded (halves to even), and at
         least one.
       scope: of that number.

@@ -46,9 +46,9 @@ class DrawnMasks(Method, abc.ABC):
       rescale: `"smart"` learns one scale a masked weight array (Smart Rescale);
         `"dynamic"` computes it from the factors, size / number kept, gradient included
         (Dynamic Weight Rescale); `"none"` has none.
-      scale_init: > 0, where the scales of Smart Rescale start; times
-        sqrt(0.5 / keep_fraction) where a fraction is asked for, which makes up for the
-        inputs that a unit lost.
+      scale_init: > 0, where the scales of Smart Rescale start; where a fraction is
+        asked for, times sqrt(0.5 / that of the array at the start), which makes up for
+        the inputs that a unit lost.
       logit_std: >= 0, standard deviation of the normal law of the initial logits. 0,
         as in the papers, starts all alike, where half of what a unit receives is the
         noise of the masks; a wide start is decided from the outset and learns in fewer
@@ -85,7 +85,7 @@ class DrawnMasks(Method, abc.ABC):
             raise ValueError(
                 f"{name}: logit_std must be finite and at least 0, got {self.logit_std}"
             )
-        budgets.check_budget(name, self.keep_fraction, self.scope)
+        budgets.check_budget(name, self.keep_fraction, self.scope, needed=False)
         budgets.check_weight(name, self.budget_weight)
 
     @abc.abstractmethod
@@ -216,8 +216,8 @@ class DrawnMasks(Method, abc.ABC):
 
         Both the expected number of a drawn network, the sum of the probabilities, and
         the number that the deterministic one keeps are held to the budget, relative to
-        the smaller of what is kept and what is dropped. The gradient of either is that
-        of the probabilities.
+        the smaller of what is kept and what is dropped, and 1 % of all at the least.
+        The gradient of either is that of the probabilities.
 
         Args:
           weights: not used.

@@ -21,7 +21,7 @@ class Method(Protocol):
       stochastic: whether a network realised with a key is drawn at random.
       relaxed: whether it is not, and yet another than the deterministic one: the
         network that is trained, before what is not kept is cut off.
-      tolerance: by what fraction of all weights a budget may be missed at the end.
+      tolerance: by what fraction of the weights a budget may be missed at the end.
       kept_bits: what a weight that is kept needs besides the bit that says so, where
         the frozen weights come from a seed: 0; 1 for a sign; 32 where it is trained.
     """

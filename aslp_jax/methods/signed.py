@@ -21,7 +21,8 @@ class Signed(DrawnMasks):
     classes.
 
     Attributes:
-      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `DrawnMasks`.
+      rescale: `"smart"` (default) or `"none"`; see `DrawnMasks`. Not `"dynamic"`: the
+        number kept is no smooth function of factors on both sides of 0.
       temperature: > 0, of the sampler's gradient.
 
     Source: the sampler of Dupont et al. 2022, arXiv:2202.12986, for the three choices
@@ -35,6 +36,8 @@ class Signed(DrawnMasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.rescale == "dynamic":
+            raise ValueError("Signed: rescale must be 'none' or 'smart', got 'dynamic'")
         if not 0 < self.temperature < math.inf:
             raise ValueError(
                 "Signed: temperature must be positive and finite, got "
