@@ -78,6 +78,9 @@ def test_cells_have_names_that_are_read_again(tmp_path):
     found = budget_layout.cells_in(folder.path)
     assert set(found) == set(cells)
     assert found[:2] == cells[:2] and found[-1] == cells[-1]
+    # The densest first, as in a table from top to bottom.
+    folder.folder(Cell("conv4", "magnitude", 0.5), 0).mkdir()
+    assert budget_layout.cells_in(folder.path)[0].keep == 0.5
 
 
 def test_a_cell_stands_for_options_of_a_run():
@@ -212,7 +215,9 @@ def test_empty_layers_and_lost_classes_show_in_the_table():
     (line,) = map(budget_report._entry_line, entries)
     assert (line["empty_layers"], line["unreached_classes"]) == ("1.00", "3.00")
     assert (line["missed"], line["kept_percent"]) == (0, "10.00")
-    assert line["paper"] == "" and line["mean"] == "80.00"
+    assert line["paper"] == "" and line["mean"] == "80.00" and line["std"] == "0.00"
+    (entry,) = budget_report.make_entries([lost], "digits")
+    assert budget_report._entry_line(entry)["std"] == ""
 
 
 def test_layers_with_budgets_of_their_own_have_a_table_of_their_own():
@@ -309,7 +314,8 @@ def test_the_smallest_budget_of_each_kind_is_tried_first():
     few, fewer = (dataclasses.replace(plain, keep_fraction=k) for k in (0.1, 0.01))
     layer = dataclasses.replace(few, scope="layer")
     other = dataclasses.replace(few, method="signed")
-    found = grid_training._tightest([plain, few, layer, fewer, other])
+    without = Config(arch="conv4", dataset="digits")
+    found = grid_training._tightest([plain, few, layer, fewer, without, other])
     assert list(found) == [fewer, layer, other]
 
 
@@ -326,6 +332,31 @@ def test_a_budget_that_is_too_small_for_a_network_shows_at_once(tmp_path):
             datasets.load("digits"),
         )
     assert not (folder.path / "cells").exists()
+
+
+def test_only_a_run_that_was_begun_may_be_deleted(tmp_path):
+    cell, data = Cell("conv2", "magnitude", 0.1), datasets.load("digits")
+
+    def fill(folder: Grid, batch_size: int) -> str:
+        shared = {"dataset": "digits", "batch_size": batch_size}
+        with pytest.raises(BadInput) as raised:
+            grid_training.train_grid(
+                folder,
+                [cell],
+                [0],
+                lambda cell, seed: budget_layout.configure("fast", shared, cell, seed),
+                data,
+            )
+        return str(raised.value)
+
+    new = Grid(tmp_path / "new", {})
+    message = fill(new, 5000)
+    assert "5000 is more than the 1280 training images" in message
+    assert "delete" not in message
+    begun = Grid(tmp_path / "begun", {})
+    begun.folder(cell, 0).mkdir(parents=True)
+    (begun.folder(cell, 0) / "config.json").write_text("{")
+    assert f"(or delete {begun.folder(cell, 0)}, and" in fill(begun, 32)
 
 
 def test_a_beginning_that_works_is_not_complained_of():

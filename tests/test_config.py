@@ -339,7 +339,10 @@ def test_presets_train_weights_that_are_not_of_one_magnitude():
             chosen = config.resolve(preset, {"method": method})
             assert chosen.signed_constant == "none"
             assert chosen.optimiser == "sgd" and chosen.momentum == 0.9
-    assert config.resolve("paper", {"method": "magnitude"}).select_by == "sample"
+    for preset in ("paper", "released_code"):
+        for method, selected in (("magnitude", "sample"), ("budget", "thresholding")):
+            chosen = config.resolve(preset, {"method": method})
+            assert (chosen.select_by, chosen.signed_constant) == (selected, "none")
     fast = config.resolve("fast", {"method": "budget", "dataset": "digits"})
     assert (fast.weight_lr, fast.sharpness_lr, fast.budget_weight) == (0.05, 0.01, 500)
 

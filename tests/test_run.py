@@ -75,11 +75,12 @@ def test_a_run_that_is_resumed_with_fewer_epochs_is_still_fine_tuned():
     kept = sum(int(mask.sum()) for mask in held)
     assert kept == round(0.1 * sum(mask.size for mask in held))
     assert again.stopped is None
-    # What was pruned before is not pruned once more.
+    # What was pruned and tuned before is not pruned once more.
+    again.position.epoch, again.position.best_accuracy = 16, 0.5
     third = run.Run(Config(**options, epochs=8), data)
     third.restore(again.snapshot())
-    assert third.position.pruned_epoch == 8
-    assert third.position.best_accuracy == again.position.best_accuracy == -1
+    assert third.stopped == "epochs"
+    assert third.position == again.position
 
 
 @pytest.mark.parametrize(
