@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from budget_layout import LABELS, METHODS, Cell, anchors, paper_numbers
 
@@ -39,6 +39,7 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
     figure = Figure(figsize=(10, 5.2), dpi=100, layout="constrained")
     axes = figure.subplots()
     paper = paper_numbers(dataset)
+    handles: list[Any] = []
     for index, method in enumerate(METHODS):
         for scope in scopes:
             own = sorted(
@@ -49,7 +50,7 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
             if own:
                 kept, means, stds = zip(*own, strict=True)
                 per_layer = ", a budget a layer" if scope == "layer" else ""
-                axes.errorbar(
+                drawn = axes.errorbar(
                     kept,
                     means,
                     yerr=stds,
@@ -60,13 +61,14 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
                     capsize=2,
                     label=LABELS[method] + per_layer,
                 )
+                handles.append(drawn)
         published = sorted(
             (100 * keep, number)
             for (of, name, keep), number in paper.items()
             if (of, name) == (arch, method)
         )
         if published:
-            axes.plot(
+            handles += axes.plot(
                 *zip(*published, strict=True),
                 color=f"C{index}",
                 linestyle="--",
@@ -74,7 +76,7 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
                 label=f"{LABELS[method]}, Dupont et al. 2021",
             )
     for index, anchor in enumerate(anchors(dataset, arch)):
-        axes.plot(
+        handles += axes.plot(
             anchor.kept,
             anchor.accuracy,
             linestyle="none",
@@ -84,13 +86,16 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
             label=f"{anchor.method}, not augmented\n({anchor.source})",
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    asked = sorted({100 * cell.keep for cell in points})
+    axes.set_xticks(asked, [f"{kept:g}" for kept in asked])
+    axes.minorticks_off()
     axes.set_xlabel("weights kept (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(f"{arch} on {dataset}, mean and std over seeds")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    # By hand, because a legend would set dashed lines before those with bars.
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(path)

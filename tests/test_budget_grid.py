@@ -13,6 +13,7 @@ import budget_layout
 import budget_report
 import config
 import grid
+import grid_program
 import grid_training
 import pytest
 import run
@@ -384,13 +385,39 @@ def test_bad_input_is_one_line(line, message):
     assert "\n" not in str(raised.value)
 
 
+def test_runs_that_are_not_what_was_asked_for_are_named(tmp_path, capsys):
+    folder = Grid(tmp_path / "grid", {})
+    lost = {"stochastic": False, "diverged": "the loss became nan in epoch 1"}
+    for cell, found in (
+        (MAGNITUDE, lost),
+        (BUDGET, result(budget_miss=0.02)),
+        (Cell("conv4", "aslp", 0.1), result()),
+    ):
+        folder.folder(cell, 0).mkdir(parents=True)
+        (folder.folder(cell, 0) / "result.json").write_text(json.dumps(found))
+    filling = grid_program.Filling(folder, range(2), 0, True)
+    codes = {
+        cells: budget._failures(filling, cells)
+        for cells in ((MAGNITUDE,), (BUDGET,), (Cell("conv4", "aslp", 0.1),))
+    }
+    assert list(codes.values()) == [3, 4, 0]
+    assert budget._failures(filling, list(budget_layout.cells_in(folder.path))) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "budget.py: conv4-magnitude-keep0.1, seed 0: the loss became nan in epoch 1"
+    )
+    words = "missed the budget: what counts as kept is 2.00% of all weights away"
+    assert lines[1].startswith(f"budget.py: conv4-budget-keep0.1, seed 0: {words}")
+    assert len(lines) == 4
+
+
 # The program.
 
 
 @pytest.mark.program
 def test_a_comparison_from_first_run_to_last(tmp_path):
     line = (
-        "--dataset digits --arch conv2 --keep 0.05 --method magnitude budget "
+        "--dataset digits --arch conv2 --keep 0.0005 --method magnitude budget "
         "--epochs 1 --batch-size 320"
     )
     done = subprocess.run(
@@ -409,10 +436,12 @@ def test_a_comparison_from_first_run_to_last(tmp_path):
     assert done.returncode == 4, done.stderr
     made = tmp_path / "runs" / "budget-digits"
     assert done.stdout == (made / "budget.md").read_text()
-    names = ["conv2-budget-keep0.05-seed0", "conv2-magnitude-keep0.05-seed0"]
+    names = ["conv2-budget-keep0.0005-seed0", "conv2-magnitude-keep0.0005-seed0"]
     assert sorted(path.name for path in (made / "cells").iterdir()) == names
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("budget.py: conv2-budget-keep0.05, seed 0: missed the")
+    assert last.startswith("budget.py: conv2-budget-keep0.0005, seed 0: missed the")
+    path = Path("runs") / "budget-digits" / "cells" / names[1]
+    assert f"{path}: WARNING: " in done.stderr and "is left empty" in done.stderr
     assert not (made / "cells" / names[0] / "checkpoints").exists()
     rows = (made / "cells" / names[0] / "metrics.jsonl").read_text().splitlines()
     resting = json.loads(rows[-1])["statistics"]["at_rest"]
