@@ -2,14 +2,20 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import rescale
 import samplers
 import scipy.integrate
 import seeds
+import training_step
+
+from aslp_jax import ASLP, Masked, augment, networks
 
 
 @pytest.mark.parametrize("logit", [0.0, 0.005, 0.02, -1.0, 4.0, -9.0, 30.0])
@@ -67,3 +73,91 @@ def test_seeds_as_one_program_give_the_same_bits():
     assert "one a device gives the same bits as alone: yes" in ended.stdout, (
         ended.stderr
     )
+
+
+@pytest.mark.parametrize("arch", ["conv2", "conv4"])
+def test_the_step_in_pytorch_is_ours(arch, key):
+    torch = pytest.importorskip("torch", reason="the comparison needs PyTorch")
+    import pytorch
+
+    images, labels = training_step.random_images(4)
+    # Half of the weights, the same on both sides, and the slope of the identity.
+    theirs = pytorch.Step(
+        arch, mask=lambda logits: (logits > 0).float() + logits - logits.detach()
+    )
+    model = Masked(networks.NETWORKS[arch](classes=10), ASLP())
+    inputs = augment.to_float(jnp.asarray(images))
+    variables = jax.jit(model.init)(key, inputs)
+    params, frozen = variables["params"], variables["frozen"]
+    names = list(params["logits"])
+    half = {
+        name: jax.random.normal(jax.random.fold_in(key, index), leaf.shape)
+        for index, (name, leaf) in enumerate(params["logits"].items())
+    }
+    flat = {
+        name: np.asarray(each)
+        for name, each in zip(names, jax.tree.leaves(frozen), strict=True)
+    }
+    assert [flat[name].shape for name in names] == [half[name].shape for name in names]
+
+    def to_torch(array: np.ndarray) -> Any:
+        order = (3, 2, 0, 1) if array.ndim == 4 else (1, 0)
+        return torch.from_numpy(np.array(np.transpose(array, order)))
+
+    made = pytorch.shapes(arch, 32, 3, 10)
+    side = 32 >> len(pytorch.STAGES[arch])
+    for index, name in enumerate(names):
+        for target, source in (
+            (theirs.weights, flat[name]),
+            (theirs.logits, half[name]),
+        ):
+            source = np.asarray(source)
+            if name == "Dense_0/kernel":  # what is flattened lies in another order
+                source = source.reshape(side, side, -1, source.shape[-1])
+                source = source.transpose(2, 0, 1, 3).reshape(flat[name].shape)
+            tensor = to_torch(source)
+            assert tuple(tensor.shape) == made[index]
+            target[index].data.copy_(tensor)
+
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    truth = torch.from_numpy(labels).long()
+    kept = {**params, "logits": half}
+
+    def loss(scales):
+        outputs = model.apply(
+            {"frozen": frozen, "params": {**kept, "scale": scales}}, inputs
+        )
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return each.mean(), outputs
+
+    (value, outputs), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        kept["scale"]
+    )
+    got = theirs.outputs(pixels).detach().numpy()
+    np.testing.assert_allclose(got, outputs, rtol=1e-3, atol=1e-4)
+    before = [scale.item() for scale in theirs.scales]
+    assert float(theirs(pixels, truth)) == pytest.approx(float(value), rel=1e-4)
+    # The first step of SGD moves by its rate times the gradient.
+    for index, name in enumerate(names):
+        moved = (before[index] - theirs.scales[index].item()) / pytorch.SCALE_RATE
+        assert moved == pytest.approx(float(slopes[name]), rel=2e-2, abs=2e-3)
+    assert all(logits.grad.abs().max() > 0 for logits in theirs.logits)
+
+
+def test_a_turn_takes_whole_steps():
+    images, labels = training_step.random_images(8)
+    turn = training_step.ours("conv2", images, labels, batch_size=4, steps=2)
+    seconds = training_step.take_turns({"ours": turn}, 1)
+    assert len(seconds["ours"]) == 1 and seconds["ours"][0] > 0
+
+
+def test_masks_of_the_naive_form_are_zeros_and_ones():
+    torch = pytest.importorskip("torch", reason="the comparison needs PyTorch")
+    import pytorch
+
+    logits = torch.zeros(10_000, requires_grad=True)
+    mask = pytorch.gumbel_mask(logits)
+    assert set(mask.detach().unique().tolist()) == {0.0, 1.0}
+    assert abs(float(mask.detach().mean()) - 0.5) < 0.025
+    mask.sum().backward()
+    assert float(logits.grad.min()) > 0

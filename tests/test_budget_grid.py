@@ -417,7 +417,7 @@ def test_runs_that_are_not_what_was_asked_for_are_named(tmp_path, capsys):
 @pytest.mark.program
 def test_a_comparison_from_first_run_to_last(tmp_path):
     line = (
-        "--dataset digits --arch conv2 --keep 0.0005 --method magnitude budget "
+        "--dataset digits --arch conv2 --keep 0.0005 --method budget "
         "--epochs 1 --batch-size 320"
     )
     done = subprocess.run(
@@ -436,13 +436,13 @@ def test_a_comparison_from_first_run_to_last(tmp_path):
     assert done.returncode == 4, done.stderr
     made = tmp_path / "runs" / "budget-digits"
     assert done.stdout == (made / "budget.md").read_text()
-    names = ["conv2-budget-keep0.0005-seed0", "conv2-magnitude-keep0.0005-seed0"]
-    assert sorted(path.name for path in (made / "cells").iterdir()) == names
+    name = "conv2-budget-keep0.0005-seed0"
+    assert [path.name for path in (made / "cells").iterdir()] == [name]
     last = done.stderr.splitlines()[-1]
     assert last.startswith("budget.py: conv2-budget-keep0.0005, seed 0: missed the")
-    path = Path("runs") / "budget-digits" / "cells" / names[1]
+    path = Path("runs") / "budget-digits" / "cells" / name
     assert f"{path}: WARNING: " in done.stderr and "is left empty" in done.stderr
-    assert not (made / "cells" / names[0] / "checkpoints").exists()
-    rows = (made / "cells" / names[0] / "metrics.jsonl").read_text().splitlines()
+    assert not (made / "cells" / name / "checkpoints").exists()
+    rows = (made / "cells" / name / "metrics.jsonl").read_text().splitlines()
     resting = json.loads(rows[-1])["statistics"]["at_rest"]
     assert len(resting) == 5 and all(0 <= part <= 1 for part in resting.values())
