@@ -52,8 +52,8 @@ def relative_sign_sgd(
 
     What starts above 0 stays there, and is halved or doubled in as many steps wherever
     it stands and however large its gradient is. The sharpness of `methods.Budget` needs
-    this: it falls from 100 to some 5, where its gradient is hundreds of times that of
-    the start, and a step across 0 cuts off every weight, with no gradient back.
+    this: it can fall from 100 to some 6, where its gradient is hundreds of times that
+    of the start, and a step across 0 cuts off every weight, with no gradient back.
 
     Args:
       learning_rate: in (0, 1), the part of itself that a parameter moves in a step.

@@ -99,16 +99,16 @@ class Config:
         above=0,
         methods=_DRAWN,
     )
-    logit_std: float = _option(
-        0.0,
-        "standard deviation of the initial logits; 0 starts all alike; with "
-        "--keep 10 where neither flag nor preset says another",
+    logit_std: float | None = _option(
+        None,
+        "standard deviation of the initial logits; 0 starts all alike",
+        none="0, or 10 where --keep is given",
         least=0,
         methods=_DRAWN,
     )
     keep_fraction: float | None = _option(
         None,
-        "of the weights to keep, in (0, 1]",
+        "fraction of the weights to keep, in (0, 1]",
         alias="--keep",
         none="whatever it comes to",
         above=0,
@@ -116,14 +116,14 @@ class Config:
     )
     scope: str = _option(
         "global",
-        "keep that fraction of all layers together, or of each layer",
+        "keep that fraction of all layers together, or of each layer (not of budget)",
         choices=("global", "layer"),
         methods=(*_DRAWN, "edge_popup", "magnitude"),
     )
     budget_weight: float = _option(
         10.0,
-        "of the budget loss, which holds the kept weights to --keep-fraction; with "
-        "--scope layer 100",
+        "weight of the budget loss, which holds the kept weights to --keep; 100 where "
+        "--scope is layer",
         above=0,
         methods=(*_DRAWN, "budget"),
     )
@@ -287,14 +287,6 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "magnitude": {**_TRAINED_DEFAULTS, "select_by": "sample"},
 }
 """The same for one method."""
-
-_DRAWN_TO_BUDGET: dict[str, dict[str, Any]] = {
-    "global": {"logit_std": 10.0},
-    # At 10 the small layers end up to 1.4 % of their weights away from their budgets.
-    "layer": {"logit_std": 10.0, "budget_weight": 100.0},
-}
-"""The same for methods that draw, where a number of weights is asked for, by scope: of
-logits that all start alike, below 0, hardly any would get above it."""
 
 _RELEASED_CODE = {
     "bias": "uniform",
@@ -507,8 +499,9 @@ def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
         **DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {}),
         **METHOD_DEFAULTS.get(method, {}),
     }
-    if method in _DRAWN and chosen.get("keep_fraction") is not None:
-        defaults |= _DRAWN_TO_BUDGET[chosen.get("scope", Config.scope)]
+    # At 10 small layers end up to 1.4 % of their weights away from their own budgets.
+    if method in _DRAWN and chosen.get("scope") == "layer":
+        defaults["budget_weight"] = 100.0
     return defaults
 
 

@@ -352,8 +352,8 @@ def others(result: Mapping[str, Any]) -> str:
     if not result["stochastic"] and not result["relaxed"]:
         return ""
     if result["relaxed"]:
-        change = f"its outputs change by {result['pruning_change']:.2%}"
-        return f"{result['averaging_mean']:.2%} before pruning ({change})"
+        change = f"which changes outputs by {result['pruning_change']:.2%}"
+        return f"{result['averaging_mean']:.2%} before pruning, {change}"
     averaging = f"{result['averaging_mean']:.2%} ± {result['averaging_std']:.2%}"
     return f"{averaging} averaging {result['eval_samples']} networks"
 

@@ -251,15 +251,23 @@ def test_small_layers_start_denser_than_large_ones():
 
 
 @pytest.mark.parametrize("method", DRAWN)
+def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for(method):
+    assert method().initial_std == 0
+    assert method(keep_fraction=0.1).initial_std == 10
+    assert method(keep_fraction=0.1, logit_std=0.0).initial_std == 0
+    assert method(logit_std=2.0).initial_std == 2
+
+
+@pytest.mark.parametrize("method", DRAWN)
 def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
-    made = method(keep_fraction=0.05, scale_init=1.5)
+    made = method(keep_fraction=0.05, scale_init=1.5, logit_std=0.0)
     frozen, learnt = made.init(key, tree(key))
     expected = budgets.spread(leaves(tree(key)), 0.05, "global", most=0.5)
     for name, probabilities in made.keep_probabilities(frozen, learnt).items():
         np.testing.assert_allclose(probabilities, expected[name], rtol=1e-5)
     for name, scale in learnt.get("scale", {}).items():
         assert float(scale) == pytest.approx(1.5 * math.sqrt(0.5 / expected[name]))
-    alike = method(keep_fraction=0.05, scope="layer")
+    alike = method(keep_fraction=0.05, scope="layer", logit_std=0.0)
     for probabilities in alike.keep_probabilities(*alike.init(key, tree(key))).values():
         np.testing.assert_allclose(probabilities, 0.05, rtol=1e-5)
 

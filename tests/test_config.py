@@ -36,7 +36,7 @@ PAPER = {
     "method": "aslp",
     "rescale": "smart",
     "scale_init": 1.0,
-    "logit_std": 0.0,
+    "logit_std": None,
     "keep_fraction": None,
     "scope": "global",
     "budget_weight": 10.0,
@@ -318,19 +318,15 @@ def test_unknown_names_are_refused(name: str) -> None:
         assert choice in message
 
 
-def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for():
+def test_budgets_of_single_layers_weigh_more():
     for method in ("aslp", "supermask", "signed"):
-        assert config.resolve(None, {"method": method}).logit_std == 0
-        asked = {"method": method, "keep_fraction": 0.1}
-        assert config.resolve(None, asked).logit_std == 10
-        assert config.resolve("paper", asked).logit_std == 10
-        assert config.resolve("paper", asked | {"logit_std": 2.0}).logit_std == 2
         for scope, weight in (("global", 10), ("layer", 100)):
-            chosen = config.resolve("fast", asked | {"scope": scope})
-            assert chosen.budget_weight == weight
-    for method in ("edge_popup", "budget", "magnitude"):
-        asked = {"method": method, "keep_fraction": 0.1}
-        assert config.resolve(None, asked).logit_std == 0
+            asked = {"method": method, "keep_fraction": 0.1, "scope": scope}
+            assert config.resolve("fast", asked).budget_weight == weight
+            chosen = config.resolve("fast", asked | {"budget_weight": 3.0})
+            assert chosen.budget_weight == 3
+    asked = {"method": "magnitude", "scope": "layer"}
+    assert config.resolve("fast", asked).budget_weight == Config.budget_weight
 
 
 def test_presets_train_weights_that_are_not_of_one_magnitude():

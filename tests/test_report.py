@@ -461,7 +461,7 @@ def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> Non
     trained = result(relaxed=True, kept_bits=32, weights={"kernel": 1_000_000})
     trained |= {"keep_fractions": {"kernel": 0.1}, "keep_fraction": 0.1}
     text = report.table(trained | {"scalars": {}, "pruning_change": 0.0123})
-    assert "84.23% before pruning (its outputs change by 1.23%)" in text
+    assert "84.23% before pruning, which changes outputs by 1.23%" in text
     assert "averaging" not in text
     # 125,000 bytes of masks and 100,000 weights of 4 bytes.
     assert "525.00 kB as one bit a weight, 32 each kept (7.6x less)" in text

@@ -1,6 +1,6 @@
 """How a topology is chosen: one file a method, all answering the same few questions.
 
-A method is a frozen dataclass of options with six pure functions. It is told the
+A method is a frozen dataclass of options with seven pure functions. It is told the
 weights of a network as a pytree of any kind and knows nothing of the network itself.
 Weights and selectors travel as two trees:
 

@@ -34,6 +34,6 @@ class BernoulliMasks(DrawnMasks):
 
     def logit_of(self, kept: float) -> float:
         """Returns the logit of `kept`, or what puts that quantile of all at 0."""
-        if self.logit_std > 0:
-            return self.logit_std * statistics.NormalDist().inv_cdf(kept)
+        if self.initial_std > 0:
+            return self.initial_std * statistics.NormalDist().inv_cdf(kept)
         return math.log(kept / (1 - kept))

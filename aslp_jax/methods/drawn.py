@@ -25,6 +25,9 @@ RESCALES: tuple[Rescale, ...] = ("none", "smart", "dynamic")
 _MOST_KEPT = 1 - 1e-4
 """Where logits start for all to be kept: one that is certain could not be learnt."""
 
+_STD_TO_BUDGET = 10.0
+"""Of the initial logits, where a fraction is asked for."""
+
 _MOST_SPREAD = 0.5
 """Of a layer, where its logits start when it gets more of a budget than others: beyond
 one half a choice between its weights has less to choose from, not more."""
@@ -49,7 +52,9 @@ class DrawnMasks(Method, abc.ABC):
       scale_init: > 0, where the scales of Smart Rescale start; where a fraction is
         asked for, times sqrt(0.5 / that of the array at the start), which makes up for
         the inputs that a unit lost.
-      logit_std: >= 0, standard deviation of the normal law of the initial logits. 0,
+      logit_std: >= 0, standard deviation of the normal law of the initial logits; None
+        is 0, or 10 where a fraction is asked for: of logits that all start alike, below
+        0, hardly any would get above it. 0,
         as in the papers, starts all alike, where half of what a unit receives is the
         noise of the masks; a wide start is decided from the outset and learns in fewer
         epochs, with as many weights kept.
@@ -62,7 +67,7 @@ class DrawnMasks(Method, abc.ABC):
 
     rescale: Rescale = "none"
     scale_init: float = 1.0
-    logit_std: float = 0.0
+    logit_std: float | None = None
     keep_fraction: float | None = None
     scope: Scope = "global"
     budget_weight: float = 10.0
@@ -81,12 +86,19 @@ class DrawnMasks(Method, abc.ABC):
             raise ValueError(
                 f"{name}: scale_init must be positive and finite, got {self.scale_init}"
             )
-        if not 0 <= self.logit_std < math.inf:
+        if not 0 <= self.initial_std < math.inf:
             raise ValueError(
                 f"{name}: logit_std must be finite and at least 0, got {self.logit_std}"
             )
         budgets.check_budget(name, self.keep_fraction, self.scope, needed=False)
         budgets.check_weight(name, self.budget_weight)
+
+    @property
+    def initial_std(self) -> float:
+        """The standard deviation of the initial logits, whatever decided it."""
+        if self.logit_std is not None:
+            return self.logit_std
+        return 0.0 if self.keep_fraction is None else _STD_TO_BUDGET
 
     @abc.abstractmethod
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
@@ -145,10 +157,10 @@ class DrawnMasks(Method, abc.ABC):
             name: jnp.full((*self.choices, *leaf.shape), starts[name], leaf.dtype)
             for name, leaf in chosen.items()
         }
-        if self.logit_std > 0:
+        if self.initial_std > 0:
             logits = {
                 name: logits[name]
-                + self.logit_std
+                + self.initial_std
                 * jax.random.normal(subkey, logits[name].shape, logits[name].dtype)
                 for name, subkey in key_for_each(key, chosen).items()
             }

@@ -60,7 +60,7 @@ class Signed(DrawnMasks):
 
     def logit_of(self, kept: float) -> float:
         """Returns where `kept` of the weights have at least one logit above 0."""
-        if self.logit_std > 0:
+        if self.initial_std > 0:
             both_below = math.sqrt(1 - kept)
-            return -self.logit_std * statistics.NormalDist().inv_cdf(both_below)
+            return -self.initial_std * statistics.NormalDist().inv_cdf(both_below)
         return math.log(kept / (1 - kept) / 2)
