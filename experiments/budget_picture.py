@@ -86,8 +86,11 @@ def picture(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
             label=f"{anchor.method}, not augmented\n({anchor.source})",
         )
     axes.set_xscale("log")
-    asked = sorted({100 * cell.keep for cell in points})
-    axes.set_xticks(asked, [f"{kept:g}" for kept in asked])
+    budgets = {cell.keep for cell in points} | {
+        keep for of, _, keep in paper if of == arch
+    }
+    ticks = [100 * keep for keep in sorted(budgets)]
+    axes.set_xticks(ticks, [f"{kept:g}" for kept in ticks])
     axes.minorticks_off()
     axes.set_xlabel("weights kept (%)")
     axes.set_ylabel("test accuracy (%)")
