@@ -13,6 +13,7 @@ import rescale
 import samplers
 import scipy.integrate
 import seeds
+import startup
 import training_step
 
 from aslp_jax import ASLP, Masked, augment, networks
@@ -161,3 +162,10 @@ def test_masks_of_the_naive_form_are_zeros_and_ones():
     assert abs(float(mask.detach().mean()) - 0.5) < 0.025
     mask.sum().backward()
     assert float(logits.grad.min()) > 0
+
+
+def test_start_up_is_that_of_whole_processes():
+    assert min(startup.imports(1)) > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        startup.seconds("-c", "raise SystemExit(2)")
+    assert all((startup.EXPERIMENTS / name).exists() for name in startup.PROGRAMS)
