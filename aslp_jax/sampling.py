@@ -2,7 +2,8 @@
 
 A sampler draws a hard sample in the forward pass and hands back the gradient of a
 smooth stand-in, so that a discrete choice can sit inside a network that learns by
-gradient.
+gradient. Long, because each sampler stands beside its noise, its gradient and its
+checks.
 """
 
 import functools

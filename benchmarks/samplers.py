@@ -5,8 +5,9 @@
 Prints and writes: the time and the memory of draw and gradient (`cost.csv`); how often
 each sampler keeps a weight, and how often its gradient is not finite, by dtype and
 logit (`stability.csv`, `stability.png`); the expected gradient by logit, drawn and in
-closed form (`gradients.csv`, `gradients.png`). Exit code: 0; 1 if the claim fails that
-ASLP costs less and stays finite.
+closed form (`gradients.csv`, `gradients.png`). Long, because each of the three has its
+table and its picture. Exit code: 0; 1 if the claim fails that ASLP costs less and stays
+finite.
 """
 
 import argparse

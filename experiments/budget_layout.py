@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import FIELDS, RESCALES, Config, knows, resolve
-from grid_program import shared_options, with_variant
+from config import FIELDS, Config, knows
+from grid_program import cell_config, shared_options, with_variant
 
 AXES = ("arch", "method", "finetune", "keep_fraction", "scope", "seed")
 """The options in which the cells and seeds of a grid differ."""
@@ -174,13 +174,7 @@ def configure(
     Raises:
       BadInput: a value, or a combination of values, that means nothing.
     """
-    own = cell.options(seed)
-    shared = {
-        name: value for name, value in chosen.items() if knows(own["method"], name)
-    }
-    if len(RESCALES[own["method"]]) == 1:  # a rescale is asked of the others
-        shared.pop("rescale", None)
-    return resolve(preset, {**shared, **own})
+    return cell_config(preset, chosen, cell.options(seed))
 
 
 def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,31 +9,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from budget_claims import claims
 from budget_layout import LABELS, METHODS, Cell, cells_in, paper_numbers
 from budget_picture import Point, picture
 from folder import replace_text, writing
 from grid import Grid, Record
-from seed_statistics import csv_text, mean_and_std, verdict, within
-
-
-class Paths(NamedTuple):
-    """How a pruned network hangs together.
-
-    Attributes:
-      empty_layers: layers of which nothing is kept.
-      without_input: units that no input reaches.
-      without_output: units that reach no output.
-      units: in all.
-      off_path: kept weights on no path from an input to an output, in %.
-      unreached_classes: classes that no input reaches.
-    """
-
-    empty_layers: int
-    without_input: int
-    without_output: int
-    units: int
-    off_path: float
-    unreached_classes: int
+from paths import Paths, paths_of
+from seed_statistics import csv_text, mean_and_std
 
 
 class Entry(NamedTuple):
@@ -102,24 +84,6 @@ def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
             )
         )
     return entries
-
-
-def paths_of(result: Mapping[str, Any]) -> Paths:
-    """Sums up the connectivity of a run.
-
-    Args:
-      result: what its result.json holds.
-    """
-    layers = result["connectivity"].values()
-    kept, on_path = (sum(each[name] for each in layers) for name in ("kept", "on_path"))
-    return Paths(
-        empty_layers=sum(each["kept"] == 0 for each in layers),
-        without_input=sum(each["without_input"] for each in layers),
-        without_output=sum(each["without_output"] for each in layers),
-        units=sum(each["units"] for each in layers),
-        off_path=100 * (1 - on_path / kept) if kept else 100.0,
-        unreached_classes=result["outputs"] - result["outputs_reached"],
-    )
 
 
 def _accuracy(result: Mapping[str, Any]) -> float:
@@ -309,63 +273,3 @@ def _paths_text(entry: Entry) -> str:
     if found["unreached_classes"]:
         text += f", {found['unreached_classes']:.1f} classes not reached"
     return text
-
-
-def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
-    """Returns claims of the paper with our evidence and a verdict.
-
-    Runs are paired with those of the same network, budget and seed. The pairs of a seed
-    count as one, so that the spread is that over seeds; see `seed_statistics.verdict`.
-
-    Args:
-      records: the finished runs.
-    """
-    runs = {
-        (record.cell, record.seed): record.result
-        for record in records
-        if "diverged" not in record.result
-    }
-
-    def by_seed(
-        difference: Callable[[Mapping[str, Any], Mapping[str, Any]], float],
-        other: str = "budget",
-    ) -> list[float]:
-        found: dict[int, list[float]] = {}
-        for (cell, seed), result in runs.items():
-            partner = (dataclasses.replace(cell, method=other), seed)
-            if cell.method == "budget" and partner in runs:
-                each = difference(result, runs[partner])
-                found.setdefault(seed, []).append(each)
-        return [mean_and_std(differences)[0] for differences in found.values()]
-
-    cuts = by_seed(lambda result, _: _accuracy(result) - _before(result))
-    return [
-        (
-            "budget-aware is above magnitude pruning without fine-tuning",
-            *verdict(
-                by_seed(
-                    lambda own, other: _accuracy(own) - _accuracy(other), "magnitude"
-                )
-            ),
-        ),
-        (
-            "budget-aware prevents disconnections: fewer units without input or output "
-            "than magnitude",
-            *verdict(
-                by_seed(
-                    lambda own, other: _disconnected(other) - _disconnected(own),
-                    "magnitude",
-                ),
-                unit="units",
-            ),
-        ),
-        (
-            "the last cut changes no accuracy (budget-aware; within half a point)",
-            *within(cuts, 0.5),
-        ),
-    ]
-
-
-def _disconnected(result: Mapping[str, Any]) -> float:
-    paths = paths_of(result)
-    return paths.without_input + paths.without_output

@@ -164,6 +164,15 @@ def read_records(path: Path, cells: Iterable[Cell]) -> list[Record]:
     return records
 
 
+def results_of(records: Iterable[Record]) -> dict[tuple[Any, int], dict[str, Any]]:
+    """Returns results by cell and seed, of the runs whose loss stayed finite."""
+    return {
+        (record.cell, record.seed): record.result
+        for record in records
+        if "diverged" not in record.result
+    }
+
+
 def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
     """What is known of a finished run, None of another."""
     if not (folder / "result.json").exists():

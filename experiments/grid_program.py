@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grid_training
-from config import FIELDS, BadInput, Config, knows, option_parser
+from config import FIELDS, RESCALES, BadInput, Config, knows, option_parser, resolve
 from grid import Grid
 
 _MOST = 10_000
@@ -174,6 +174,26 @@ def fill(table: Table, options: dict[str, Any]) -> Filling:
         return Filling(folder, seeds, code, False)
     print((folder.path / f"{table.name}.md").read_text(), end="")
     return Filling(folder, seeds, 0, True)
+
+
+def cell_config(
+    preset: str | None, chosen: Mapping[str, Any], own: Mapping[str, Any]
+) -> Config:
+    """Returns the options of one run, without those that its method does not know.
+
+    Args:
+      preset: its name, or None.
+      chosen: the options that all cells share.
+      own: what the cell and the seed stand for, its method among them.
+
+    Raises:
+      BadInput: a value, or a combination of values, that means nothing.
+    """
+    method = own["method"]
+    shared = {name: value for name, value in chosen.items() if knows(method, name)}
+    if len(RESCALES[method]) == 1:  # a rescale is asked of the others
+        shared.pop("rescale", None)
+    return resolve(preset, {**shared, **own})
 
 
 def shared_options(config: Config, axes: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from paths import paths_of
 from progress import humanise_seconds
 
 WIDTH = 80  # columns of the closing table, at most
@@ -308,16 +309,11 @@ def _packed(result: Mapping[str, Any]) -> tuple[float, str]:
 
 def _paths(result: Mapping[str, Any]) -> tuple[str, str]:
     """Returns how much of what is kept does something, and which units do not."""
-    layers = result["connectivity"].values()
-    kept, on_path = (sum(each[name] for each in layers) for name in ("kept", "on_path"))
-    lost, vain = (
-        sum(each[name] for each in layers)
-        for name in ("without_input", "without_output")
-    )
-    share = on_path / kept if kept else 0.0
+    found = paths_of(result)
     return (
-        f"{share:.1%} of kept weights on one",
-        f"{lost:,} units get no input, {vain:,} reach no output",
+        f"{100 - found.off_path:.1f}% of kept weights on one",
+        f"{found.without_input:,} units get no input, "
+        f"{found.without_output:,} reach no output",
     )
 
 

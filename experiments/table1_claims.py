@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grid import Record
+from grid import Record, results_of
 from seed_statistics import mean_and_std, verdict
 from table1_layout import OWN_RESCALE, Cell
 
@@ -19,11 +19,7 @@ def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     Args:
       records: the finished runs.
     """
-    runs = {
-        (record.cell, record.seed): record.result
-        for record in records
-        if "diverged" not in record.result
-    }
+    runs = results_of(records)
 
     def pairs(
         change: Callable[[Cell], Cell | None],

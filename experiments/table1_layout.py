@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config import PRESETS, RESCALES, Config, knows, resolve
-from grid_program import shared_options, with_variant
+from config import PRESETS, RESCALES, Config
+from grid_program import cell_config, shared_options, with_variant
 
 ARCHS = ("conv2", "conv4", "conv6")
 """The networks of the paper's table."""
@@ -123,8 +123,7 @@ def configure(
     if cell.signed_constant:  # of all layers, or of those that the preset says
         constant = PRESETS.get(preset or "", {}).get("signed_constant", "none")
         own["signed_constant"] = "all" if constant == "none" else constant
-    shared = {name: value for name, value in chosen.items() if knows(cell.method, name)}
-    return resolve(preset, {**shared, **own})
+    return cell_config(preset, chosen, own)
 
 
 def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import budget
+import budget_claims
 import budget_layout
 import budget_report
 import config
 import grid
 import grid_program
 import grid_training
+import paths
 import pytest
 import run
 import seed_statistics
@@ -149,11 +151,11 @@ def test_the_numbers_of_the_paper():
 
 def test_the_paths_of_a_run_are_summed_over_its_layers():
     empty = {**LAYER, "kept": 0, "on_path": 0, "without_output": 8}
-    found = budget_report.paths_of(
+    found = paths.paths_of(
         result(connectivity={"a": LAYER, "b": empty}, outputs_reached=7)
     )
     assert found == (1, 2, 10, 16, pytest.approx(10.0), 3)
-    nothing = budget_report.paths_of(result(connectivity={"b": empty}))
+    nothing = paths.paths_of(result(connectivity={"b": empty}))
     assert nothing.off_path == 100
 
 
@@ -192,8 +194,8 @@ def test_a_row_a_budget_and_a_column_a_method():
     cut = text.partition("### What the last cut changes")[2].partition("###")[0]
     assert "| pruned | Magnitude | Budget-aware |" in cut
     assert "| 90 % | 85.0 -> 61.0, 2.00 % | 85.0 -> 90.0, 2.00 % |" in cut
-    paths = text.partition("### Paths")[2]
-    assert "| 90 % | 2.0 and 4.0 of 16, 10.0 % | 2.0 and" in paths
+    below = text.partition("### Paths")[2]
+    assert "| 90 % | 2.0 and 4.0 of 16, 10.0 % | 2.0 and" in below
 
 
 def test_what_is_never_cut_has_no_table_of_the_cut():
@@ -244,17 +246,17 @@ def test_claims_are_about_pairs_of_the_same_budget_and_seed():
         record(Cell("conv4", "magnitude", 0.05), 2, thresholding=0.1),
         Record(MAGNITUDE, 2, {"stochastic": False, "diverged": "x"}, []),
     ]
-    above, paths, cut = budget_report.claims(records)
+    above, ends, cut = budget_claims.claims(records)
     assert above[1].startswith("+27.50 ± 2.50 points") and above[2] == "holds"
     assert "in 2 of 2 pairs" in above[1]
-    assert paths[2] == "does not hold (no difference)"
+    assert ends[2] == "does not hold (no difference)"
     assert cut[1].startswith("+0.00") and cut[2] == "holds"
     records[3:5] = [record(MAGNITUDE, seed, connectivity=worse) for seed in range(2)]
-    paths = budget_report.claims(records)[1]
-    assert paths[1].startswith("+0.75 ± 0.25 units")
-    cut = budget_report.claims([record(BUDGET, s, thresholding=0.5) for s in (0, 1)])[2]
+    ends = budget_claims.claims(records)[1]
+    assert ends[1].startswith("+0.75 ± 0.25 units")
+    cut = budget_claims.claims([record(BUDGET, s, thresholding=0.5) for s in (0, 1)])[2]
     assert cut[1].startswith("-35.00 ± 0.00") and cut[2] == "does not hold"
-    alone = budget_report.claims([record(BUDGET)])
+    alone = budget_claims.claims([record(BUDGET)])
     assert [verdict for _, _, verdict in alone] == 3 * ["not measured"]
 
 
