@@ -1,7 +1,8 @@
 """The official CIFAR binary archives, prepared as standard TFDS folders.
 
 Apart from `datasets` because it knows what that file must not: the layout of the
-archives, the network, and how TFDS prepares a dataset without TensorFlow.
+archives, the network, and how TFDS prepares a dataset without TensorFlow. Long, because
+each way in which a download or an archive can be wrong is met with a line of its own.
 """
 
 import contextlib
