@@ -46,9 +46,10 @@ def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    index = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    # Flat: of more axes the numbers would be computed once and kept in memory.
+    index = lax.iota(jnp.uint32, math.prod(shape))
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
-    first, second = jnp.broadcast_to(keys[0], shape), index + keys[1]
+    first, second = jnp.broadcast_to(keys[0], index.shape), index + keys[1]
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             first = first + second
@@ -56,4 +57,4 @@ def _words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             second = second ^ first
         first = first + keys[(group + 1) % 3]
         second = second + keys[(group + 2) % 3] + jnp.uint32(group + 1)
-    return first ^ second
+    return (first ^ second).reshape(shape)

@@ -158,14 +158,7 @@ def step(
     """
     net, method = model.net, model.method
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
-
-    # Masks and noise are drawn again for the gradient rather than kept over the step:
-    # one pass over the logits, against 4 to 12 bytes of each.
-    @jax.checkpoint
-    def realise(params):
-        return method.realise(state.frozen, params, key=mask_key)
-
-    weights, pull = jax.vjp(realise, state.params)
+    weights = method.realise(state.frozen, state.params, key=mask_key)
     collections = state.collections
     if axis_name is not None:
         # Weights that vary by device keep autodiff from summing their gradient over the
@@ -198,6 +191,12 @@ def step(
         )
         correct = jax.lax.psum(correct, axis_name)
 
+    # Masks and noise are drawn again for the gradient rather than kept over the step:
+    # one pass over the logits, against 8 to 12 bytes of each.
+    params, again = _after(loss, state.params, mask_key)
+    _, pull = jax.vjp(
+        lambda params: method.realise(state.frozen, params, key=again), params
+    )
     penalty, penalty_gradient = jax.value_and_grad(method.penalty, argnums=1)(
         state.frozen, state.params
     )
@@ -211,6 +210,20 @@ def step(
     )
     loss = loss.astype(jnp.float32) + penalty.astype(jnp.float32)
     return state, loss, correct
+
+
+def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    """The parameters and the key, as far as a compiler can tell not those of before.
+
+    Else it would see that the masks of the gradient are those of the forward pass, and
+    keep them; `jax.checkpoint` does not stop it on a CPU, where its barriers are taken
+    out first (jax 0.10). They differ only where the loss is NaN, and the gradient too.
+    """
+    lost = jnp.isnan(loss)
+    params = jax.tree.map(
+        lambda leaf: leaf + jnp.where(lost, jnp.nan, 0.0).astype(leaf.dtype), params
+    )
+    return params, jax.lax.select(lost, jax.random.fold_in(key, 0), key)
 
 
 def _accumulate(value_and_grad, arguments, micro_batch, axis_name):

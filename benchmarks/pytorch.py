@@ -53,6 +53,29 @@ def gumbel_mask(logits: torch.Tensor) -> torch.Tensor:
     return functional.gumbel_softmax(pair, tau=1.0, hard=True, dim=0)[0]
 
 
+def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
+    """Shifts each image by up to `pad` pixels, zeros coming in, and mirrors half.
+
+    Args:
+      images: float `[batch, channels, height, width]`.
+      pad: pixels.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device) + torch.randint(
+        0, 2 * pad + 1, (count, 1), device=device
+    )
+    columns = torch.arange(width, device=device) + torch.randint(
+        0, 2 * pad + 1, (count, 1), device=device
+    )
+    mirrored = torch.rand((count, 1), device=device) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = functional.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
+    each = torch.arange(count, device=device)[:, None, None]
+    taken = padded[each, rows[:, :, None], columns[:, None, :]]
+    return taken.permute(0, 3, 1, 2)
+
+
 class Step:
     """A network that selects its weights, and a training step of it.
 
@@ -70,6 +93,7 @@ class Step:
         channels: int = 3,
         classes: int = 10,
         device: str = "cpu",
+        dtype: str = "float32",
         mask: Callable[[torch.Tensor], torch.Tensor] = gumbel_mask,
     ) -> None:
         """Draws the weights.
@@ -79,7 +103,8 @@ class Step:
           side: of the images, in pixels.
           channels: of the images.
           classes: to tell apart.
-          device: to train on.
+          device: to train on; on a GPU images are laid out with channels last.
+          dtype: `"float32"`, or `"bfloat16"` under autocast.
           mask: from logits to the mask of a step.
         """
         generator = torch.Generator().manual_seed(0)
@@ -92,6 +117,12 @@ class Step:
             torch.ones((), device=device, requires_grad=True) for _ in self.weights
         ]
         self._convolutions, self._mask = 2 * len(STAGES[arch]), mask
+        self._autocast = torch.autocast(
+            device, torch.bfloat16, enabled=dtype == "bfloat16"
+        )
+        self._layout = (
+            torch.channels_last if device == "cuda" else torch.contiguous_format
+        )
         self._optimiser = torch.optim.SGD(
             [
                 {"params": self.logits, "lr": LOGIT_RATE},
@@ -113,7 +144,7 @@ class Step:
                 self.scales, self.logits, self.weights, strict=True
             )
         ]
-        x = images
+        x = images.contiguous(memory_format=self._layout)
         for index, weight in enumerate(effective[: self._convolutions]):
             x = functional.relu(functional.conv2d(x, weight, padding=1))
             if index % 2:
@@ -132,7 +163,9 @@ class Step:
           labels: int64 `[batch]`.
         """
         self._optimiser.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self.outputs(images), labels)
+        with self._autocast:
+            outputs = self.outputs(images)
+        loss = functional.cross_entropy(outputs.float(), labels)
         loss.backward()
         self._optimiser.step()
         return loss.detach()

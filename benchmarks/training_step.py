@@ -1,48 +1,49 @@
-"""A whole training step on a CPU, in images a second, against plain PyTorch.
+"""A whole training step, in images a second, against plain PyTorch.
 
     python benchmarks/training_step.py --arch conv2 conv4 conv6
+    python benchmarks/training_step.py --platform gpu --arch conv4 --augment \
+      --dtype float32 bfloat16
 
 Both sides train the same network on the same random images: frozen signed-constant
-weights, a mask drawn for each step, one scale a layer, SGD with momentum, no
-augmentation, float32. They take turns in one process, on all its cores. PyTorch is
-`pytorch.py`; `pip install torch` brings it. Exit code: 0; 1 if a ratio is below its
-bound.
+weights, a mask drawn for each step, one scale a layer, SGD with momentum. They take
+turns in one process, on all cores of a CPU or on one GPU, there with the images on the
+device, float32 as TF32, and PyTorch with channels last and autocast. PyTorch is
+`pytorch.py`; `pip install torch` brings it. Exit code: 0; 1 if a bound is not met.
 """
 
 import argparse
-import functools
 import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import recipe
+from turns import Claim, Turn, take_turns, where
 
-from aslp_jax import ASLP, Masked, augment, initialisers, networks, optim, train
-from aslp_jax.convolution import conv_in_loop
-
-BOUNDS = {"conv2": 1.3, "conv4": 1.0, "conv6": 1.0}
+BOUNDS = {
+    "cpu": {"conv2": 1.3, "conv4": 1.0, "conv6": 1.0},
+    "gpu": {"conv2": 1.0, "conv4": 1.0, "conv6": 1.0},
+}
 """Images a second over those of PyTorch, at the least."""
 
-_MICRO_BATCH = 64
+PEAKS = {"H100": (495.0, 989.0), "H200": (495.0, 989.0), "A100": (156.0, 312.0)}
+"""TFLOP/s of dense TF32 and bfloat16, from the vendor's data sheets (SXM)."""
 
-Turn = Callable[[], None]
-
-
-def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns uint8 `[count, 32, 32, 3]` and int32 `[count]`, the same each time."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return images, rng.integers(0, 10, count, dtype=np.int32)
+SHARE_OF_PEAK = 0.3
+"""In bfloat16, at the least."""
 
 
 def ours(
-    arch: str, images: np.ndarray, labels: np.ndarray, *, batch_size: int, steps: int
+    arch: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    steps: int,
+    dtype: str = "float32",
+    augment: bool = False,
 ) -> Turn:
     """Returns what takes `steps` steps with this library.
 
@@ -52,75 +53,80 @@ def ours(
       labels: int32 `[count]`.
       batch_size: images a step.
       steps: of a turn.
+      dtype: of the computation.
+      augment: whether images are cropped and flipped at random.
     """
-    constant = initialisers.signed_constant(initialisers.kaiming_normal())
-    net = networks.NETWORKS[arch](
-        classes=10,
-        conv_init=constant,
-        dense_init=constant,
-        conv_general_dilated=conv_in_loop,
-    )
-    model = Masked(net, ASLP())
-    optimiser = optim.sgd_by_group({"logits": 50.0, "scale": 1e-3}, momentum=0.9)
-    program = train.compile_steps(
+    program, create = recipe.training(
+        recipe.network(arch, dtype=jnp.dtype(dtype)),
+        prepare=recipe.augmented if augment else recipe.plain,
         batch_size=batch_size,
-        prepare=lambda key, images: augment.to_float(images),
-        model=model,
-        optimiser=optimiser,
-        micro_batch=min(batch_size, _MICRO_BATCH),
     )
-    key = jax.random.key(0)
-    create = functools.partial(train.create, model, optimiser)
-    state: Any = jax.jit(create)(key, jnp.zeros((1, 32, 32, 3)))
-    totals = train.Totals.zeros()
-    data = jax.device_put((images, labels))
-    bounds = [jnp.asarray(number, jnp.int32) for number in (0, 0, steps)]
-
-    def turn() -> None:
-        nonlocal state, totals
-        state, totals = program(state, totals, *data, key, *bounds)
-        jax.block_until_ready(totals)
-
-    return turn
+    return recipe.turn(program, create(), images, labels, steps=steps)
 
 
 def theirs(
-    arch: str, images: np.ndarray, labels: np.ndarray, *, batch_size: int, steps: int
+    arch: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    steps: int,
+    dtype: str = "float32",
+    augment: bool = False,
 ) -> Turn:
     """Returns what takes `steps` steps with PyTorch; arguments as those of `ours`."""
+    import pytorch
     import torch
-    from pytorch import Step
 
-    step = Step(arch)
-    every = torch.from_numpy(images)
-    truth = torch.from_numpy(labels).long()
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    step = pytorch.Step(arch, device=device, dtype=dtype)
+    every = torch.from_numpy(images).to(device)
+    truth = torch.from_numpy(labels).long().to(device)
 
     def turn() -> None:
-        order = torch.randperm(len(truth))
+        order = torch.randperm(len(truth), device=device)
         for index in range(steps):
             rows = order[index * batch_size : (index + 1) * batch_size]
             batch = every[rows].permute(0, 3, 1, 2).float() / 255
-            step(batch, truth[rows])
+            step(pytorch.crop_and_flip(batch) if augment else batch, truth[rows])
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return turn
 
 
-def take_turns(sides: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
-    """Returns seconds of each turn; the first of each side, which compiles, is not."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
-        for name, turn in sides.items():
-            began = time.perf_counter()
-            turn()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+def flops(arch: str) -> float:
+    """Returns the floating point operations of a training step, an image.
+
+    Those of the forward pass as XLA counts them, and twice as many backwards.
+    """
+    net = recipe.network(arch)
+    image = jnp.zeros((1, recipe.SIDE, recipe.SIDE, 3))
+    # On one image: what a CPU does instead of a convolution would count otherwise.
+    plain = net.clone(conv_general_dilated=None)
+    params = jax.eval_shape(plain.init, jax.random.key(0), image)
+    forward = jax.jit(plain.apply).lower(params, image)
+    return 3 * forward.cost_analysis()["flops"]
+
+
+def peak(dtype: str) -> float | None:
+    """Returns the device's peak in FLOP/s, None where it is not known."""
+    kind = jax.devices()[0].device_kind
+    known = [tflops for name, tflops in PEAKS.items() if name in kind]
+    return 1e12 * known[0][dtype == "bfloat16"] if known else None
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", nargs="+", choices=tuple(BOUNDS), default=[*BOUNDS])
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--platform", choices=tuple(BOUNDS), default="cpu")
+    parser.add_argument(
+        "--arch", nargs="+", choices=tuple(BOUNDS["cpu"]), default=[*BOUNDS["cpu"]]
+    )
+    parser.add_argument(
+        "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"]
+    )
+    parser.add_argument("--augment", action="store_true", help="crop and flip")
+    parser.add_argument("--batch-size", type=int, default=recipe.BATCH_SIZE)
     parser.add_argument("--steps", type=int, default=4, help="of a turn")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
@@ -128,35 +134,53 @@ def main(arguments: Sequence[str]) -> int:
         import torch
     except ImportError:
         parser.error("PyTorch is not installed; pip install torch")
-    jax.config.update("jax_platforms", "cpu")
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    print(
-        f"{cores} cores, Python {platform.python_version()}, jax {jax.__version__}, "
-        f"PyTorch {torch.__version__}, batches of {options.batch_size}"
-    )
-    images, labels = random_images(options.batch_size * options.steps)
-    size = {"batch_size": options.batch_size, "steps": options.steps}
-    code = 0
+    if options.platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif jax.default_backend() != "gpu" or not torch.cuda.is_available():
+        parser.error("--platform gpu needs a GPU that both JAX and PyTorch can use")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    print(f"{where()}, PyTorch {torch.__version__}, batches of {options.batch_size}")
+    images, labels = recipe.random_images(options.batch_size * options.steps)
+    met = True
     for arch in options.arch:
-        seconds = take_turns(
-            {
-                "ours": ours(arch, images, labels, **size),
-                "theirs": theirs(arch, images, labels, **size),
-            },
-            options.repeats,
-        )
-        speed = {
-            name: len(images) / statistics.median(each)
-            for name, each in seconds.items()
-        }
-        ratio = speed["ours"] / speed["theirs"]
-        code |= ratio < BOUNDS[arch]
-        print(
-            f"{arch}: {speed['ours']:.0f} images/s, PyTorch {speed['theirs']:.0f}: "
-            f"{ratio:.2f} times (at least {BOUNDS[arch]})"
-        )
-    return int(code)
+        for dtype in options.dtype:
+            setting = {
+                "batch_size": options.batch_size,
+                "steps": options.steps,
+                "dtype": dtype,
+                "augment": options.augment,
+            }
+            sides = {
+                "ours": ours(arch, images, labels, **setting),
+                "theirs": theirs(arch, images, labels, **setting),
+            }
+            seconds = take_turns(sides, options.repeats)
+            speed = {name: len(images) / each for name, each in seconds.items()}
+            bound = BOUNDS[options.platform][arch]
+            claims = [
+                Claim(
+                    f"{arch}, {dtype}: {speed['ours']:,.0f} images/s, PyTorch "
+                    f"{speed['theirs']:,.0f}",
+                    speed["ours"] / speed["theirs"],
+                    bound,
+                    least=True,
+                )
+            ]
+            at_best = peak(dtype)
+            print(
+                f"{arch}, {dtype}: {recipe.EPOCH / speed['ours']:.2f} s an epoch of "
+                f"{recipe.EPOCH:,} images, {flops(arch) * speed['ours'] / 1e12:.3f} "
+                "TFLOP/s"
+            )
+            if at_best is not None and dtype == "bfloat16":
+                share = flops(arch) * speed["ours"] / at_best
+                text = f"{arch}, {dtype}: share of the chip's peak"
+                claims.append(Claim(text, share, SHARE_OF_PEAK, least=True, unit=""))
+            for claim in claims:
+                print(claim)
+                met &= claim.met
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def run(command: Command) -> int:
     """
     # Only now: `--help` and mistyped flags should not wait for JAX.
     import report
-    from compiled import keep_compiled
+    from compiled import compile_seconds, keep_compiled
     from loop import Signals, Stopped, train_trials
     from progress import Progress
     from trial import begin, load
@@ -82,7 +82,7 @@ def run(command: Command) -> int:
         print(f"{name}: {trial.problem}", file=sys.stderr)
         return LOSS_NOT_FINITE
     result = trial.finish(picture=True)
-    print(report.table(result))
+    print(report.table(result, compile_seconds=compile_seconds()))
     for warning in report.warnings(result):
         print(f"{name}: WARNING: {warning}", file=sys.stderr)
     if result["budget_miss"] > 0:

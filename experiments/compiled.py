@@ -1,5 +1,6 @@
 """Compiled programs are kept on disk, so that the next run starts without compiling."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -9,8 +10,8 @@ import jax
 
 from aslp_jax import datasets
 
-_LEAST_SECONDS = 0.1
-"""To compile; what compiles faster is not worth a file."""
+_COMPILING = "/jax/core/compile/backend_compile_duration"
+"""How JAX calls the event; reading a kept program counts too."""
 
 
 def keep_compiled() -> None:
@@ -19,8 +20,10 @@ def keep_compiled() -> None:
     A folder that `JAX_COMPILATION_CACHE_DIR` names is used as it is, and
     `JAX_ENABLE_COMPILATION_CACHE=false` turns all of it off. Else it is a folder in the
     user's cache, one for each kind of processor: compiled code holds instructions that
-    another may lack. Where none can be written, nothing is kept.
+    another may lack. Where none can be written, nothing is kept. Small programs are
+    kept as well: together they are a tenth of a second run.
     """
+    _clock()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             folder = datasets.default_cache() / "compiled" / _processor()
@@ -31,7 +34,25 @@ def keep_compiled() -> None:
         if not os.access(folder, os.W_OK):
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def compile_seconds() -> float:
+    """Returns how long this process has compiled since `keep_compiled`, in seconds."""
+    return sum(_clock())
+
+
+@functools.cache
+def _clock() -> list[float]:
+    """Durations in seconds, of which JAX tells from the first call on."""
+    spent: list[float] = []
+
+    def account(event: str, seconds: float, **_: object) -> None:
+        if event == _COMPILING:
+            spent.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(account)
+    return spent
 
 
 def _processor() -> str:

@@ -222,7 +222,7 @@ def _epoch_axis(axes: Any, epochs: Sequence[int]) -> None:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
 
 
-def table(result: Mapping[str, Any]) -> str:
+def table(result: Mapping[str, Any], *, compile_seconds: float) -> str:
     """Sums up a finished run: what was kept, how accurate it is, how small.
 
     Args:
@@ -235,6 +235,7 @@ def table(result: Mapping[str, Any]) -> str:
         `best_validation_accuracy`, `epochs` (run), `stopped` ("patience" or "epochs"),
         `seconds`; `connectivity` (see `warnings`); `dense_bytes` (float32 weights),
         `mask_bytes` (one bit a weight) and `kept_bits` (more for each that is kept).
+      compile_seconds: that the program has compiled, evaluation included.
 
     Returns:
       Lines of at most 80 columns, without a final line break.
@@ -270,10 +271,10 @@ def table(result: Mapping[str, Any]) -> str:
     lines.insert(1, rule)
 
     head = f"{result['method']} on {result['arch']}, {result['dataset']}"
-    return "\n".join([head, "", *lines, "", *_facts(result)])
+    return "\n".join([head, "", *lines, "", *_facts(result, compile_seconds)])
 
 
-def _facts(result: Mapping[str, Any]) -> list[str]:
+def _facts(result: Mapping[str, Any], compile_seconds: float) -> list[str]:
     """Returns the lines below the table."""
     small, packed = _packed(result)
     reasons = {"patience": "stopped early", "epochs": "all that were asked for"}
@@ -286,6 +287,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         ("", others(result)),
         ("validation", f"{validation}, epoch {result['best_epoch']}"),
         ("training", f"{result['epochs']} epochs in {duration} ({reason})"),
+        ("compiling", humanise_seconds(compile_seconds)),
         *zip(("paths", ""), _paths(result), strict=True),
         ("size", f"{result['dense_bytes'] / 1e6:,.2f} MB dense, as float32"),
         ("", f"{small / 1e3:,.2f} kB as {packed} {times}"),

@@ -2,12 +2,13 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import compiled
 import jax
 import pytest
-from compiled import keep_compiled
+from compiled import compile_seconds, keep_compiled
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(cache, tmp_path, monkeypatc
     folder = Path(cache())
     assert folder.parent == tmp_path / "cache" / "aslp-jax" / "compiled"
     assert folder.stat().st_mode & 0o077 == 0
-    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.1
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.0
     jax.config.update("jax_compilation_cache_dir", None)  # as the next run begins
     keep_compiled()
     assert Path(cache()) == folder
@@ -81,3 +82,18 @@ def test_a_folder_that_is_another_users_is_not_used(cache, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     keep_compiled()
     assert cache() is None
+
+
+def test_compiling_is_timed(cache):
+    keep_compiled()
+    keep_compiled()  # and not twice
+    before = compile_seconds()
+    program = jax.jit(lambda x: (x * 2).sum() + 41)
+    program.lower(1.0)
+    assert compile_seconds() == before
+    began = time.perf_counter()
+    program(1.0)
+    assert 0 < compile_seconds() - before <= time.perf_counter() - began
+    before = compile_seconds()
+    program(2.0)
+    assert compile_seconds() == before

@@ -1,5 +1,6 @@
 """What a person sees: progress on a terminal and in a log, curves, the table."""
 
+import functools
 import io
 import re
 import shutil
@@ -23,6 +24,9 @@ SIX = {
     **{f"Conv_{i}/kernel": 1728 * 2**i for i in range(6)},
     **{f"Dense_{i}/kernel": 2560 * 2**i for i in range(3)},
 }
+
+
+table = functools.partial(report.table, compile_seconds=12.3)
 
 
 class Terminal(io.StringIO):
@@ -433,7 +437,7 @@ def test_labels_are_spread_in_order(count: int) -> None:
 
 
 def test_the_table_has_every_layer_and_the_total() -> None:
-    text = report.table(result())
+    text = table(result())
     lines = text.splitlines()
     assert lines[0] == "aslp on conv6, cifar10"
     cells = {line.split()[0]: line.split()[1:] for line in lines if line}
@@ -444,11 +448,12 @@ def test_the_table_has_every_layer_and_the_total() -> None:
     assert not CONTROL.search(text)
     assert not text.endswith("\n")
     assert all(line == line.rstrip() for line in lines)
-    assert lines[-8:] == [
+    assert lines[-9:] == [
         "test accuracy  85.12% thresholding",
         "               84.23% ± 0.31% averaging 10 networks",
         "validation     86.34% at its best, epoch 120",
         "training       150 epochs in 1h02m (stopped early)",
+        "compiling      12s",
         "paths          98.0% of kept weights on one",
         "               9 units get no input, 0 reach no output",
         "size           4.00 MB dense, as float32",
@@ -460,7 +465,7 @@ def test_the_table_has_every_layer_and_the_total() -> None:
 def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> None:
     trained = result(relaxed=True, kept_bits=32, weights={"kernel": 1_000_000})
     trained |= {"keep_fractions": {"kernel": 0.1}, "keep_fraction": 0.1}
-    text = report.table(trained | {"scalars": {}, "pruning_change": 0.0123})
+    text = table(trained | {"scalars": {}, "pruning_change": 0.0123})
     assert "84.23% before pruning, which changes outputs by 1.23%" in text
     assert "averaging" not in text
     # 125,000 bytes of masks and 100,000 weights of 4 bytes.
@@ -469,12 +474,12 @@ def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> Non
 
 def test_what_was_tuned_or_never_drawn_is_not_said_to_be_an_average() -> None:
     tuned = result(stochastic=False, relaxed=True, finetuned=True)
-    lines = report.table(tuned).splitlines()
+    lines = table(tuned).splitlines()
     assert "               after fine-tuning, what was pruned held at 0" in lines
-    popup = report.table(result(stochastic=False))
+    popup = table(result(stochastic=False))
     assert "averaging" not in popup and "before pruning" not in popup
     # No line of it, and none in its place.
-    assert popup.splitlines()[-8:-5] == [
+    assert popup.splitlines()[-9:-6] == [
         "",
         "test accuracy  85.12% thresholding",
         "validation     86.34% at its best, epoch 120",
@@ -483,7 +488,7 @@ def test_what_was_tuned_or_never_drawn_is_not_said_to_be_an_average() -> None:
 
 def test_a_sign_of_each_weight_kept_is_counted() -> None:
     signed = result(kept_bits=1, keep_fraction=0.1, weights={"kernel": 1_000_000})
-    text = report.table(signed | {"keep_fractions": {"kernel": 0.1}, "scalars": {}})
+    text = table(signed | {"keep_fractions": {"kernel": 0.1}, "scalars": {}})
     assert "137.51 kB as one bit a weight, 1 each kept, seed and scales" in text
 
 
@@ -508,10 +513,10 @@ def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
 
 
 def test_the_table_has_a_column_a_group_of_scalars() -> None:
-    heads = report.table(result(scalars={})).splitlines()[2]
+    heads = table(result(scalars={})).splitlines()[2]
     assert heads.split() == ["layer", "weights", "kept"]
     groups = {"scale": {"Conv_0/kernel": 1.25}, "threshold": dict.fromkeys(SIX, -2e-7)}
-    lines = report.table(result(scalars=groups)).splitlines()
+    lines = table(result(scalars=groups)).splitlines()
     assert lines[2].split() == ["layer", "weights", "kept", "scale", "threshold"]
     assert lines[4].split()[3:] == ["1.25", "-2e-07"]
     assert lines[5].split()[3:] == ["-", "-2e-07"]
@@ -527,10 +532,10 @@ def test_the_table_stays_within_80_columns() -> None:
         mask_bytes=10**9 // 8,
         seconds=1e6,
     )
-    for text in (report.table(long), report.table(result())):
+    for text in (table(long), table(result())):
         assert max(map(len, text.splitlines())) <= 80
     for i in range(3):
-        assert f"Block_{i}/Conv_0/kernel  " in report.table(long)
+        assert f"Block_{i}/Conv_0/kernel  " in table(long)
 
 
 def test_the_report_starts_no_device_and_loads_no_plots() -> None:
