@@ -8,6 +8,7 @@ fuses with whatever takes the words, which then never lie in memory: 9 ms.
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     threefry = str(jax.random.key_impl(key)) == "threefry2x32"
-    numbered = jax.config.jax_threefry_partitionable and math.prod(shape) < 2**32
+    config: Any = jax.config
+    numbered = config.jax_threefry_partitionable and math.prod(shape) < 2**32
     if not (threefry and numbered):
         return jax.random.bits(key, shape, jnp.uint32)
     return _words(jax.random.key_data(key), shape)

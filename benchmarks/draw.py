@@ -135,7 +135,9 @@ def main(arguments: Sequence[str]) -> int:
         claims = [Claim("over copying the same bytes", own / spent["copy"], OVER_COPY)]
     else:
         claims = [
-            Claim("PyTorch over ours", spent["PyTorch"] / own, OVER_PYTORCH, least=True),
+            Claim(
+                "PyTorch over ours", spent["PyTorch"] / own, OVER_PYTORCH, least=True
+            ),
             Claim("over random words", own / spent["jax.random.bits"], OVER_WORDS),
         ]
         faster = own / spent["threefry.bits"]

@@ -99,14 +99,16 @@ def main(arguments: Sequence[str]) -> int:
             "passes": passes(arch, data, **size),
         }
         seconds = take_turns(sides, options.repeats)
-        epoch = {name: each / len(data[1]) * recipe.EPOCH for name, each in seconds.items()}
+        epoch = {
+            name: each / len(data[1]) * recipe.EPOCH for name, each in seconds.items()
+        }
         for other, text in (
             ("trained", "the same training without masks"),
             ("passes", "forward and backward passes alone"),
         ):
+            both = f"{epoch['masked']:.1f} s an epoch over {epoch[other]:.1f} s"
             claim = Claim(
-                f"{arch}: {epoch['masked']:.1f} s an epoch over {epoch[other]:.1f} s of "
-                f"{text}",
+                f"{arch}: {both} of {text}",
                 seconds["masked"] / seconds[other],
                 AT_MOST,
             )

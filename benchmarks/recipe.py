@@ -21,6 +21,7 @@ EPOCH = 45_000
 BATCH_SIZE = 256
 STEPS = EPOCH // BATCH_SIZE
 SIDE = 32
+_IMAGE = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
 
 MICRO_BATCH = 64
 """Images that a CPU takes at once: their activations stay in its cache."""
@@ -57,10 +58,21 @@ def network(arch: str, *, width: int = 1, dtype: Any = jnp.float32) -> Any:
     )
 
 
-def kernels(arch: str, *, width: int = 1) -> Any:
-    """Returns shapes and dtypes of a network's weights; arguments as `network`."""
-    image = jnp.zeros((1, SIDE, SIDE, 3))
-    return jax.eval_shape(network(arch, width=width).init, jax.random.key(0), image)
+def kernels(net: Any) -> Any:
+    """Returns shapes and dtypes of a network's weights."""
+    return jax.eval_shape(net.init, jax.random.key(0), _IMAGE)
+
+
+def flops(net: Any) -> float:
+    """Returns the floating point operations of a training step, an image.
+
+    Those of the forward pass as XLA counts them, and twice as many backwards.
+    """
+    # On one image: what a CPU does instead of a convolution would count otherwise.
+    plain = net.clone(conv_general_dilated=None)
+    forward = jax.jit(plain.apply).lower(kernels(plain), _IMAGE)
+    counted: Any = forward.cost_analysis()
+    return 3 * counted["flops"]
 
 
 def sgd() -> optax.GradientTransformation:
@@ -88,8 +100,8 @@ def training(
     batch_size: int = BATCH_SIZE,
     micro_batch: int | None = None,
     **options: Any,
-) -> tuple[Callable[..., Any], Callable[[], train.TrainState]]:
-    """Returns the compiled steps of a network, and what makes the state they start from.
+) -> tuple[Any, Callable[[], train.TrainState]]:
+    """Returns the compiled steps of a network, and what makes the state at their start.
 
     Args:
       net: the plain network.
@@ -110,7 +122,7 @@ def training(
         micro_batch=micro_batch,
         **options,
     )
-    inputs = jnp.zeros((1, SIDE, SIDE, 3))
+    inputs = jnp.zeros(_IMAGE.shape)
     create = functools.partial(train.create, model, optimiser, inputs=inputs)
     return program, lambda: jax.jit(create)(jax.random.key(0))
 

@@ -11,50 +11,30 @@ kinds take turns. Exit code: 0; 1 if smart rescale adds more than dynamic.
 import argparse
 import csv
 import functools
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import recipe
+from turns import Turn, all_turns, where
 
-from aslp_jax import ASLP, Masked, augment, initialisers, networks, train
-from aslp_jax.convolution import conv_in_loop
+from aslp_jax import ASLP, Masked, networks, train
 from aslp_jax.methods.drawn import Rescale
-from aslp_jax.optim import sgd_by_group
 
 KINDS: tuple[Rescale, ...] = ("none", "smart", "dynamic")
-IMAGES, BATCH = 45_000, 256
-STEPS = IMAGES // BATCH
-"""Of an epoch of CIFAR-10 less its validation images."""
-
-Program = Callable[[int], Any]
 
 
-def setup(arch: str, kind: Rescale) -> tuple[Masked, Any, train.TrainState]:
-    """A masked network, its optimiser and its state, as the paper trains it."""
-    constant = initialisers.signed_constant(initialisers.kaiming_normal())
-    on_cpu = jax.default_backend() == "cpu"
-    net = networks.NETWORKS[arch](
-        classes=10,
-        conv_init=constant,
-        dense_init=constant,
-        conv_general_dilated=conv_in_loop if on_cpu else None,
-    )
-    model = Masked(net, ASLP(rescale=kind))
-    optimiser = sgd_by_group({"logits": 50.0, "scale": 1e-3})
-    inputs = jnp.zeros((1, 32, 32, 3))
-    return model, optimiser, train.create(model, optimiser, jax.random.key(0), inputs)
-
-
-def masking(arch: str, kind: Rescale, calls: int) -> Program:
+def masking(arch: str, kind: Rescale, calls: int) -> Turn:
     """Masks, effective weights, pull-back and update, `calls` times as one program."""
-    model, optimiser, state = setup(arch, kind)
+    method, optimiser = ASLP(rescale=kind), recipe.sgd()
+    net, inputs = recipe.network(arch), jnp.zeros((1, recipe.SIDE, recipe.SIDE, 3))
+    create = functools.partial(train.create, Masked(net, method), optimiser)
+    state = jax.jit(create)(jax.random.key(0), inputs)
     frozen = state.frozen
     given = jax.tree.map(lambda leaf: 1e-6 * jnp.sign(leaf), frozen)
 
@@ -63,7 +43,7 @@ def masking(arch: str, kind: Rescale, calls: int) -> Program:
         def once(index: jax.Array, carry: Any) -> Any:
             params, opt_state = carry
             draw = functools.partial(
-                model.method.realise, frozen, key=jax.random.fold_in(key, index)
+                method.realise, frozen, key=jax.random.fold_in(key, index)
             )
             weights, pull = jax.vjp(draw, params)
             # Of the weights too, so that none of them is optimised away.
@@ -73,49 +53,15 @@ def masking(arch: str, kind: Rescale, calls: int) -> Program:
 
         return jax.lax.fori_loop(0, calls, once, (state.params, state.opt_state))
 
-    return lambda repeat: run(jax.random.key(repeat))
+    return lambda: run(jax.random.key(1))
 
 
-def training(arch: str, kind: Rescale, calls: int) -> Program:
+def training(arch: str, kind: Rescale, calls: int) -> Turn:
     """`calls` whole training steps on random images, augmentation on."""
-    model, optimiser, state = setup(arch, kind)
-    images = jax.random.bits(jax.random.key(1), (2048, 32, 32, 3), jnp.uint8)
-    labels = jax.random.randint(jax.random.key(2), (2048,), 0, 10)
-    on_cpu = jax.default_backend() == "cpu"
-
-    def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
-        return augment.to_float(augment.crop_and_flip(key, images))
-
-    run = jax.jit(
-        functools.partial(
-            train.steps,
-            batch_size=BATCH,
-            prepare=prepare,
-            model=model,
-            optimiser=optimiser,
-            micro_batch=64 if on_cpu else None,
-        )
-    )
-
-    def program(repeat: int) -> Any:
-        bounds = (jnp.asarray(number, jnp.int32) for number in (repeat, 0, calls))
-        return run(
-            state, train.Totals.zeros(), images, labels, jax.random.key(3), *bounds
-        )
-
-    return program
-
-
-def measure(programs: Mapping[str, Program], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, the programs taking turns, without the first round."""
-    seconds: dict[str, list[float]] = {kind: [] for kind in programs}
-    for repeat in range(repeats + 1):
-        for kind, program in programs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(program(repeat))
-            if repeat:
-                seconds[kind].append(time.perf_counter() - began)
-    return seconds
+    net, method = recipe.network(arch), ASLP(rescale=kind)
+    program, create = recipe.training(net, method=method, prepare=recipe.augmented)
+    images, labels = recipe.random_images(calls * recipe.BATCH_SIZE)
+    return recipe.turn(program, create(), images, labels, steps=calls)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -130,18 +76,18 @@ def main(arguments: Sequence[str]) -> int:
         "masking": (masking, 10, options.repeats),
         "whole step": (training, options.steps, options.repeats),
     }
-    device = jax.devices()[0].device_kind
     print(
-        f"{options.arch}, {device}, Python {platform.python_version()}, "
-        f"jax {jax.__version__}; an epoch is {STEPS} steps of {BATCH} images"
+        f"{options.arch}, {where()}; an epoch is {recipe.STEPS} steps of "
+        f"{recipe.BATCH_SIZE} images"
     )
     lines: list[dict[str, Any]] = []
     for name, (make, calls, repeats) in measures.items():
-        seconds = measure(
+        seconds = all_turns(
             {kind: make(options.arch, kind, calls) for kind in KINDS}, repeats
         )
         epoch = {
-            kind: [second * STEPS / calls for second in seconds[kind]] for kind in KINDS
+            kind: [second * recipe.STEPS / calls for second in seconds[kind]]
+            for kind in KINDS
         }
         for kind in KINDS:
             # Neighbours in time are compared, so that a machine that slows down

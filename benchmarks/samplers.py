@@ -13,10 +13,7 @@ finite.
 import argparse
 import csv
 import functools
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from turns import take_turns, where
 
 from aslp_jax.sampling import bernoulli_st, naive_gumbel_softmax, stgs
 
@@ -83,19 +81,16 @@ def measure_cost(size: int, repeats: int) -> list[dict[str, Any]]:
         name: draw(sampler).lower(jax.random.key(0), logits).compile()
         for name, sampler in SAMPLERS.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(repeats + 1):
-        for name, program in programs.items():
-            key = jax.random.key(repeat)
-            began = time.perf_counter()
-            jax.block_until_ready(program(key, logits))
-            if repeat:  # the first one warms up
-                seconds[name].append(time.perf_counter() - began)
+    key = jax.random.key(1)
+    seconds = take_turns(
+        {n: functools.partial(program, key, logits) for n, program in programs.items()},
+        repeats,
+    )
     return [
         {
             "sampler": name,
             "logits": size,
-            "milliseconds": round(1e3 * statistics.median(seconds[name]), 2),
+            "milliseconds": round(1e3 * seconds[name], 2),
             "temporary_bytes_per_logit": round(
                 program.memory_analysis().temp_size_in_bytes / size, 2
             ),
@@ -258,8 +253,7 @@ def main(arguments: Sequence[str]) -> int:
     cost = measure_cost(options.logits, options.repeats)
     stability = measure_stability(options.draws)
     gradients = measure_gradients(options.draws)
-    device = jax.devices()[0].device_kind
-    print(f"{device}, Python {platform.python_version()}, jax {jax.__version__}")
+    print(where())
     by_name = {line["sampler"]: line for line in cost}
     for line in cost:
         print(
@@ -276,8 +270,8 @@ def main(arguments: Sequence[str]) -> int:
                 if (line["dtype"], line["sampler"]) == (dtype, name)
                 and line["gradients_not_finite"] > 0
             ]
-            where = f"not finite at logits {broken}" if broken else "finite everywhere"
-            print(f"{dtype:<10}{LABELS[name]:<28}gradients {where}")
+            told = f"not finite at logits {broken}" if broken else "finite everywhere"
+            print(f"{dtype:<10}{LABELS[name]:<28}gradients {told}")
     worst = max(
         abs(line["stgs_drawn"] - line["stgs_closed_form"]) / line["standard_error"]
         for line in gradients

@@ -95,20 +95,6 @@ def theirs(
     return turn
 
 
-def flops(arch: str) -> float:
-    """Returns the floating point operations of a training step, an image.
-
-    Those of the forward pass as XLA counts them, and twice as many backwards.
-    """
-    net = recipe.network(arch)
-    image = jnp.zeros((1, recipe.SIDE, recipe.SIDE, 3))
-    # On one image: what a CPU does instead of a convolution would count otherwise.
-    plain = net.clone(conv_general_dilated=None)
-    params = jax.eval_shape(plain.init, jax.random.key(0), image)
-    forward = jax.jit(plain.apply).lower(params, image)
-    return 3 * forward.cost_analysis()["flops"]
-
-
 def peak(dtype: str) -> float | None:
     """Returns the device's peak in FLOP/s, None where it is not known."""
     kind = jax.devices()[0].device_kind
@@ -168,15 +154,14 @@ def main(arguments: Sequence[str]) -> int:
                 )
             ]
             at_best = peak(dtype)
+            rate = recipe.flops(recipe.network(arch)) * speed["ours"]
             print(
                 f"{arch}, {dtype}: {recipe.EPOCH / speed['ours']:.2f} s an epoch of "
-                f"{recipe.EPOCH:,} images, {flops(arch) * speed['ours'] / 1e12:.3f} "
-                "TFLOP/s"
+                f"{recipe.EPOCH:,} images, {rate / 1e12:.3f} TFLOP/s"
             )
             if at_best is not None and dtype == "bfloat16":
-                share = flops(arch) * speed["ours"] / at_best
                 text = f"{arch}, {dtype}: share of the chip's peak"
-                claims.append(Claim(text, share, SHARE_OF_PEAK, least=True, unit=""))
+                claims.append(Claim(text, rate / at_best, SHARE_OF_PEAK, least=True))
             for claim in claims:
                 print(claim)
                 met &= claim.met

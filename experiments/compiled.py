@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -47,9 +48,9 @@ def _clock() -> list[float]:
     """Durations in seconds, of which JAX tells from the first call on."""
     spent: list[float] = []
 
-    def account(event: str, seconds: float, **_: object) -> None:
+    def account(event: str, duration_secs: float, **_: Any) -> None:
         if event == _COMPILING:
-            spent.append(seconds)
+            spent.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(account)
     return spent

@@ -24,6 +24,10 @@ from aslp_jax.optim import by_group, relative_sign_sgd
 _PAD_SHARE = 8
 """Random crops shift by up to an eighth of the image: the paper's 4 pixels of 32."""
 
+_SCORED, _CPU_SCORED = 500, 50
+"""Images scored at once. Where activations stay in the cache, Conv4 takes 1.1 ms an
+image and a process 0.76 GB in all; with 250 at once 1.4 ms and 0.99 GB."""
+
 
 class Inputs(NamedTuple):
     """What the programs need to know about the images.
@@ -130,7 +134,11 @@ def programs(
         "optimiser": optimiser,
         "micro_batch": micro_batch,
     }
-    scoring: dict[str, Any] = {"model": model, "prepare": plain}
+    scoring: dict[str, Any] = {
+        "model": model,
+        "prepare": plain,
+        "batch_size": _CPU_SCORED if platform == "cpu" else _SCORED,
+    }
     return Programs(
         method=method,
         model=model,

@@ -503,8 +503,8 @@ def wait_for(value: Any) -> None:
 
 def hash_images(data: datasets.Dataset) -> str:
     """Returns the sha256 of training and test images."""
-    both = hashlib.sha256(data.train_images.tobytes())
-    both.update(data.test_images.tobytes())
+    both = hashlib.sha256(np.ascontiguousarray(data.train_images))
+    both.update(np.ascontiguousarray(data.test_images))
     return both.hexdigest()
 
 

@@ -1,22 +1,30 @@
 """The benchmarks run and compute what they say; how fast is for them to tell."""
 
+import functools
 import subprocess
 import sys
+import time
 from typing import Any
 
+import draw
+import growth
 import jax
 import jax.numpy as jnp
+import masking
+import memory
 import numpy as np
 import optax
 import pytest
+import recipe
 import rescale
 import samplers
 import scipy.integrate
 import seeds
 import startup
 import training_step
+import turns
 
-from aslp_jax import ASLP, Masked, augment, networks
+from aslp_jax import ASLP, Magnitude, Masked, augment, networks, threefry
 
 
 @pytest.mark.parametrize("logit", [0.0, 0.005, 0.02, -1.0, 4.0, -9.0, 30.0])
@@ -55,7 +63,7 @@ def test_stability_counts_what_is_drawn():
 
 
 def test_masking_learns_logits_and_scales():
-    params, _ = jax.device_get(rescale.masking("conv6", "smart", 1)(0))
+    params, _ = jax.device_get(rescale.masking("conv6", "smart", 1)())
     assert set(params) == {"logits", "scale"}
     moved = [np.abs(leaf).max() for leaf in params["logits"].values()]
     assert np.isfinite(moved).all() and min(moved) > 0
@@ -76,12 +84,40 @@ def test_seeds_as_one_program_give_the_same_bits():
     )
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_both_sides_of_the_training_step_take_their_steps(augment):
+    images, labels = recipe.random_images(8)
+    size = {"batch_size": 4, "steps": 2, "augment": augment}
+    training_step.ours("conv2", images, labels, **size)()
+    pytest.importorskip("torch", reason="the comparison needs PyTorch")
+    training_step.theirs("conv2", images, labels, **size)()
+
+
+def test_crops_and_flips_in_pytorch_keep_pixels_and_bring_in_zeros():
+    torch = pytest.importorskip("torch", reason="the comparison needs PyTorch")
+    import pytorch
+
+    torch.manual_seed(0)
+    images = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8).expand(500, 2, 8, 8)
+    shifted = pytorch.crop_and_flip(images, pad=2)
+    assert shifted.shape == images.shape
+    kinds = {tuple(each.flatten().tolist()) for each in shifted[:, 0]}
+    assert len(kinds) == 5 * 5 * 2
+    expected = set()
+    padded = torch.nn.functional.pad(images[:1, :1], (2, 2, 2, 2))[0, 0]
+    for row in range(5):
+        for column in range(5):
+            part = padded[row : row + 8, column : column + 8]
+            expected |= {tuple(x.flatten().tolist()) for x in (part, part.flip(1))}
+    assert kinds == expected
+
+
 @pytest.mark.parametrize("arch", ["conv2", "conv4"])
 def test_the_step_in_pytorch_is_ours(arch, key):
     torch = pytest.importorskip("torch", reason="the comparison needs PyTorch")
     import pytorch
 
-    images, labels = training_step.random_images(4)
+    images, labels = recipe.random_images(4)
     # Half of the weights, the same on both sides, and the slope of the identity.
     theirs = pytorch.Step(
         arch, mask=lambda logits: (logits > 0).float() + logits - logits.detach()
@@ -145,11 +181,120 @@ def test_the_step_in_pytorch_is_ours(arch, key):
     assert all(logits.grad.abs().max() > 0 for logits in theirs.logits)
 
 
-def test_a_turn_takes_whole_steps():
-    images, labels = training_step.random_images(8)
-    turn = training_step.ours("conv2", images, labels, batch_size=4, steps=2)
-    seconds = training_step.take_turns({"ours": turn}, 1)
-    assert len(seconds["ours"]) == 1 and seconds["ours"][0] > 0
+def test_sides_take_turns_and_the_first_of_each_does_not_count():
+    taken = []
+    sides = {name: functools.partial(taken.append, name) for name in "ab"}
+    seconds = turns.all_turns(sides, 3)
+    assert taken == 4 * ["a", "b"]
+    assert [len(each) for each in seconds.values()] == [3, 3]
+    assert 0 < turns.take_turns({"a": lambda: time.sleep(0.01)}, 1)["a"] - 0.01 < 1
+
+
+@pytest.mark.parametrize(
+    "value, bound, least, met",
+    [
+        (1.2, 1.3, False, True),
+        (1.4, 1.3, False, False),
+        (1.4, 1.3, True, True),
+        (1.2, 1.3, True, False),
+        (1.3, 1.3, True, True),
+        (1.3, 1.3, False, True),
+        (float("nan"), 1.3, False, False),
+        (float("nan"), 1.3, True, False),
+    ],
+)
+def test_a_claim_is_met_on_the_right_side_of_its_bound(value, bound, least, met):
+    claim = turns.Claim("epoch", value, bound, least=least)
+    assert claim.met is met
+    side = "at least" if least else "at most"
+    verdict = "met" if met else "NOT MET"
+    assert str(claim) == f"epoch: {value:.2f} times ({side} 1.3: {verdict})"
+
+
+def test_a_turn_takes_whole_steps_or_says_that_the_loss_ended_them():
+    images, labels = recipe.random_images(8)
+    program, create = recipe.training(recipe.network("conv2"), batch_size=4)
+    recipe.turn(program, create(), images, labels, steps=2)()
+    broken = create()
+    lost = jax.tree.map(lambda leaf: leaf * jnp.nan, broken.params)
+    broken = broken.replace(params=lost)
+    with pytest.raises(RuntimeError, match="the loss was not finite after step 1"):
+        recipe.turn(program, broken, images, labels, steps=2)()
+
+
+def test_work_is_that_of_the_networks_layers():
+    # Two operations a multiplication and addition: two convolutions of 32x32 positions,
+    # padding counted by those that XLA counts, and three dense layers.
+    positions, padded = 32 * 32, (3 * 32 - 2) ** 2 / 9
+    dense = 16 * 16 * 64 * 256 + 256 * 256 + 2560
+    assert padded < positions
+    counted = recipe.flops(recipe.network("conv2")) / 6
+    assert counted == pytest.approx(padded * 9 * (3 + 64) * 64 + dense, rel=0.01)
+
+
+def test_a_wider_network_has_wider_layers():
+    net = recipe.network("conv4", width=2)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(recipe.kernels(net)))
+    plain = sum(
+        leaf.size for leaf in jax.tree.leaves(recipe.kernels(recipe.network("conv4")))
+    )
+    assert 3.9 * plain < weights < 4 * plain  # the images keep their three channels
+
+
+def test_masks_are_drawn_over_and_over_with_a_gradient():
+    logits = jnp.linspace(-3, 3, 999)
+    drawn, gradient = draw.masks(logits, 3)()
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    assert float(gradient.min()) > 0
+    made, gradient = draw.products(logits, 2 * jnp.ones(999), 2)()
+    assert set(np.unique(made)) == {0.0, 2.0}
+    assert float(jnp.abs(gradient).max()) > 0
+    read = draw.copies(logits, jnp.ones(999), 2)()
+    np.testing.assert_allclose(read[0], 1 + 2 * logits, rtol=1e-6)
+
+
+def test_words_drawn_over_and_over_are_of_their_keys():
+    found = draw.words(99, 2, jax.random.bits)()
+    expected = [
+        jax.random.bits(jax.random.fold_in(jax.random.key(0), index), (99,))
+        for index in range(2)
+    ]
+    np.testing.assert_array_equal(found, expected[0] ^ expected[1])
+    np.testing.assert_array_equal(draw.words(99, 2, threefry.bits)(), found)
+
+
+def test_masked_and_trained_steps_and_bare_passes_do_the_work_they_say():
+    data = recipe.random_images(8)
+    for side in (masking.masked, masking.trained):
+        side("conv2", data, batch_size=4, steps=2)()  # raises unless all are taken
+    gradient, losses = masking.passes("conv2", data, batch_size=4, steps=2)()
+    assert losses.shape == (2,) and np.isfinite(losses).all()
+    assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) > 0
+
+
+def test_no_mask_and_no_noise_is_kept_while_the_network_runs():
+    held, needed = memory.analyse("conv2")
+    _, without = memory.analyse("conv2", Magnitude(keep_fraction=1.0))
+    assert held == pytest.approx(12, abs=0.01)
+    assert needed - without < memory.KEPT_BYTES
+
+
+@pytest.mark.program
+def test_growth_is_measured_in_processes_of_their_own(tmp_path):
+    one = growth.in_a_process({"width": 1, "batch": 4, "devices": 2}, 1)
+    assert one["seconds"] > 0 and one["weights"] == 2_425_024
+    assert one["state_bytes"] == pytest.approx(12 * one["weights"], rel=0.01)
+    lines = [
+        {"factor": factor, **growth.START, factor: value, **one, "seconds": value}
+        for factor, values in growth.FACTORS.items()
+        for value in values
+    ]
+    assert [each["seconds"] for each in growth.growth(lines, "width")] == [1, 2, 4]
+    growth.write(lines, tmp_path / "growth.csv")
+    growth.plot(lines, tmp_path / "growth.png")
+    written = (tmp_path / "growth.csv").read_text().splitlines()
+    assert len(written) == 1 + 9 and written[0].startswith("factor,width,batch,devices")
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_masks_of_the_naive_form_are_zeros_and_ones():

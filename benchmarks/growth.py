@@ -1,0 +1,196 @@
+"""How time and memory of a training step grow with width, batch and devices.
+
+    python benchmarks/growth.py --out results/growth
+
+Conv4, one factor at a time; the devices are CPU devices of one core each, over which
+the batch is spread. Prints each value beside what the work of a step (its floating
+point operations) grows by, and writes `growth.csv` and `growth.png`. Exit code: 0; 1 if
+a time grows by more than twice what the work does.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import recipe
+from jax.sharding import AxisType, Mesh
+from matplotlib.figure import Figure
+from turns import where
+
+from aslp_jax import train
+
+ARCH = "conv4"
+FACTORS = {"width": (1, 2, 4), "batch": (64, 128, 256, 512), "devices": (1, 2)}
+START = {"width": 1, "batch": 128, "devices": 1}
+"""Where the factors stand that do not vary."""
+
+MOST = 2.0
+"""Growth of the time over that of the work."""
+
+
+def measure(width: int, batch: int, devices: int, repeats: int) -> dict[str, float]:
+    """Times steps of one setting, in this process, and reads their memory.
+
+    Args:
+      width: of what, times so many, the layers are wide.
+      batch: images a step.
+      devices: over which they are spread.
+      repeats: steps that count.
+
+    Returns:
+      `seconds` of a step, `floats` (operations of one), `state_bytes` (frozen weights,
+      what is learnt and the optimiser's state), `step_bytes` (what a step needs
+      besides, on each device), `weights`.
+    """
+    mesh = None
+    if devices > 1:
+        found = np.array(jax.devices()[:devices])
+        mesh = Mesh(found, (train.BATCH,), axis_types=(AxisType.Auto,))
+    net = recipe.network(ARCH, width=width)
+    micro_batch = min(batch, recipe.MICRO_BATCH * devices)
+    program, create = recipe.training(
+        net, batch_size=batch, micro_batch=micro_batch, mesh=mesh
+    )
+    data = recipe.random_images(batch)
+    state: Any = create()
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
+    arguments = (state, train.Totals.zeros(), *data, *recipe.key_and_bounds(1))
+    needed = program.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    turn = recipe.turn(program, state, *data, steps=1)
+    seconds = []
+    for repeat in range(repeats + 1):
+        began = time.perf_counter()
+        turn()
+        if repeat:  # the first one compiles
+            seconds.append(time.perf_counter() - began)
+    return {
+        "seconds": statistics.median(seconds),
+        "floats": batch * recipe.flops(net),
+        "state_bytes": held,
+        "step_bytes": needed,
+        "weights": weights,
+    }
+
+
+def in_a_process(setting: Mapping[str, int], repeats: int) -> dict[str, float]:
+    """Measures in a process of its own, with as many CPU devices as are asked for."""
+    given = [f"--{name}={value}" for name, value in setting.items()]
+    ended = subprocess.run(
+        [sys.executable, __file__, "--one", f"--repeats={repeats}", *given],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(ended.stdout)
+
+
+def measure_all(repeats: int) -> list[dict[str, Any]]:
+    """Measures every setting, one factor varying at a time; a line each."""
+    lines = []
+    for factor, values in FACTORS.items():
+        for value in values:
+            setting = {**START, factor: value}
+            found = in_a_process(setting, repeats)
+            lines.append({"factor": factor, **setting, **found})
+    return lines
+
+
+def growth(lines: Sequence[Mapping[str, Any]], factor: str) -> list[dict[str, float]]:
+    """Returns each line of a factor over its first: value, time, work and bytes."""
+    own = [line for line in lines if line["factor"] == factor]
+    columns = (factor, "seconds", "floats", "state_bytes", "step_bytes")
+    return [{name: line[name] / own[0][name] for name in columns} for line in own]
+
+
+def plot(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws growth over that of the factor, each with the work beside it."""
+    figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
+    kinds = {
+        "seconds": ("time", "tab:blue", "o-"),
+        "floats": ("work (operations)", "black", "--"),
+        "step_bytes": ("memory of a step", "tab:orange", "s-"),
+        "state_bytes": ("memory of the state", "tab:green", "^-"),
+    }
+    for axes, factor in zip(figure.subplots(1, len(FACTORS)), FACTORS, strict=True):
+        grown = growth(lines, factor)
+        values = [line[factor] for line in lines if line["factor"] == factor]
+        for name, (label, colour, style) in kinds.items():
+            heights = [each[name] for each in grown]
+            axes.plot(values, heights, style, color=colour, label=label, markersize=4)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
+        axes.set_xlabel(factor)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if factor == "width":
+            axes.set_ylabel("times that of the first")
+            axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes a line a setting as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {n: round(v, 5) if n == "seconds" else v for n, v in line.items()}
+            for line in lines
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="folder for growth.csv and growth.png")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each setting")
+    one = parser.add_argument_group("one setting alone, printed as JSON")
+    one.add_argument("--one", action="store_true", help="only this one")
+    for name, value in START.items():
+        one.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args(arguments)
+    jax.config.update("jax_platforms", "cpu")
+    if options.one:
+        jax.config.update("jax_num_cpu_devices", options.devices)
+        setting = {name: getattr(options, name) for name in START}
+        print(json.dumps(measure(**setting, repeats=options.repeats)))
+        return 0
+    print(f"{where()}, {ARCH}")
+    lines = measure_all(options.repeats)
+    met = True
+    for factor in FACTORS:
+        own = [line for line in lines if line["factor"] == factor]
+        for line, grown in zip(own, growth(lines, factor), strict=True):
+            within = grown["seconds"] <= MOST * grown["floats"]
+            met &= within
+            megabytes = {
+                name: line[name] / 1e6 for name in ("step_bytes", "state_bytes")
+            }
+            print(
+                f"{factor} {line[factor]:<4} {line['seconds']:7.3f} s a step "
+                f"({grown['seconds']:5.2f} times, work {grown['floats']:5.2f}: "
+                f"{'met' if within else 'NOT MET'}), {megabytes['step_bytes']:6.0f} MB "
+                f"a step ({grown['step_bytes']:5.2f} times), "
+                f"{megabytes['state_bytes']:6.1f} MB of state "
+                f"({grown['state_bytes']:5.2f} times)"
+            )
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write(lines, options.out / "growth.csv")
+        plot(lines, options.out / "growth.png")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
