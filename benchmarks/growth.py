@@ -30,7 +30,7 @@ from aslp_jax import train
 
 ARCH = "conv4"
 FACTORS = {"width": (1, 2, 4), "batch": (64, 128, 256, 512), "devices": (1, 2)}
-START = {"width": 1, "batch": 128, "devices": 1}
+START = {"width": 1, "batch": 256, "devices": 1}
 """Where the factors stand that do not vary."""
 
 MOST = 2.0
@@ -127,6 +127,7 @@ def plot(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         for name, (label, colour, style) in kinds.items():
             heights = [each[name] for each in grown]
             axes.plot(values, heights, style, color=colour, label=label, markersize=4)
+        axes.set_ylim(0.5, max(2.0, *(each["floats"] for each in grown)) * 1.1)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_xticks(values, [str(value) for value in values])
