@@ -3,7 +3,8 @@
 Conv2, Conv4 and Conv6 on frozen signed-constant weights, masks by
 `torch.nn.functional.gumbel_softmax` of the two classes (logit, 0) with hard samples,
 one scale a layer, SGD with momentum: what a person would write from the paper with what
-PyTorch has. What draws the masks can be given, so that a test can compare results.
+PyTorch has, in the layout that it is fastest with, channels last. What draws the masks
+can be given, so that a test can compare results.
 """
 
 import math
@@ -103,7 +104,7 @@ class Step:
           side: of the images, in pixels.
           channels: of the images.
           classes: to tell apart.
-          device: to train on; on a GPU images are laid out with channels last.
+          device: to train on.
           dtype: `"float32"`, or `"bfloat16"` under autocast.
           mask: from logits to the mask of a step.
         """
@@ -119,9 +120,6 @@ class Step:
         self._convolutions, self._mask = 2 * len(STAGES[arch]), mask
         self._autocast = torch.autocast(
             device, torch.bfloat16, enabled=dtype == "bfloat16"
-        )
-        self._layout = (
-            torch.channels_last if device == "cuda" else torch.contiguous_format
         )
         self._optimiser = torch.optim.SGD(
             [
@@ -144,7 +142,7 @@ class Step:
                 self.scales, self.logits, self.weights, strict=True
             )
         ]
-        x = images.contiguous(memory_format=self._layout)
+        x = images.contiguous(memory_format=torch.channels_last)
         for index, weight in enumerate(effective[: self._convolutions]):
             x = functional.relu(functional.conv2d(x, weight, padding=1))
             if index % 2:

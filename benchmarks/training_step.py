@@ -7,7 +7,7 @@
 Both sides train the same network on the same random images: frozen signed-constant
 weights, a mask drawn for each step, one scale a layer, SGD with momentum. They take
 turns in one process, on all cores of a CPU or on one GPU, there with the images on the
-device, float32 as TF32, and PyTorch with channels last and autocast. PyTorch is
+device, float32 as TF32, and bfloat16 by autocast in PyTorch. PyTorch is
 `pytorch.py`; `pip install torch` brings it. Exit code: 0; 1 if a bound is not met.
 """
 
