@@ -1,0 +1,21 @@
+"""The network that remains of a run, as one small file and as a function of images."""
+
+from aslp_jax.artefact.extraction import extract
+from aslp_jax.artefact.recipe import Recipe
+from aslp_jax.artefact.subnetwork import (
+    ArtefactError,
+    Description,
+    Entry,
+    Subnetwork,
+    embed,
+)
+
+__all__ = [
+    "ArtefactError",
+    "Description",
+    "Entry",
+    "Recipe",
+    "Subnetwork",
+    "embed",
+    "extract",
+]
