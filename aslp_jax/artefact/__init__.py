@@ -1,5 +1,6 @@
 """The network that remains of a run, as one small file and as a function of images."""
 
+from aslp_jax.artefact.codec import decode, encode, load, save
 from aslp_jax.artefact.extraction import extract
 from aslp_jax.artefact.recipe import Recipe
 from aslp_jax.artefact.subnetwork import (
@@ -16,6 +17,10 @@ __all__ = [
     "Entry",
     "Recipe",
     "Subnetwork",
+    "decode",
     "embed",
+    "encode",
     "extract",
+    "load",
+    "save",
 ]

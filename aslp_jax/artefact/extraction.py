@@ -12,7 +12,7 @@ import numpy as np
 from flax.typing import Initializer
 
 from aslp_jax._version import __version__
-from aslp_jax.artefact import recipe
+from aslp_jax.artefact import network, recipe
 from aslp_jax.artefact.subnetwork import (
     ArtefactError,
     Description,
@@ -57,8 +57,9 @@ def extract(
       bit.
 
     Raises:
-      ArtefactError: arrays of another dtype than float32, or not finite, or effective
-        weights that are not 0 where the method's mask says they are dropped.
+      ArtefactError: a network that no file can name, arrays of another dtype than
+        float32, or not finite, or effective weights that are not 0 where the method's
+        mask says they are dropped.
     """
     collections = dict(variables)
     frozen, learnt = collections.pop(FROZEN, {}), collections.pop(LEARNT)
@@ -97,7 +98,7 @@ def extract(
     for name, array in _named(held).items():
         _check(name, array)
     return Subnetwork(
-        net=model.net,
+        net=network.from_words(network.in_words(model.net)),
         variables={"params": _like(params, entries), **jax.tree.map(jnp.asarray, held)},
         entries=entries,
         description=dataclasses.replace(description, versions=_versions()),

@@ -27,9 +27,10 @@ _KERNELS: dict[str, Initializer] = {
     "kaiming_constant": initialisers.kaiming_constant(),
 }
 _SIGNS = ("signed_constant", "kaiming_constant")
-_BIASES = "fan_in_uniform"
+BIASES = "fan_in_uniform"
+"""The one that draws from a fan_in."""
 
-INITIALISERS = (*_KERNELS, _BIASES)
+INITIALISERS = (*_KERNELS, BIASES)
 """Names that a recipe can have."""
 
 
@@ -91,7 +92,7 @@ def find(frozen: np.ndarray, key: tuple[int, int], fan_in: int | None) -> Recipe
       The recipe; None where no known initialiser gives them.
     """
     magnitude = magnitude_of(frozen)
-    names: tuple[str, ...] = (_BIASES,)
+    names: tuple[str, ...] = (BIASES,)
     if fan_in is None:
         names = ("kaiming_normal",) if magnitude is None else _SIGNS
     for name in names:
