@@ -108,9 +108,11 @@ def test_dense_layers_are_told_from_convolutions():
     assert graph.nodes[2].layer.kernel.shape == (4, 4, 64, 256)
     assert graphs.summed_shape(graph.nodes[1].layer, (8, 8, 64)) == (8, 8, 64)
     assert graph.nodes[1].shape == (4, 4, 64)
-    # A kernel of one pixel on an image of many is a convolution.
+    # One pixel of many, or one with padding around it, is not the whole input.
     one = Conv("Conv_0", np.ones((1, 1, 2, 3), np.float32))
     assert not graphs.is_dense(one, (4, 4, 2)) and graphs.is_dense(one, (1, 1, 2))
+    padded = Conv("Conv_0", np.ones((3, 3, 2, 3), np.float32), padding=1)
+    assert not graphs.is_dense(padded, (3, 3, 2))
 
 
 class Other(ConvNet):

@@ -165,7 +165,31 @@ def is_dense(layer: Conv, shape: Shape) -> bool:
       layer: the convolution.
       shape: of its input, `(height, width, channels)`.
     """
-    return layer.padding == 0 and layer.kernel.shape[:3] == shape
+    return layer.padding == 0 and layer.kernel.shape[:2] == shape[:2]
+
+
+def signs(layer: Conv) -> tuple[np.ndarray, np.float32]:
+    """Returns a kernel as signs and the one magnitude of all that is not 0.
+
+    Args:
+      layer: the convolution.
+
+    Returns:
+      int8 in the shape of the kernel, each -1, 0 or 1; and the magnitude, 1 where all
+      weights are 0.
+
+    Raises:
+      ValueError: the weights have several magnitudes.
+    """
+    sizes = np.unique(np.abs(layer.kernel))
+    sizes = sizes[sizes > 0]
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{layer.name!r} has weights of {len(sizes)} magnitudes where signs alone "
+            "can be stored of one, as signed constants have"
+        )
+    magnitude = sizes[0] if len(sizes) else np.float32(1)
+    return np.sign(layer.kernel).astype(np.int8), magnitude
 
 
 def _compute(layer: Conv | Add | Mean, *inputs: jax.Array) -> jax.Array:
