@@ -1,7 +1,7 @@
 """The network that remains of a run, as one small file and as a function of images."""
 
-from aslp_jax.artefact.codec import decode, encode, load, save
 from aslp_jax.artefact.extraction import extract
+from aslp_jax.artefact.reading import load
 from aslp_jax.artefact.recipe import Recipe
 from aslp_jax.artefact.subnetwork import (
     ArtefactError,
@@ -10,6 +10,7 @@ from aslp_jax.artefact.subnetwork import (
     Subnetwork,
     embed,
 )
+from aslp_jax.artefact.writing import save
 
 __all__ = [
     "ArtefactError",
@@ -17,9 +18,7 @@ __all__ = [
     "Entry",
     "Recipe",
     "Subnetwork",
-    "decode",
     "embed",
-    "encode",
     "extract",
     "load",
     "save",

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +17,21 @@ import numpy as np
 from flax.typing import Initializer
 
 from aslp_jax import initialisers
+from aslp_jax.artefact.threefry import random_words
 
 GENERATOR = "threefry2x32"
 """The only generator that keys are noted of, in its partitionable form."""
 
-_KERNELS: dict[str, Initializer] = {
-    "kaiming_normal": initialisers.kaiming_normal(),
-    # Of one magnitude, which is noted to the bit: the signs alone are drawn again.
-    "signed_constant": initialisers.kaiming_normal(),
-    "kaiming_constant": initialisers.kaiming_constant(),
-}
-_SIGNS = ("signed_constant", "kaiming_constant")
 BIASES = "fan_in_uniform"
-"""The one that draws from a fan_in."""
+"""The initialiser that draws from a fan_in."""
 
-INITIALISERS = (*_KERNELS, BIASES)
+_SIGNS = {"signed_constant": 0, "kaiming_constant": 1}
+"""Of weights of one magnitude, by what the highest bit of a word is if its weight is
+negative: the sign of a normal number is that of its quantile less one half."""
+
+_KAIMING = initialisers.kaiming_normal()
+
+INITIALISERS = ("kaiming_normal", *_SIGNS, BIASES)
 """Names that a recipe can have."""
 
 
@@ -54,30 +55,36 @@ class Recipe:
         """Whether only signs are drawn, of weights of one known magnitude."""
         return self.initialiser in _SIGNS
 
-    def draw(self, shape: tuple[int, ...], platform: str) -> np.ndarray:
-        """Draws the weights again; where only signs are drawn, any of those signs.
 
-        Args:
-          shape: of the array.
-          platform: of the device to draw on, such as `"cpu"`; normal numbers differ in
-            their last bits between kinds of devices.
+def draw(
+    recipe: Recipe, shape: tuple[int, ...], magnitude: np.float32 | None
+) -> Iterator[np.ndarray]:
+    """Draws weights again, in each way that may give the very same bits.
 
-        Returns:
-          float32 in that shape.
-        """
-        if self.fan_in is not None:
-            initialiser = _uniform(self.fan_in)
-        else:
-            initialiser = _KERNELS[self.initialiser]
+    Signs are drawn in integers, so that they are the same everywhere. Other weights are
+    drawn by the default device and then by the CPU, as one compiled program, since the
+    last bits of normal numbers differ between kinds of devices, and between compilers.
+
+    Args:
+      recipe: how.
+      shape: of the array.
+      magnitude: of every weight, where only signs are drawn.
+
+    Yields:
+      float32 in that shape.
+    """
+    if magnitude is not None:
+        highest = random_words(recipe.key, math.prod(shape)) >> np.uint32(31)
+        negative = highest == _SIGNS[recipe.initialiser]
+        yield with_signs(magnitude, negative.reshape(shape))
+        return
+    initialiser = _KAIMING if recipe.fan_in is None else _uniform(recipe.fan_in)
+    for platform in _platforms():
         device = jax.local_devices(backend=platform)[0]
         with jax.default_device(device), jax.threefry_partitionable(True):
-            words = jnp.asarray(np.array(self.key, np.uint32))
-            return np.asarray(_draw(words, initialiser=initialiser, shape=shape))
-
-
-def with_signs(magnitude: np.float32, negative: np.ndarray) -> np.ndarray:
-    """Returns weights of one magnitude, float32, negative where `negative` is True."""
-    return np.where(negative, -magnitude, magnitude)
+            words = jnp.asarray(np.array(recipe.key, np.uint32))
+            weights = _draw(words, initialiser=initialiser, shape=shape)
+        yield np.asarray(weights)
 
 
 def find(frozen: np.ndarray, key: tuple[int, int], fan_in: int | None) -> Recipe | None:
@@ -91,23 +98,35 @@ def find(frozen: np.ndarray, key: tuple[int, int], fan_in: int | None) -> Recipe
     Returns:
       The recipe; None where no known initialiser gives them.
     """
-    magnitude = magnitude_of(frozen)
-    names: tuple[str, ...] = (BIASES,)
-    if fan_in is None:
-        names = ("kaiming_normal",) if magnitude is None else _SIGNS
+    magnitude = magnitude_of(frozen) if fan_in is None else None
+    names: tuple[str, ...] = ("kaiming_normal",) if fan_in is None else (BIASES,)
+    if magnitude is not None:
+        names = tuple(_SIGNS)
     for name in names:
         recipe = Recipe(name, key, fan_in)
-        for platform in platforms():
-            drawn = recipe.draw(frozen.shape, platform)
-            if recipe.draws_signs and magnitude is not None:
-                drawn = with_signs(magnitude, np.signbit(drawn))
-            if same_bits(drawn, frozen):
+        for drawn in draw(recipe, frozen.shape, magnitude):
+            if np.array_equal(drawn.view(np.uint32), frozen.view(np.uint32)):
                 return recipe
     return None
 
 
-def platforms() -> list[str]:
-    """Returns where weights may be drawn: on the default device, and on the CPU."""
+def with_signs(magnitude: np.float32, negative: np.ndarray) -> np.ndarray:
+    """Returns weights of one magnitude, float32, negative where `negative` is True."""
+    return np.where(negative, -magnitude, magnitude)
+
+
+def magnitude_of(weights: np.ndarray) -> np.float32 | None:
+    """Returns the one magnitude of all weights; None where they have several, or 0."""
+    if weights.size == 0:
+        return None
+    sizes = np.abs(weights)
+    first = np.float32(sizes.flat[0])
+    one = first > 0 and math.isfinite(first) and bool((sizes == first).all())
+    return first if one else None
+
+
+def _platforms() -> list[str]:
+    """Where weights may be drawn: on the default device, and on the CPU."""
     found = [jax.default_backend()]
     if "cpu" not in found:
         with contextlib.suppress(RuntimeError):  # jax was told to use no CPU
@@ -116,24 +135,11 @@ def platforms() -> list[str]:
     return found
 
 
-def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
-    """Returns whether two float32 arrays of one shape are the same to the last bit."""
-    return np.array_equal(one.view(np.uint32), other.view(np.uint32))
-
-
-def magnitude_of(weights: np.ndarray) -> np.float32 | None:
-    """Returns the one magnitude of all weights; None where they have several, or 0."""
-    if weights.size == 0:
-        return None
-    sizes = np.abs(weights)
-    first = sizes.flat[0]
-    one = first > 0 and math.isfinite(first) and bool((sizes == first).all())
-    return np.float32(first) if one else None
-
-
 # As one program, as the weights of a run are drawn: op by op the last bits differ.
 @functools.partial(jax.jit, static_argnames=("initialiser", "shape"))
-def _draw(words: jax.Array, *, initialiser: Initializer, shape: tuple[int, ...]):
+def _draw(
+    words: jax.Array, *, initialiser: Initializer, shape: tuple[int, ...]
+) -> jax.Array:
     key = jax.random.wrap_key_data(words, impl=GENERATOR)
     return initialiser(key, shape, jnp.float32)
 
