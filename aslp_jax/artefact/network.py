@@ -77,22 +77,23 @@ def shapes_of(
       image_shape: of one image.
 
     Returns:
-      Collection to name (joined by `/`) to shape, in the order of the tree.
+      Collection to name (joined by `/`) to shape, in the order in which the network
+      calls its layers.
 
     Raises:
       ValueError: the network cannot take such images.
     """
-    variables = jax.eval_shape(
-        functools.partial(net.init, train=False),
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+
+    def note(key: jax.Array, images: jax.Array) -> None:
+        # Here, because a tree that comes out of a trace is sorted by name.
+        for collection, tree in net.init(key, images, train=False).items():
+            leaves = flax.traverse_util.flatten_dict(tree, sep="/")
+            shapes[collection] = {name: leaf.shape for name, leaf in leaves.items()}
+
+    jax.eval_shape(
+        note,
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
     )
-    return {
-        collection: {
-            name: tuple(leaf.shape)
-            for name, leaf in sorted(
-                flax.traverse_util.flatten_dict(tree, sep="/").items()
-            )
-        }
-        for collection, tree in variables.items()
-    }
+    return shapes

@@ -177,7 +177,7 @@ def _check_sizes(header: Header, net: nn.Module, body: int) -> dict[str, Any]:
     shapes = {name: rest[name] for name in sorted(rest)}
     listed = [(array.name, array.shape) for array in header.arrays]
     for found, wanted in itertools.zip_longest(
-        [*listed, *header.collections], [*params.items(), *shapes]
+        [*listed, *header.collections], [*sorted(params.items()), *shapes]
     ):
         if found != wanted:
             raise ArtefactError(
