@@ -76,6 +76,7 @@ def check(program, subnetwork, images, tolerance=2e-5):
     logits = np.frombuffer(run(program, images), np.float32).reshape(len(images), -1)
     expected = np.asarray(subnetwork(images))
     size = np.abs(expected).max()
+    assert np.ptp(expected, axis=0).max() > 1e-2 * size
     np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance * size)
     np.testing.assert_array_equal(logits.argmax(1), expected.argmax(1))
     classes = run(program, images[:20], "classes")
@@ -136,10 +137,13 @@ SMALL = {
     ),
     # Few enough that units are cut off, which batch-norm makes constants of.
     "vgg": (
-        VGG(stages=((4, 5), (6,)), classes=4, conv_init=SIGNED, dense_init=SIGNED),
-        EdgePopup(keep_fraction=0.05, rescale="fan"),
+        VGG(stages=((16, 16), (16,)), classes=4, conv_init=SIGNED, dense_init=SIGNED),
+        EdgePopup(keep_fraction=0.04, rescale="fan"),
     ),
-    "resnet": (ResNet(stages=(4, 6), classes=4), ASLP(logit_std=1.0)),
+    "resnet": (
+        ResNet(stages=(4, 6), classes=4, conv_init=SIGNED, dense_init=SIGNED),
+        ASLP(logit_std=1.0),
+    ),
 }
 
 
@@ -150,12 +154,19 @@ def small(name, shape=(9, 8, 3)):
     net = net.clone(bias_init=fan_in_uniform)
     model, key = Masked(net, method), jax.random.key(len(name))
     variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
-    rng = np.random.default_rng(0)
-    stats = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(0.2, 2, leaf.shape), jnp.float32),
-        variables.get("batch_stats", {}),
-    )
-    variables = {**variables, "batch_stats": stats} if stats else variables
+    stats = variables.get("batch_stats", {})
+    if stats:
+        rng = np.random.default_rng(0)
+        stats = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.asarray(
+                rng.uniform(0.3, 2, leaf.shape)
+                if path[-1].key == "var"
+                else rng.uniform(-0.5, 0.2, leaf.shape),
+                jnp.float32,
+            ),
+            stats,
+        )
+        variables = {**variables, "batch_stats": stats}
     about = Description(name, 4, shape, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     return extract(model, variables, about, key=key)
 
@@ -175,13 +186,21 @@ def pictures(shape=(9, 8, 3), count=20):
         ("vgg", "signs"),
         ("vgg", "seed"),
         ("resnet", "sparse"),
-        ("resnet", "seed"),
+        ("resnet", "signs"),
         ("resnet", "dense"),
     ],
 )
 def test_every_network_and_storage(tmp_path, name, storage):
     program = compiled(small(name), tmp_path, *SANITISED, storage=storage)
     check(program, small(name), pictures())
+
+
+def test_images_smaller_than_the_kernels(tmp_path):
+    # Where all that a weight meets is padding, of stride 2 too.
+    shape = (2, 1, 3)
+    subnetwork = small("resnet", shape)
+    program = compiled(subnetwork, tmp_path, *SANITISED, storage="signs")
+    check(program, subnetwork, pictures(shape))
 
 
 @pytest.mark.parametrize("storage", ["sparse", "signs", "seed"])

@@ -53,6 +53,8 @@ def pictures(count=5):
 
 def same(found, expected):
     assert found.dtype == np.float32 and found.shape == expected.shape
+    if len(expected) > 1:
+        assert np.ptp(expected, axis=0).max() > 1e-2
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
 
@@ -119,7 +121,9 @@ def test_onnx_of_signs_with_batch_norm():
     model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(1)
     variables = jax.jit(model.init)(key, jnp.zeros((1, 9, 8, 3)))
     spread = jnp.arange(1.0, 6.0)
-    stats = jax.tree.map(lambda leaf: spread[: leaf.size], variables["batch_stats"])
+    stats = jax.tree.map(
+        lambda leaf: leaf * spread[: leaf.size], variables["batch_stats"]
+    )
     about = Description("vgg", 3, (9, 8, 3))
     subnetwork = extract(model, {**variables, "batch_stats": stats}, about, key=key)
     content = onnx_export.encode(subnetwork, storage="int8")

@@ -62,10 +62,8 @@ def pack(layer: Conv, entry: Entry, storage: Storage) -> Table:
         case "signs":
             factors, magnitude = signs(layer)
             factors = _by_unit(factors).ravel()
-            arrays = {
-                "kept": _bits(factors != 0),
-                "negative": _bits(factors[factors != 0] < 0),
-            }
+            negative = np.append(factors[factors != 0] < 0, False)
+            arrays = {"kept": _bits(factors != 0), "negative": _bits(negative)}
             return Table(arrays, nothing, magnitude)
         case "seed":
             return _drawn(layer, entry)

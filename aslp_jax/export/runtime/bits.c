@@ -4,8 +4,14 @@ struct bits {
     uint32_t next;
 };
 
+static int bit_at(const struct bits *bits)
+{
+    return bits->byte[bits->next >> 3] >> (bits->next & 7) & 1;
+}
+
 static int next_bit(struct bits *bits)
 {
-    const uint32_t at = bits->next++;
-    return bits->byte[at >> 3] >> (at & 7) & 1;
+    const int bit = bit_at(bits);
+    bits->next++;
+    return bit;
 }
