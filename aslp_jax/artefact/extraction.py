@@ -53,8 +53,8 @@ def extract(
         themselves will be part of a file.
 
     Returns:
-      The subnetwork, on the host; its weights are those of `method.realise`, bit for
-      bit.
+      The subnetwork; its weights are those of `method.realise` bit for bit, but for the
+      sign of a 0.
 
     Raises:
       ArtefactError: a network that no file can name, arrays of another dtype than

@@ -5,8 +5,7 @@ network that the header names before any array is made.
 """
 
 import dataclasses
-import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aslp_jax.artefact import network, values
@@ -19,6 +18,7 @@ MOST_WEIGHTS = 1 << 28
 _WIDEST = 1 << 16
 _DEEPEST = 64
 _MOST_FACTS = 16
+_MOST_ARRAYS = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +69,41 @@ class Array:
 
 
 @dataclasses.dataclass(frozen=True)
+class Held:
+    """An array that is no parameter, such as batch statistics: all of it is kept.
+
+    Attributes:
+      name: its collection and path, such as `batch_stats/BatchNorm_0/mean`.
+      sha256: of the array, 64 hexadecimal digits.
+      data: all its numbers.
+    """
+
+    name: str
+    sha256: str
+    data: Section
+
+
+@dataclasses.dataclass(frozen=True)
 class Header:
     """What a file says of itself.
 
     Attributes:
       network: as `network.from_words` takes it.
       description: what it is about.
-      arrays: of the parameters.
-      collections: the section of every other array, by collection and name joined by
-        `/`, such as `batch_stats/BatchNorm_0/mean`.
+      arrays: of the parameters, sorted by name.
+      collections: all other arrays, sorted by name.
     """
 
     network: dict[str, Any]
     description: Description
     arrays: tuple[Array, ...]
-    collections: dict[str, Section]
+    collections: tuple[Held, ...]
 
     @property
     def sections(self) -> list[Section]:
         """All, in the order of the file."""
         own = [section for array in self.arrays for section in array.sections]
-        return own + list(self.collections.values())
+        return own + [held.data for held in self.collections]
 
 
 def to_json(header: Header) -> dict[str, Any]:
@@ -98,10 +112,6 @@ def to_json(header: Header) -> dict[str, Any]:
     # Said once, by the network.
     found["network"]["image_shape"] = found["description"].pop("image_shape")
     del found["description"]["classes"]
-    found["collections"] = [
-        {"name": name, "data": section}
-        for name, section in found["collections"].items()
-    ]
     return {**found, "generator": GENERATOR}
 
 
@@ -121,20 +131,24 @@ def from_json(found: dict[str, Any]) -> Header:
     return Header(
         network=words,
         description=_description(top["description"], words["classes"], image_shape),
-        arrays=tuple(
-            _array(each, f"arrays[{index}]")
-            for index, each in enumerate(values.items(top["arrays"], "arrays", 1 << 12))
-        ),
-        collections=_collections(top["collections"]),
+        arrays=_each(top, "arrays", _array),
+        collections=_each(top, "collections", _held),
     )
 
 
+def _each(
+    top: Mapping[str, Any], what: str, parse: Callable[[Any, str], Any]
+) -> tuple[Any, ...]:
+    found = values.items(top[what], what, _MOST_ARRAYS)
+    return tuple(parse(each, f"{what}[{i}]") for i, each in enumerate(found))
+
+
 def _network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
-    family = value.get("family") if type(value) is dict else None
+    told = value.get("family") if type(value) is dict else None
+    family = values.one_of(told, "network.family", tuple(network.FAMILIES))
     keys = ("biases", "classes", "dtype", "family", "image_shape", "stages")
     hidden = ("hidden",) if family == "ConvNet" else ()
     words = dict(values.members(value, "network", (*keys, *hidden)))
-    values.one_of(family, "network.family", tuple(network.FAMILIES))
     values.one_of(words["dtype"], "network.dtype", network.DTYPES)
     values.boolean(words["biases"], "network.biases")
     values.integer(words["classes"], "network.classes", 1, _WIDEST)
@@ -199,7 +213,7 @@ def _facts(value: Any, what: str, check: Callable[[Any, str], Any]) -> dict[str,
     if type(value) is not dict or len(value) > _MOST_FACTS:
         raise values.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
     return {
-        values.text(name, f"{what} key"): check(each, f"{what} {reprlib.repr(name)}")
+        values.text(name, f"{what} key"): check(each, f"{what} {values.shown(name)}")
         for name, each in value.items()
     }
 
@@ -281,16 +295,13 @@ def _recipe(value: Any, what: str) -> Recipe:
     return recipe
 
 
-def _collections(value: Any) -> dict[str, Section]:
-    found: dict[str, Section] = {}
-    for index, each in enumerate(values.items(value, "collections", 1 << 12)):
-        what = f"collections[{index}]"
-        parts = values.members(each, what, ("name", "data"))
-        name = values.text(parts["name"], f"{what}.name")
-        if name in found:
-            raise values.wrong(f"{what}.name", name, "a name that comes but once")
-        found[name] = _section(parts["data"], f"{what}.data")
-    return found
+def _held(value: Any, what: str) -> Held:
+    found = values.members(value, what, ("name", "sha256", "data"))
+    return Held(
+        name=values.text(found["name"], f"{what}.name"),
+        sha256=values.digest(found["sha256"], f"{what}.sha256"),
+        data=_section(found["data"], f"{what}.data"),
+    )
 
 
 def _section(value: Any, what: str) -> Section:

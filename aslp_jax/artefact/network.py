@@ -38,7 +38,7 @@ def in_words(net: Any) -> dict[str, Any]:
     dtype = jnp.dtype(net.dtype).name if type(net) in FAMILIES.values() else ""
     if dtype not in DTYPES:
         raise ArtefactError(
-            f"extract: cannot name the network {family} {dtype}; expected one of "
+            f"extract: no file can name the network {family}; expected one of "
             f"{', '.join(FAMILIES)} that computes in {' or '.join(DTYPES)}"
         )
     words = {

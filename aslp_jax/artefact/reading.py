@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import math
 import os
-import reprlib
 import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.artefact import container, network
+from aslp_jax.artefact import container, network, values
 from aslp_jax.artefact.header import MOST_WEIGHTS, Array, Header, Section, from_json
 from aslp_jax.artefact.numbers import sha256, unpack_bits, unpack_floats
 from aslp_jax.artefact.recipe import draw, with_signs
@@ -123,12 +122,14 @@ def decode(data: bytes) -> Parts:
                 negative = sections.bits(array.data, size)
                 weights[kept] = with_signs(np.float32(array.magnitude), negative)
             frozen[array.name] = weights.reshape(array.shape)
-    collections = {
-        name: sections.floats(section, math.prod(shapes[name])).reshape(shapes[name])
-        for name, section in header.collections.items()
-    }
-    for name, held in {**frozen, **collections}.items():
-        if not np.isfinite(held).all():
+    collections = {}
+    for held in header.collections:
+        numbers = sections.floats(held.data, math.prod(shapes[held.name]))
+        if sha256(numbers) != held.sha256:
+            raise ArtefactError(f"has {held.name!r} with numbers of another sha256")
+        collections[held.name] = numbers.reshape(shapes[held.name])
+    for name, numbers in {**frozen, **collections}.items():
+        if not np.isfinite(numbers).all():
             raise ArtefactError(f"has {name!r} with numbers that are not finite")
     return Parts(header, net, factors, frozen, collections, len(data))
 
@@ -177,11 +178,12 @@ def _check_sizes(header: Header, net: nn.Module, body: int) -> dict[str, Any]:
     shapes = {name: rest[name] for name in sorted(rest)}
     listed = [(array.name, array.shape) for array in header.arrays]
     for found, wanted in itertools.zip_longest(
-        [*listed, *header.collections], [*sorted(params.items()), *shapes]
+        [*listed, *(held.name for held in header.collections)],
+        [*sorted(params.items()), *shapes],
     ):
         if found != wanted:
             raise ArtefactError(
-                f"has the array {reprlib.repr(found)} where its network has {wanted!r}"
+                f"has the array {values.shown(found)} where its network has {wanted!r}"
             )
     weights = sum(map(math.prod, (*params.values(), *shapes.values())))
     if weights > MOST_WEIGHTS:

@@ -24,8 +24,8 @@ class ArtefactError(ValueError):
 class Entry:
     """One array of weights, whole and in the parts that a file is made of.
 
-    `weights` is scale * (factors * frozen), a scale of None being 1; of an array that
-    is not masked it is `frozen` itself.
+    `weights` is scale * (factors * frozen), a scale of None being 1, and 0 (not -0)
+    where the factor is 0; of an array that is not masked it is `frozen` itself.
 
     Attributes:
       name: path of the array in the network's parameters, joined by `/`.
@@ -95,9 +95,10 @@ def make_entry(
     if recipe is None:
         frozen = np.where(mask, frozen, np.float32(0))
         held = frozen[mask]
-    weights = factors.astype(np.float32) * frozen
+    # What is dropped is 0 and never -0, which a product may be or not, as compiled.
+    weights = np.where(mask, factors.astype(np.float32) * frozen, np.float32(0))
     if scale is not None:
-        weights = scale * weights
+        weights = np.where(mask, scale * weights, weights)
     magnitude = magnitude_of(held)
     return Entry(name, weights, frozen, mask, factors, scale, recipe, magnitude)
 

@@ -20,8 +20,14 @@ _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 def members(value: Any, what: str, keys: Iterable[str]) -> Mapping[str, Any]:
     """An object of exactly these keys."""
     keys = set(keys)
-    if type(value) is not dict or set(value) != keys:
-        raise wrong(what, value, f"an object of {', '.join(sorted(keys))}")
+    expected = f"an object of {', '.join(sorted(keys))}"
+    if type(value) is not dict:
+        raise wrong(what, value, expected)
+    if set(value) != keys:
+        raise ArtefactError(
+            f"has a header whose {what} holds {shown(sorted(value))}; expected "
+            f"{expected}"
+        )
     return value
 
 
@@ -93,5 +99,11 @@ def one_of(value: Any, what: str, names: tuple[str, ...]) -> Any:
 
 def wrong(what: str, value: Any, expected: str) -> ArtefactError:
     return ArtefactError(
-        f"has a header whose {what} is {reprlib.repr(value)}; expected {expected}"
+        f"has a header whose {what} is {shown(value)}; expected {expected}"
     )
+
+
+def shown(value: Any) -> str:
+    """Returns a value in at most 100 printable characters."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -8,7 +8,7 @@ import flax.traverse_util
 import numpy as np
 
 from aslp_jax.artefact import container, network
-from aslp_jax.artefact.header import Array, Header, Section, from_json, to_json
+from aslp_jax.artefact.header import Array, Header, Held, Section, from_json, to_json
 from aslp_jax.artefact.numbers import pack_bits, pack_floats, sha256
 from aslp_jax.artefact.subnetwork import ArtefactError, Entry, Subnetwork
 from aslp_jax.whole_file import replacing
@@ -55,6 +55,10 @@ def encode(subnetwork: Subnetwork) -> bytes:
         for collection, tree in subnetwork.variables.items()
         if collection != "params"
     }
+    others = {
+        name: np.asarray(leaf)
+        for name, leaf in flax.traverse_util.flatten_dict(rest, sep="/").items()
+    }
     header = Header(
         network=network.in_words(subnetwork.net),
         description=subnetwork.description,
@@ -62,12 +66,10 @@ def encode(subnetwork: Subnetwork) -> bytes:
             _encode_entry(subnetwork.entries[name], put)
             for name in sorted(subnetwork.entries)
         ),
-        collections={
-            name: put(pack_floats(np.asarray(leaf)))
-            for name, leaf in sorted(
-                flax.traverse_util.flatten_dict(rest, sep="/").items()
-            )
-        },
+        collections=tuple(
+            Held(name, sha256(others[name]), put(pack_floats(others[name])))
+            for name in sorted(others)
+        ),
     )
     told = to_json(header)
     try:
