@@ -3,15 +3,19 @@
 import dataclasses
 import functools
 import math
+import os
+import pathlib
+import re
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, EdgePopup, Masked, Signed, datasets, export
+from aslp_jax import ASLP, EdgePopup, Masked, Signed, datasets, export, load
 from aslp_jax.artefact import Description, embed, extract
 from aslp_jax.export import c, c_memory
 from aslp_jax.export import graph as graphs
@@ -228,6 +232,70 @@ def test_a_cifar_network_from_its_seed(tmp_path):
     program = compiled(subnetwork, tmp_path, storage="seed")
     check(program, subnetwork, pictures((32, 32, 3), 3))
     assert program.stat().st_size < 2_425_024 / 8 + 30_000
+
+
+DRAW = """
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "bits.c"
+#include "weights_seed.c"
+#include "normal.c"
+int main(void)
+{
+    static const uint32_t key[2] = {KEY};
+    for (uint32_t index = 0; index < COUNT; index++) {
+        const float number = normal(random_word(key, index));
+        fwrite(&number, sizeof number, 1, stdout);
+    }
+    return 0;
+}
+"""
+
+
+def test_normal_numbers_are_those_of_jax(tmp_path, key):
+    count = 300_000
+    expected = np.asarray(jax.random.normal(key, (count,)))
+    words = ", ".join(f"{word}u" for word in jax.random.key_data(key).tolist())
+    text = DRAW.replace("KEY", words).replace("COUNT", str(count))
+    (tmp_path / "draw.c").write_text(text)
+    runtime = pathlib.Path(c.__file__).parent / "runtime"
+    flags = ["-std=c99", "-O2", "-Wno-unused-function", f"-I{runtime}"]
+    command = ["gcc", *flags, "draw.c", "-o", "draw", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    found = np.frombuffer(run(tmp_path / "draw", np.zeros(0)), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7)
+    assert np.abs(expected).max() > 4.4  # far into the tails
+
+
+EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "embedded"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
+def test_the_example_runs_as_its_readme_says(tmp_path):
+    folder = tmp_path / "embedded"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build"))
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLE.parents[1])}
+    done = subprocess.run(
+        ["make", f"PYTHON={sys.executable}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    readme = (EXAMPLE / "README.md").read_text()
+    assert last == "9 of 10 are right" and f"    {last}\n" in readme
+    found = re.findall(r"this is a (\d), and the network says (\d)", done.stdout)
+    assert [digit for digit, _ in found] == list("0123456789")
+
+    subnetwork, data = load(EXAMPLE / "digits.aslp"), datasets.load("digits")
+    first = [int(np.flatnonzero(data.test_labels == digit)[0]) for digit in range(10)]
+    logits = np.asarray(subnetwork(data.test_images))
+    assert [int(says) for _, says in found] == logits[first].argmax(1).tolist()
+    accuracy = np.mean(logits.argmax(1) == data.test_labels)
+    assert f"it reads {accuracy:.1%} rightly".replace("%", " %") in readme
 
 
 def test_storages_that_cannot_hold_the_weights_are_refused():
