@@ -4,17 +4,17 @@ Apart from `datasets` because every dataset that takes long to decode goes throu
 and because it trusts nothing: a cache may have been cut short, damaged or swapped.
 """
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from aslp_jax.whole_file import replacing
 
 
 def fingerprint(source: Path, files: Iterable[Path], declared: bytes = b"") -> str:
@@ -85,12 +85,12 @@ def write(entry: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         entry.mkdir(parents=True, exist_ok=True)
         for key, array in arrays.items():
-            with _replacing(entry / f"{key}.npy") as file:
+            with replacing(entry / f"{key}.npy") as file:
                 np.save(file, array, allow_pickle=False)
                 file.seek(0)
                 hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
         # Last: without it, or with another's, the arrays are not trusted.
-        with _replacing(entry / "sha256.json") as file:
+        with replacing(entry / "sha256.json") as file:
             file.write(json.dumps(hashes).encode())
     except OSError as error:
         _warn(entry, error)
@@ -122,15 +122,3 @@ def _warn(folder: Path, error: OSError) -> None:
         # The caller of `datasets.load`, which is two calls above those of this file.
         stacklevel=5,
     )
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[io.BufferedRandom]:
-    """Opens a file that takes the place of `path` only once it is written whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with open(part, "w+b") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

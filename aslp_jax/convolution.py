@@ -10,7 +10,7 @@ take this function on a CPU: `nn.Conv(..., conv_general_dilated=conv_in_loop)`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,26 @@ from jax import lax
 
 from aslp_jax import winograd
 
+Convolution = Callable[..., jax.Array]
+"""What `flax.linen.Conv` takes as its `conv_general_dilated`."""
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 _TINY = 8
 """Images of fewer pixels are convolved as one matmul: in a loop, 256 -> 256 channels on
 32 images of 2x2 take 38 ms as a convolution and 2.6 ms so; at 4x4 the two are even."""
+
+
+def of_platform(platform: str) -> Convolution | None:
+    """Returns what networks convolve with, to be fast and to compute the same bits.
+
+    Args:
+      platform: of the devices, such as `"cpu"`.
+
+    Returns:
+      `conv_in_loop` on a CPU; elsewhere None, which is `jax.lax`'s own.
+    """
+    return conv_in_loop if platform == "cpu" else None
 
 
 def conv_in_loop(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -92,21 +93,46 @@ def outputs(
       The network's logits, `[examples, classes]`.
     """
     collections = dict(variables)
-    weights = _realise(
+    weights = realise(
         collections.pop(FROZEN, {}), collections.pop(LEARNT), key, method=model.method
     )
-    return _run(
+    return run(
         {"params": weights, **collections},
         images,
         net=model.net,
         prepare=prepare,
-        batch_size=min(batch_size, images.shape[0]),
+        batch_size=batch_size,
     )
 
 
 @functools.partial(jax.jit, static_argnames=("method",))
-def _realise(frozen: Any, learnt: Any, key: jax.Array | None, *, method: Method) -> Any:
+def realise(frozen: Any, learnt: Any, key: jax.Array | None, *, method: Method) -> Any:
+    """Returns what `method.realise` does, compiled once for every use."""
     return method.realise(frozen, learnt, key=key)
+
+
+def run(
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    *,
+    net: nn.Module,
+    prepare: Callable[[jax.Array], jax.Array],
+    batch_size: int = 250,
+) -> jax.Array:
+    """Returns what a plain network makes of each image.
+
+    Args:
+      variables: of the network.
+      images: `[examples, ...]`, at least one.
+      net: called with `train=False`.
+      prepare: from images to the network's inputs, the same for every call.
+      batch_size: examples a forward pass; bounds the memory, never the result.
+
+    Returns:
+      The network's logits, `[examples, classes]`.
+    """
+    size = min(batch_size, images.shape[0])
+    return _run(variables, images, net=net, prepare=prepare, batch_size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "prepare", "batch_size"))
@@ -165,7 +191,7 @@ def evaluate(
     """
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
-    run = functools.partial(
+    logits_of = functools.partial(
         outputs,
         variables,
         images,
@@ -173,15 +199,15 @@ def evaluate(
         prepare=prepare,
         batch_size=batch_size,
     )
-    deterministic, method = run(), model.method
+    deterministic, method = logits_of(), model.method
     accuracy, loss = _grade(deterministic, labels)
     drawn, change = accuracy[None], 0.0
     if method.stochastic:
         keys = jax.random.split(key, samples)
-        drawn = jnp.stack([_grade(run(key=subkey), labels)[0] for subkey in keys])
+        drawn = jnp.stack([_grade(logits_of(key=subkey), labels)[0] for subkey in keys])
         change = math.nan
     elif method.relaxed:
-        whole = run(key=key)
+        whole = logits_of(key=key)
         drawn = _grade(whole, labels)[0][None]
         change = float(_change(deterministic, whole))
     return Evaluation(

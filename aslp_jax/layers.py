@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
+BATCH_NORM_EPSILON = 1e-5
+"""Added to the variances."""
+
 
 def check_images(network: str, images: jax.Array, *, least: int) -> None:
     """Checks that a network can take images of this shape.
@@ -63,7 +66,10 @@ def normalised_conv(
         **options,
     )
     norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=jnp.float32,
     )
     x = conv(x)
     return norm(x.astype(jnp.float32)).astype(x.dtype)

@@ -13,9 +13,8 @@ import optax
 from config import Config
 from jax.sharding import Mesh
 
-from aslp_jax import augment, evaluate, initialisers, train
+from aslp_jax import augment, convolution, evaluate, initialisers, train
 from aslp_jax.connectivity import Connectivity, connectivity
-from aslp_jax.convolution import conv_in_loop
 from aslp_jax.masked import Masked
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.networks import NETWORKS
@@ -211,7 +210,7 @@ def _network(
         conv_init=kaiming if signed_constant == "none" else fixed,
         dense_init=fixed if signed_constant == "all" else kaiming,
         bias_init=initialisers.fan_in_uniform if bias == "uniform" else None,
-        conv_general_dilated=conv_in_loop if platform == "cpu" else None,
+        conv_general_dilated=convolution.of_platform(platform),
         dtype=jnp.dtype(dtype),
     )
 

@@ -25,7 +25,7 @@ from jax.sharding import (
 )
 from programs import Inputs, Programs, programs
 
-from aslp_jax import datasets, evaluate, train
+from aslp_jax import artefact, datasets, evaluate, train
 
 _CPU_MICRO_BATCH = 64
 """Images a forward pass on a CPU: activations of 256 fall out of the cache (Conv2 at
@@ -78,6 +78,7 @@ class Run:
       config: the options.
       data: the images, on the host.
       images_sha256: of training and test images.
+      weights_key: PRNG key that the frozen weights were drawn from.
       devices: over which each batch is spread.
       steps: of an epoch.
       programs: what is compiled.
@@ -128,6 +129,7 @@ class Run:
         self.key = self._place(train.stream(root, "train"))
         self._validation_key = train.stream(root, "validation")
         self._test_key = train.stream(root, "test")
+        self.weights_key = train.stream(root, "weights")
 
         chosen, held_out = datasets.split(
             len(data.train_labels), data.validation, config.seed
@@ -151,7 +153,7 @@ class Run:
             config, data, self.steps, self.devices[0].platform, self.micro_batch, mesh
         )
         with _said_of(config):
-            state = self.programs.create(train.stream(root, "weights"))
+            state = self.programs.create(self.weights_key)
         self.state = self._place(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
@@ -379,6 +381,31 @@ class Run:
             "stopped": self.stopped,
             "seconds": self.position.seconds,
         }
+
+    def subnetwork(self, accuracies: Mapping[str, float]) -> artefact.Subnetwork:
+        """Returns the network that the best state selects, alone.
+
+        Args:
+          accuracies: of it on the test set, by name.
+        """
+        height, width, channels = self.data.train_images.shape[1:]
+        standardised = self.config.standardise
+        return artefact.extract(
+            self.programs.model,
+            self.state.replace(**self.best).variables,
+            artefact.Description(
+                arch=self.config.arch,
+                classes=self.data.classes,
+                image_shape=(height, width, channels),
+                mean=self.data.mean if standardised else None,
+                std=self.data.std if standardised else None,
+                dataset=self.config.dataset,
+                method=self.config.method,
+                seed=self.config.seed,
+                accuracies=accuracies,
+            ),
+            key=self.weights_key,
+        )
 
     def keep_probabilities(self) -> dict[str, np.ndarray]:
         """Returns the keep-probabilities of the best state, on the host."""

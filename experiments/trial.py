@@ -12,7 +12,12 @@ from config import BadInput, Config, settled
 from folder import RunFolder, writing
 from run import Run
 
-from aslp_jax import checkpoint, datasets
+from aslp_jax import artefact, checkpoint, datasets
+
+NETWORK = "network.aslp"
+"""Of a finished run, what was selected; `python -m aslp_jax extract` looks for it."""
+
+_ACCURACIES = ("thresholding", "averaging_mean", "averaging_std", "single")
 
 
 @dataclasses.dataclass
@@ -73,6 +78,11 @@ class Trial:
           BadInput: the folder cannot be written.
         """
         result = self.run.result()
+        accuracies = {name: result[name] for name in _ACCURACIES}
+        subnetwork = self.run.subnetwork(accuracies)
+        # Before the result, which says that the run is finished.
+        with writing(self.folder.path):
+            artefact.save(subnetwork, self.folder.path / NETWORK)
         self.folder.write_result(result)
         if picture:
             config = self.run.config

@@ -358,6 +358,7 @@ def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
         "config.json",
         "curves.png",
         "metrics.jsonl",
+        "network.aslp",
         "result.json",
     }
     assert checkpoint.steps(folder / "checkpoints") == [

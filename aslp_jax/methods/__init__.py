@@ -1,6 +1,6 @@
 """How a topology is chosen: one file a method, all answering the same few questions.
 
-A method is a frozen dataclass of options with seven pure functions. It is told the
+A method is a frozen dataclass of options with eight pure functions. It is told the
 weights of a network as a pytree of any kind and knows nothing of the network itself.
 Weights and selectors travel as two trees:
 
@@ -18,7 +18,7 @@ from aslp_jax.methods.aslp import ASLP
 from aslp_jax.methods.budget import Budget
 from aslp_jax.methods.edge_popup import EdgePopup
 from aslp_jax.methods.magnitude import Magnitude
-from aslp_jax.methods.method import Method, Selectors, Weights
+from aslp_jax.methods.method import Factored, Method, Selectors, Weights
 from aslp_jax.methods.selection import Select, kernels
 from aslp_jax.methods.signed import Signed
 from aslp_jax.methods.supermask import Supermask
@@ -37,6 +37,7 @@ __all__ = [
     "METHODS",
     "Budget",
     "EdgePopup",
+    "Factored",
     "Magnitude",
     "Method",
     "Select",

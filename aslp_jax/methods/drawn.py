@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from aslp_jax.methods import budgets
 from aslp_jax.methods.budgets import Scope
-from aslp_jax.methods.method import Method
+from aslp_jax.methods.method import Factored, Method
 from aslp_jax.methods.selection import (
     Select,
     kernels,
@@ -222,6 +222,20 @@ class DrawnMasks(Method, abc.ABC):
         return jax.tree.map(
             lambda logits: self.decide(logits) != 0, selectors["logits"]
         )
+
+    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, Factored]:
+        """Returns by name the likeliest factors and the scale."""
+        chosen = jax.tree.map(self.decide, selectors["logits"])
+
+        def scale(name: str) -> jax.Array | None:
+            if self.rescale == "smart":
+                return selectors["scale"][name]
+            return _dynamic_scale(chosen[name]) if self.rescale == "dynamic" else None
+
+        return {
+            name: Factored(each.astype(jnp.int8), scale(name))
+            for name, each in chosen.items()
+        }
 
     def penalty(self, weights: Any, selectors: dict[str, Any]) -> jax.Array:
         """Returns the budget loss, 0 where no number of weights is asked for.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from aslp_jax.methods import budgets
 from aslp_jax.methods.budgets import Scope
-from aslp_jax.methods.method import Method
+from aslp_jax.methods.method import Factored, Method
 from aslp_jax.methods.selection import (
     Select,
     kernels,
@@ -94,7 +94,7 @@ class EdgePopup(Method):
         """
         del key
         masks = self.masks(weights, selectors)
-        factor = math.sqrt(1 / self.keep_fraction) if self.rescale == "fan" else 1.0
+        factor = self._fan_scale if self.rescale == "fan" else 1.0
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
             size = jnp.abs(selectors["scores"][name].astype(weight.dtype))
@@ -122,3 +122,15 @@ class EdgePopup(Method):
             for name, scores in selectors["scores"].items()
         }
         return budgets.within(sizes, self.keep_fraction, self.scope)
+
+    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, Factored]:
+        """Returns by name 1 for what is kept and 0 for the rest, and the fan scale."""
+        scale = jnp.float32(self._fan_scale) if self.rescale == "fan" else None
+        return {
+            name: Factored(mask.astype(jnp.int8), scale)
+            for name, mask in self.masks(weights, selectors).items()
+        }
+
+    @property
+    def _fan_scale(self) -> float:
+        return math.sqrt(1 / self.keep_fraction)

@@ -1,6 +1,6 @@
 """The questions that every method answers."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,20 @@ from aslp_jax.methods.selection import Select, kernels
 
 Weights = Any
 Selectors = dict[str, Any]
+
+
+class Factored(NamedTuple):
+    """An array of frozen weights that is selected from, and no more.
+
+    Its effective weights are scale * (factors * weights).
+
+    Attributes:
+      factors: int8 in the shape of the weights, each -1, 0 or 1.
+      scale: float scalar; None for 1.
+    """
+
+    factors: jax.Array
+    scale: jax.Array | None
 
 
 class Method(Protocol):
@@ -92,6 +106,22 @@ class Method(Protocol):
         Returns:
           Name to bools, in the shape of the weight.
         """
+
+    def factors(self, weights: Weights, selectors: Selectors) -> dict[str, Factored]:
+        """Returns what the deterministic network makes of frozen weights.
+
+        Who knows the frozen weights then needs a bit for each, where others must keep
+        the effective weights themselves.
+
+        Args:
+          weights: the frozen weights.
+          selectors: the learnt part.
+
+        Returns:
+          Name to factors and scale, which give the effective weights to the last bit;
+          empty where weights are trained or anything else is done to them.
+        """
+        return {}
 
     def sizes(self, weights: Weights, selectors: Selectors) -> dict[str, jax.Array]:
         """Returns how many weights of each array count as kept, for a budget.

@@ -1,0 +1,199 @@
+"""From a network and what was learnt to the subnetwork that remains of it."""
+
+import dataclasses
+import functools
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Initializer
+
+from aslp_jax._version import __version__
+from aslp_jax.artefact import network, recipe
+from aslp_jax.artefact.subnetwork import (
+    ArtefactError,
+    Description,
+    Entry,
+    Subnetwork,
+    make_entry,
+)
+from aslp_jax.evaluate import realise
+from aslp_jax.masked import FROZEN, LEARNT, Masked
+from aslp_jax.methods import ASLP, Method
+from aslp_jax.methods.selection import map_named
+
+_VERSIONED = ("jax", "jaxlib", "flax")
+
+
+class _Noted(NamedTuple):
+    """What the initialiser of an array was told: its key's words, and a fan_in."""
+
+    key: tuple[int, int]
+    fan_in: int | None
+
+
+def extract(
+    model: Masked,
+    variables: Mapping[str, Any],
+    description: Description,
+    *,
+    key: jax.Array | None = None,
+) -> Subnetwork:
+    """Returns the deterministic network that a method selected, alone.
+
+    Args:
+      model: one of `networks`, and its method.
+      variables: of the model: frozen, learnt and other collections, float32.
+      description: what it is about; versions are filled in.
+      key: PRNG key that `model.init` was given, from which the frozen weights are drawn
+        again; without it, or where they are not drawn again to the last bit, they
+        themselves will be part of a file.
+
+    Returns:
+      The subnetwork; its weights are those of `method.realise` bit for bit, but for the
+      sign of a 0.
+
+    Raises:
+      ArtefactError: a network that no file can name, arrays of another dtype than
+        float32, or not finite, or effective weights that are not 0 where the method's
+        mask says they are dropped.
+    """
+    collections = dict(variables)
+    frozen, learnt = collections.pop(FROZEN, {}), collections.pop(LEARNT)
+    method = model.method
+    params = realise(frozen, learnt, None, method=method)
+    effective, masks, factored, sources, held = jax.device_get(
+        (
+            _named(params),
+            *_choices(frozen, learnt, method=method),
+            _named(frozen),
+            collections,
+        )
+    )
+    noted = {} if key is None else _note(model, key, description.image_shape)
+    entries = {}
+    for name, weights in effective.items():
+        _check(name, weights)
+        factors, scale = factored.get(name, (None, None))
+        entry = _entry(
+            name,
+            weights if factors is None else sources[name],
+            factors=factors,
+            scale=None if scale is None else np.float32(scale),
+            noted=noted.get(name),
+        )
+        if factors is not None and not np.array_equal(entry.weights, weights):
+            factors = None
+        if factors is None and name in masks:
+            # Trained, or changed in another way: as they are.
+            entry = make_entry(name, weights, factors=masks[name].astype(np.int8))
+        if not np.array_equal(entry.weights, weights):
+            raise ArtefactError(
+                f"extract: {name!r} has weights other than 0 where its mask drops them"
+            )
+        entries[name] = entry
+    for name, array in _named(held).items():
+        _check(name, array)
+    return Subnetwork(
+        net=network.from_words(network.in_words(model.net)),
+        variables={"params": _like(params, entries), **jax.tree.map(jnp.asarray, held)},
+        entries=entries,
+        description=dataclasses.replace(description, versions=_versions()),
+    )
+
+
+def _entry(
+    name: str,
+    frozen: np.ndarray,
+    *,
+    factors: np.ndarray | None,
+    scale: np.float32 | None,
+    noted: _Noted | None,
+) -> Entry:
+    found = None
+    if noted is not None:
+        found = recipe.find(frozen, noted.key, noted.fan_in)
+    return make_entry(name, frozen, factors=factors, scale=scale, recipe=found)
+
+
+@functools.partial(jax.jit, static_argnames=("method",))
+def _choices(frozen: Any, learnt: Any, *, method: Method) -> tuple[Any, Any]:
+    return method.masks(frozen, learnt), method.factors(frozen, learnt)
+
+
+def _note(
+    model: Masked, key: jax.Array, image_shape: tuple[int, ...]
+) -> dict[str, _Noted]:
+    """What the initialisers of each array are told when the model is drawn with a key.
+
+    The network is drawn once more with others that keep their key, and write into the
+    array that they return which of them it came from.
+    """
+    if str(jax.random.key_impl(key)) != recipe.GENERATOR:
+        return {}
+    keys: list[jax.Array] = []
+    fan_ins: list[int | None] = []
+
+    def noting(fan_in: int | None = None) -> Initializer:
+        def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
+            keys.append(jax.random.key_data(key))
+            fan_ins.append(fan_in)
+            # Below 0, where no other initialiser of these networks starts.
+            return jnp.full(shape, -len(keys), dtype)
+
+        return init
+
+    biases = None if model.net.bias_init is None else noting
+    net = model.net.clone(conv_init=noting(), dense_init=noting(), bias_init=biases)
+
+    @jax.jit
+    def draw(key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        # Of any method that leaves the weights where they are.
+        variables = Masked(net, ASLP(), model.select).init(key, images, train=False)
+        firsts = {
+            name: leaf.ravel()[0] for name, leaf in _named(variables[FROZEN]).items()
+        }
+        return jnp.stack(keys), firsts
+
+    words, firsts = jax.device_get(draw(key))
+    noted = {}
+    for name, first in firsts.items():
+        if first < 0:
+            index = -int(first) - 1
+            pair = (int(words[index, 0]), int(words[index, 1]))
+            noted[name] = _Noted(pair, fan_ins[index])
+    return noted
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+
+
+def _like(tree: Any, entries: Mapping[str, Entry]) -> Any:
+    """A tree of the effective weights in the places of the network's parameters."""
+    return map_named(tree, entries, lambda name, _: jnp.asarray(entries[name].weights))
+
+
+def _check(name: str, array: np.ndarray) -> None:
+    if array.dtype != np.float32 or not np.isfinite(array).all():
+        raise ArtefactError(
+            f"extract: {name!r} must hold finite float32 numbers, got "
+            f"{array.dtype}{list(array.shape)}"
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in _VERSIONED}
+    return {
+        "aslp_jax": __version__,
+        **packages,
+        "platform": jax.default_backend(),
+    }

@@ -1,0 +1,312 @@
+"""What the header of an artefact says, and whether it can be true.
+
+Nothing here allocates more than the header itself: sizes are checked against the
+network that the header names before any array is made.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aslp_jax.artefact import network, values
+from aslp_jax.artefact.recipe import BIASES, GENERATOR, INITIALISERS, Recipe
+from aslp_jax.artefact.subnetwork import ArtefactError, Description, Origin
+
+MOST_WEIGHTS = 1 << 28
+"""Of all arrays together: a gigabyte of float32."""
+
+_WIDEST = 1 << 16
+_DEEPEST = 64
+_MOST_FACTS = 16
+_MOST_ARRAYS = 1 << 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A stretch of the file behind the header; sections follow one another.
+
+    Attributes:
+      bytes: in the file.
+      deflated: whether they are compressed.
+    """
+
+    bytes: int
+    deflated: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """How one array of weights is kept.
+
+    Attributes:
+      name: path in the network's parameters.
+      shape: of the array.
+      origin: where the frozen weights come from; see `Entry.origin`.
+      sha256: of the effective weights, 64 hexadecimal digits.
+      scale: of the whole array.
+      recipe: of the frozen weights.
+      magnitude: of the frozen weights, where only signs are drawn or kept.
+      mask: a bit for each weight; None where none can be dropped.
+      inverted: a bit for each weight that is kept; None where none is inverted.
+      data: signs, values or all weights, as the origin says.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    origin: Origin
+    sha256: str
+    scale: float | None
+    recipe: Recipe | None
+    magnitude: float | None
+    mask: Section | None
+    inverted: Section | None
+    data: Section | None
+
+    @property
+    def sections(self) -> list[Section]:
+        """Those it has, in the order of the file."""
+        return [each for each in (self.mask, self.inverted, self.data) if each]
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """An array that is no parameter, such as batch statistics: all of it is kept.
+
+    Attributes:
+      name: its collection and path, such as `batch_stats/BatchNorm_0/mean`.
+      sha256: of the array, 64 hexadecimal digits.
+      data: all its numbers.
+    """
+
+    name: str
+    sha256: str
+    data: Section
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says of itself.
+
+    Attributes:
+      network: as `network.from_words` takes it.
+      description: what it is about.
+      arrays: of the parameters, sorted by name.
+      collections: all other arrays, sorted by name.
+    """
+
+    network: dict[str, Any]
+    description: Description
+    arrays: tuple[Array, ...]
+    collections: tuple[Held, ...]
+
+    @property
+    def sections(self) -> list[Section]:
+        """All, in the order of the file."""
+        own = [section for array in self.arrays for section in array.sections]
+        return own + [held.data for held in self.collections]
+
+
+def to_json(header: Header) -> dict[str, Any]:
+    """Returns the header as JSON values."""
+    found = dataclasses.asdict(header)
+    # Said once, by the network.
+    found["network"]["image_shape"] = found["description"].pop("image_shape")
+    del found["description"]["classes"]
+    return {**found, "generator": GENERATOR}
+
+
+def from_json(found: dict[str, Any]) -> Header:
+    """Returns what a header says, checked value by value.
+
+    Args:
+      found: JSON values of any kind.
+
+    Raises:
+      ArtefactError: naming what is not as it should be.
+    """
+    keys = ("arrays", "collections", "description", "generator", "network")
+    top = values.members(found, "top", keys)
+    values.one_of(top["generator"], "generator", (GENERATOR,))
+    words, image_shape = _network(top["network"])
+    return Header(
+        network=words,
+        description=_description(top["description"], words["classes"], image_shape),
+        arrays=_each(top, "arrays", _array),
+        collections=_each(top, "collections", _held),
+    )
+
+
+def _each(
+    top: Mapping[str, Any], what: str, parse: Callable[[Any, str], Any]
+) -> tuple[Any, ...]:
+    found = values.items(top[what], what, _MOST_ARRAYS)
+    return tuple(parse(each, f"{what}[{i}]") for i, each in enumerate(found))
+
+
+def _network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
+    told = value.get("family") if type(value) is dict else None
+    family = values.one_of(told, "network.family", tuple(network.FAMILIES))
+    keys = ("biases", "classes", "dtype", "family", "image_shape", "stages")
+    hidden = ("hidden",) if family == "ConvNet" else ()
+    words = dict(values.members(value, "network", (*keys, *hidden)))
+    values.one_of(words["dtype"], "network.dtype", network.DTYPES)
+    values.boolean(words["biases"], "network.biases")
+    values.integer(words["classes"], "network.classes", 1, _WIDEST)
+    height, width, channels = _widths(words.pop("image_shape"), "image_shape", 3, 3)
+    stages = words["stages"]
+    if family == "VGG":
+        words["stages"] = tuple(
+            _widths(each, "stages")
+            for each in values.items(stages, "network.stages", _DEEPEST)
+        )
+    else:
+        words["stages"] = _widths(stages, "stages")
+    if hidden:
+        words["hidden"] = _widths(words["hidden"], "hidden", least=0)
+    return words, (height, width, channels)
+
+
+def _widths(
+    value: Any, name: str, least: int = 1, most: int = _DEEPEST
+) -> tuple[int, ...]:
+    what = f"network.{name}"
+    return values.sizes(value, what, least=least, most=most, largest=_WIDEST)
+
+
+def _description(
+    value: Any, classes: int, image_shape: tuple[int, int, int]
+) -> Description:
+    names = {field.name for field in dataclasses.fields(Description)}
+    found = values.members(value, "description", names - {"classes", "image_shape"})
+    for name in ("arch", "dataset", "method"):
+        values.text(found[name], f"description.{name}")
+    if found["seed"] is not None:
+        values.integer(found["seed"], "description.seed", 0, (1 << 64) - 1)
+    mean, std = (found[name] for name in ("mean", "std"))
+    if mean is not None or std is not None:
+        mean, std = (
+            tuple(
+                values.number(each, f"description.{name}")
+                for each in values.items(found[name], f"description.{name}", _WIDEST)
+            )
+            for name in ("mean", "std")
+        )
+        if not len(mean) == len(std) == image_shape[2] or min(std) <= 0:
+            raise values.wrong(
+                "description.std", std, "as many as channels, as mean has, all above 0"
+            )
+    return Description(
+        arch=found["arch"],
+        classes=classes,
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        dataset=found["dataset"],
+        method=found["method"],
+        seed=found["seed"],
+        accuracies=_facts(found["accuracies"], "description.accuracies", values.share),
+        versions=_facts(found["versions"], "description.versions", values.text),
+    )
+
+
+def _facts(value: Any, what: str, check: Callable[[Any, str], Any]) -> dict[str, Any]:
+    if type(value) is not dict or len(value) > _MOST_FACTS:
+        raise values.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
+    return {
+        values.text(name, f"{what} key"): check(each, f"{what} {values.shown(name)}")
+        for name, each in value.items()
+    }
+
+
+def _array(value: Any, what: str) -> Array:
+    names = [field.name for field in dataclasses.fields(Array)]
+    found = values.members(value, what, names)
+    origin = values.one_of(
+        found["origin"], f"{what}.origin", ("recipe", "signs", "values", "dense")
+    )
+    sections = {
+        name: None if found[name] is None else _section(found[name], f"{what}.{name}")
+        for name in ("mask", "inverted", "data")
+    }
+    scale, magnitude, recipe = (
+        found[name] for name in ("scale", "magnitude", "recipe")
+    )
+    if scale is not None:
+        scale = values.single(scale, f"{what}.scale")
+    if magnitude is not None:
+        magnitude = values.single(magnitude, f"{what}.magnitude")
+        if magnitude <= 0:
+            raise values.wrong(f"{what}.magnitude", magnitude, "a number above 0")
+    if recipe is not None:
+        recipe = _recipe(recipe, f"{what}.recipe")
+    array = Array(
+        name=values.text(found["name"], f"{what}.name"),
+        shape=values.sizes(
+            found["shape"], f"{what}.shape", least=1, most=8, largest=MOST_WEIGHTS
+        ),
+        origin=origin,
+        sha256=values.digest(found["sha256"], f"{what}.sha256"),
+        scale=scale,
+        recipe=recipe,
+        magnitude=magnitude,
+        **sections,
+    )
+    _check_parts(array, what)
+    return array
+
+
+def _check_parts(array: Array, what: str) -> None:
+    """Checks that an array has what its origin needs, and nothing else."""
+    signs = array.recipe is not None and array.recipe.draws_signs
+    wanted = {
+        "recipe": array.origin == "recipe",
+        "magnitude": signs or array.origin == "signs",
+        "data": array.origin != "recipe",
+    }
+    if array.origin in ("values", "dense"):
+        wanted["mask"] = array.origin == "values"
+    if array.mask is None:
+        wanted |= {"inverted": False, "scale": False}
+    for name, needed in wanted.items():
+        if (getattr(array, name) is not None) != needed:
+            kind = f"origin {array.origin}" + ("" if array.mask else " and no mask")
+            raise ArtefactError(
+                f"has a header whose {what} of {kind} "
+                f"{'lacks' if needed else 'cannot have'} a {name}"
+            )
+
+
+def _recipe(value: Any, what: str) -> Recipe:
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    found = values.members(value, what, names)
+    name = values.one_of(found["initialiser"], f"{what}.initialiser", INITIALISERS)
+    words = values.items(found["key"], f"{what}.key", 2)
+    if len(words) != 2:
+        raise values.wrong(f"{what}.key", words, "two words")
+    first, second = (
+        values.integer(word, f"{what}.key", 0, (1 << 32) - 1) for word in words
+    )
+    fan_in = found["fan_in"]
+    if fan_in is not None:
+        values.integer(fan_in, f"{what}.fan_in", 1, 1 << 53)
+    recipe = Recipe(name, (first, second), fan_in)
+    if (name == BIASES) != (fan_in is not None):
+        raise values.wrong(f"{what}.fan_in", fan_in, f"what {name} draws from")
+    return recipe
+
+
+def _held(value: Any, what: str) -> Held:
+    found = values.members(value, what, ("name", "sha256", "data"))
+    return Held(
+        name=values.text(found["name"], f"{what}.name"),
+        sha256=values.digest(found["sha256"], f"{what}.sha256"),
+        data=_section(found["data"], f"{what}.data"),
+    )
+
+
+def _section(value: Any, what: str) -> Section:
+    found = values.members(value, what, ("bytes", "deflated"))
+    return Section(
+        values.integer(found["bytes"], f"{what}.bytes", 0, 1 << 40),
+        values.boolean(found["deflated"], f"{what}.deflated"),
+    )

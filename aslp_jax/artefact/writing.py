@@ -1,0 +1,105 @@
+"""Subnetworks to files."""
+
+import json
+import os
+from collections.abc import Callable
+
+import flax.traverse_util
+import numpy as np
+
+from aslp_jax.artefact import container, network
+from aslp_jax.artefact.header import Array, Header, Held, Section, from_json, to_json
+from aslp_jax.artefact.numbers import pack_bits, pack_floats, sha256
+from aslp_jax.artefact.subnetwork import ArtefactError, Entry, Subnetwork
+from aslp_jax.whole_file import replacing
+
+
+def save(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
+    """Writes an artefact, which appears whole or not at all.
+
+    Args:
+      subnetwork: the network.
+      path: of the file; its folder exists, and a file that is there is replaced.
+
+    Raises:
+      ArtefactError: as `encode`.
+      OSError: it cannot be written.
+    """
+    data = encode(subnetwork)
+    with replacing(path) as file:
+        file.write(data)
+
+
+def encode(subnetwork: Subnetwork) -> bytes:
+    """Returns the bytes of an artefact.
+
+    Args:
+      subnetwork: as `extract` or `load` returns it.
+
+    Returns:
+      The whole file.
+
+    Raises:
+      ArtefactError: something of the description that no file may say, such as an
+        accuracy beyond 1.
+    """
+    sections: list[bytes] = []
+
+    def put(data: bytes) -> Section:
+        stored, deflated = container.deflate(data)
+        sections.append(stored)
+        return Section(len(stored), deflated)
+
+    rest = {
+        collection: tree
+        for collection, tree in subnetwork.variables.items()
+        if collection != "params"
+    }
+    others = {
+        name: np.asarray(leaf)
+        for name, leaf in flax.traverse_util.flatten_dict(rest, sep="/").items()
+    }
+    header = Header(
+        network=network.in_words(subnetwork.net),
+        description=subnetwork.description,
+        arrays=tuple(
+            _encode_entry(subnetwork.entries[name], put)
+            for name in sorted(subnetwork.entries)
+        ),
+        collections=tuple(
+            Held(name, sha256(others[name]), put(pack_floats(others[name])))
+            for name in sorted(others)
+        ),
+    )
+    told = to_json(header)
+    try:
+        from_json(json.loads(json.dumps(told, allow_nan=False)))
+    except ValueError as error:
+        raise ArtefactError(f"encode: cannot be read again, it {error}") from None
+    return container.pack(told, sections)
+
+
+def _encode_entry(entry: Entry, put: Callable[[bytes], Section]) -> Array:
+    mask, inverted, data = entry.mask, None, None
+    kept = entry.frozen.ravel() if mask is None else entry.frozen[mask]
+    packed = None if mask is None else put(pack_bits(mask))
+    if entry.factors is not None and (entry.factors < 0).any():
+        inverted = put(pack_bits(entry.factors[mask] < 0))
+    if entry.origin == "signs":
+        data = put(pack_bits(np.signbit(kept)))
+    elif entry.origin != "recipe":
+        data = put(pack_floats(kept))
+    signs = entry.recipe.draws_signs if entry.recipe else entry.origin == "signs"
+    magnitude = entry.magnitude if signs else None
+    return Array(
+        name=entry.name,
+        shape=entry.weights.shape,
+        origin=entry.origin,
+        sha256=sha256(entry.weights),
+        scale=None if entry.scale is None else float(entry.scale),
+        recipe=entry.recipe,
+        magnitude=None if magnitude is None else float(magnitude),
+        mask=packed,
+        inverted=inverted,
+        data=data,
+    )

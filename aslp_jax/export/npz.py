@@ -1,0 +1,57 @@
+"""Plain NumPy arrays: for everyone whom no other format serves."""
+
+import dataclasses
+import io
+import json
+from typing import Literal
+
+import jax
+import numpy as np
+
+from aslp_jax.artefact import Subnetwork
+
+Storage = Literal["dense", "sparse"]
+
+
+def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> bytes:
+    """Returns an npz file that `numpy.load` reads, without pickle.
+
+    It holds every array of the network by the path of its variable, such as
+    `params/Conv_0/kernel`, and `description`, a JSON text of what the network is about.
+    A masked array that is stored sparse is three arrays, from which
+
+        weights = np.zeros(file["NAME/shape"], np.float32)
+        kept = np.unpackbits(file["NAME/mask"], count=weights.size).astype(bool)
+        weights[kept.reshape(weights.shape)] = file["NAME/values"]
+
+    makes it again.
+
+    Args:
+      subnetwork: the network.
+      storage: `"dense"`, all effective weights; or `"sparse"`, of the masked arrays a
+        bit for each weight and the values of those that are kept.
+
+    Returns:
+      The content of the file.
+
+    Raises:
+      ValueError: `storage` is something else.
+    """
+    if storage not in ("dense", "sparse"):
+        raise ValueError(f"npz: storage must be 'dense' or 'sparse', got {storage!r}")
+    arrays: dict[str, np.ndarray] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(subnetwork.variables)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        entry = subnetwork.entries.get(name.removeprefix("params/"))
+        mask = None if entry is None else entry.mask
+        if storage == "dense" or mask is None:
+            arrays[name] = np.asarray(leaf)
+        else:
+            arrays[f"{name}/shape"] = np.asarray(mask.shape, np.int64)
+            arrays[f"{name}/mask"] = np.packbits(mask)
+            arrays[f"{name}/values"] = np.asarray(leaf)[mask]
+    about = json.dumps(dataclasses.asdict(subnetwork.description))
+    arrays["description"] = np.asarray(about)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()

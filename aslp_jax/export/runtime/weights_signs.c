@@ -1,0 +1,12 @@
+/* A bit for each weight, 1 where it is kept, unit by unit in the order of the input; and
+   a bit for each that is kept, 1 where it is negative, and one more, which is looked at
+   and not used. All are 1 or -1 times `scale`. */
+
+struct weights {
+    const uint8_t *kept;
+    const uint8_t *negative;
+};
+
+struct cursor {
+    struct bits kept, negative;
+};
