@@ -12,10 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+
+_CHUNK = 1 << 15
+"""Words drawn at a time on the host, which stay in its cache."""
 
 
 def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -46,17 +50,42 @@ def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     return _words(jax.random.key_data(key), shape)
 
 
+def bits_on_host(key: tuple[int, int], count: int) -> np.ndarray:
+    """Returns the same words without a device, and with nothing to compile.
+
+    Args:
+      key: the two words of a Threefry key, in [0, 2**32).
+      count: how many, below 2**32.
+
+    Returns:
+      uint32 `[count]`, those of `jax.random.bits` with its partitionable numbering.
+    """
+    words = np.empty(count, np.uint32)
+    for start in range(0, count, _CHUNK):
+        part = words[start : start + _CHUNK]
+        counters = np.arange(start, start + part.size, dtype=np.uint32)
+        part[:] = _cipher(np.array(key, np.uint32), counters)
+    return words
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     # Flat: of more axes the numbers would be computed once and kept in memory.
-    index = lax.iota(jnp.uint32, math.prod(shape))
-    keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
-    first, second = jnp.broadcast_to(keys[0], index.shape), index + keys[1]
+    counters = lax.iota(jnp.uint32, math.prod(shape))
+    return _cipher(key, counters).reshape(shape)
+
+
+def _cipher(key: Any, counters: Any) -> Any:
+    """The words of a key `[2]` at places `[count]`; uint32 arrays of JAX or NumPy."""
+    # Arrays of one word rather than scalars, whose sums NumPy would warn of.
+    first, second = key[:1], key[1:]
+    keys = (first, second, first ^ second ^ np.uint32(_PARITY))
+    second = counters + second
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             first = first + second
             second = (second << rotation) | (second >> (32 - rotation))
             second = second ^ first
         first = first + keys[(group + 1) % 3]
-        second = second + keys[(group + 2) % 3] + jnp.uint32(group + 1)
-    return (first ^ second).reshape(shape)
+        second = second + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return first ^ second

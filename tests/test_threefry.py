@@ -44,3 +44,11 @@ def test_other_generators_and_numberings_are_those_of_jax(key):
         np.testing.assert_array_equal(
             threefry.bits(key, (9,)), jax.random.bits(key, (9,), jnp.uint32)
         )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2**15, 2**15 + 77])
+def test_words_on_the_host_are_the_same(key, count):
+    first, second = (int(word) for word in jax.random.key_data(key))
+    words = threefry.bits_on_host((first, second), count)
+    assert words.shape == (count,) and words.dtype == np.uint32
+    np.testing.assert_array_equal(words, jax.random.bits(key, (count,), jnp.uint32))

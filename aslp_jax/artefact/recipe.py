@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
 
-from aslp_jax import initialisers
-from aslp_jax.artefact.threefry import random_words
+from aslp_jax import initialisers, threefry
 
 GENERATOR = "threefry2x32"
 """The only generator that keys are noted of, in its partitionable form."""
@@ -74,7 +73,7 @@ def draw(
       float32 in that shape.
     """
     if magnitude is not None:
-        highest = random_words(recipe.key, math.prod(shape)) >> np.uint32(31)
+        highest = threefry.bits_on_host(recipe.key, math.prod(shape)) >> np.uint32(31)
         negative = highest == _SIGNS[recipe.initialiser]
         yield with_signs(magnitude, negative.reshape(shape))
         return

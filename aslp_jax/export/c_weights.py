@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from aslp_jax.artefact import Entry
-from aslp_jax.artefact.threefry import random_words
 from aslp_jax.export.graph import Conv, signs
+from aslp_jax.threefry import bits_on_host
 
 Storage = Literal["dense", "sparse", "signs", "seed"]
 STORAGES = ("sparse", "signs", "seed", "dense")
@@ -96,7 +96,7 @@ def _drawn(layer: Conv, entry: Entry) -> Table:
             f"{entry.name!r} has no seed that its weights are drawn from; another "
             "storage holds them"
         )
-    words = random_words(recipe.key, entry.frozen.size)
+    words = bits_on_host(recipe.key, entry.frozen.size)
     high = words >> np.uint32(31) == 1
     law, negative, size = "SIGNS", ~high, entry.magnitude
     if size is None:
