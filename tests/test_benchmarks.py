@@ -1,12 +1,18 @@
 """The benchmarks run and compute what they say; how fast is for them to tell."""
 
+import csv
 import functools
+import math
+import pathlib
+import shutil
 import subprocess
 import sys
 import time
 from typing import Any
 
 import draw
+import export_runs
+import exports
 import growth
 import jax
 import jax.numpy as jnp
@@ -314,3 +320,53 @@ def test_start_up_is_that_of_whole_processes():
     with pytest.raises(subprocess.CalledProcessError):
         startup.seconds("-c", "raise SystemExit(2)")
     assert all((startup.EXPERIMENTS / name).exists() for name in startup.PROGRAMS)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
+def test_exports_weighs_and_times_every_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export_runs, "SECONDS", 1e-6)
+    monkeypatch.setattr(exports, "ROUNDS", 1)
+    root = pathlib.Path(exports.__file__).parents[1]
+    artefact = root / "examples" / "embedded" / "digits.aslp"
+    written = tmp_path / "new" / "digits.csv"
+    assert exports.main([str(artefact), "--out", str(written)]) == 0
+    with written.open() as file:
+        rows = {(row["export"], row["storage"]): row for row in csv.DictReader(file)}
+    expected = {(kind, each) for kind, all in exports.EXPORTS.items() for each in all}
+    assert set(rows) == expected | {("aslp", "seed"), ("aslp", "embedded")}
+    assert int(rows["aslp", "seed"]["file_bytes"]) == artefact.stat().st_size
+    # 368 thousand weights, half of them kept: a bit each, and a sign for the kept ones.
+    flash = {each: int(rows["c", each]["flash_bytes"]) for each in exports.EXPORTS["c"]}
+    assert flash["seed"] < 49_000 < flash["signs"] < 72_000
+    assert 5 * 184_000 < flash["sparse"] < 5.1 * 184_700 < flash["dense"]
+    assert {int(row["dense_multiply_adds"]) for row in rows.values()} == {
+        64 * 9 * (64 + 64 * 64) + 4 * 4 * 64 * 256 + 256 * 256 + 256 * 10
+    }
+    for row in rows.values():
+        if row["export"] in ("c", "onnx", "stablehlo"):
+            assert row["same_predictions"] == "360 of 360"
+            times = float(row["dense_ms_per_image"]) / float(row["ms_per_image"])
+            assert float(row["speed_over_dense"]) == pytest.approx(times, rel=0.01)
+    assert "256,000 allowed" in capsys.readouterr().out
+
+
+def test_the_entropy_of_a_mask():
+    mask = np.arange(800) % 4 == 0
+    bits = 800 * (0.25 * 2 + 0.75 * math.log2(4 / 3))
+    assert exports.entropy_bits(mask) == pytest.approx(bits)
+    assert exports.entropy_bits(np.ones(8, bool)) == 0
+    assert exports.entropy_bits(np.zeros(8, bool)) == 0
+
+
+def test_random_networks_keep_what_was_asked_for():
+    network = exports.random_network("conv2", (4, 4, 1), 0.1)
+    kept = sum(each.kept for each in network.entries.values())
+    weights = sum(each.weights.size for each in network.entries.values())
+    assert kept / weights == pytest.approx(0.1, abs=0.005)
+    dense = exports.without_masks(network)
+    for name, each in dense.entries.items():
+        assert np.count_nonzero(each.weights) == each.weights.size
+        mask = network.entries[name].mask
+        np.testing.assert_array_equal(
+            each.weights[mask], network.entries[name].weights[mask]
+        )

@@ -199,6 +199,18 @@ def test_every_network_and_storage(tmp_path, name, storage):
     check(program, small(name), pictures())
 
 
+def test_gaps_of_more_than_a_byte(digits_network, tmp_path):
+    # One weight in 600 of the largest layer.
+    params = digits_network.variables["params"]
+    kernel = np.asarray(params["Dense_0"]["kernel"])
+    kept = np.arange(kernel.size).reshape(kernel.T.shape).T % 600 == 0
+    kernel = np.where(kept, np.float32(0.5), np.float32(0))
+    params = {**params, "Dense_0": {"kernel": jnp.asarray(kernel)}}
+    sparse = dataclasses.replace(digits_network, variables={"params": params})
+    program = compiled(sparse, tmp_path, storage="sparse", compact=False)
+    check(program, sparse, datasets.load("digits").test_images[:50])
+
+
 def test_images_smaller_than_the_kernels(tmp_path):
     # Where all that a weight meets is padding, of stride 2 too.
     shape = (2, 1, 3)

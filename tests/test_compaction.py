@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from aslp_jax.connectivity import connectivity
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact
+from aslp_jax.export.compaction import compact, compact_where_it_pays
 from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
 from aslp_jax.initialisers import fan_in_uniform
@@ -259,6 +259,19 @@ def test_a_network_without_any_path_is_a_constant(name):
         assert np.ptp(found, axis=0).max() == 0
     if name == "plain":
         assert [node.shape[2] for node in small.nodes] == [1, 1, 1, 1, 1, 1, 4]
+
+
+def test_a_network_is_only_made_odd_where_that_pays():
+    first = np.zeros((1, 1, 1, 16), np.float32)
+    first[..., :15] = 1
+    last = np.ones((1, 1, 16, 4), np.float32)
+    graph = chain((2, 2, 1), conv(first), conv(last))
+    assert graphs.cost(compact(graph)).multiply_adds == 4 * (15 + 15 * 4)
+    assert compact_where_it_pays(graph) is graph
+    first[..., 14] = 0
+    graph = chain((2, 2, 1), conv(first), conv(last))
+    small = compact_where_it_pays(graph)
+    assert [node.shape[2] for node in small.nodes] == [14, 4, 4]
 
 
 def test_a_dense_network_stays_as_it_is():

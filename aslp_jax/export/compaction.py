@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node, cost
 
 
 def compact(graph: Graph, *, merge: bool = True) -> Graph:
@@ -41,6 +41,22 @@ def compact(graph: Graph, *, merge: bool = True) -> Graph:
         shape = (*node.shape[:2], int(kept[value].sum()))
         nodes.append(Node(layer, node.inputs, shape))
     return Graph(graph.input_shape, tuple(nodes))
+
+
+def compact_where_it_pays(graph: Graph, *, merge: bool = True) -> Graph:
+    """Compacts a network, unless that saves less than a tenth of its multiply-adds.
+
+    Programs that multiply matrices are at their fastest where the number of channels is
+    a round one: onnxruntime took 1.33 times as long for a Conv2 on digits that had 63
+    channels left of 64.
+
+    Args:
+      graph: the network.
+      merge: as for `compact`.
+    """
+    small = compact(graph, merge=merge)
+    pays = cost(small).multiply_adds <= 0.9 * cost(graph).multiply_adds
+    return small if pays else graph
 
 
 def _constants(graph: Graph) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import onnx.numpy_helper
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact as compacted
+from aslp_jax.export.compaction import compact_where_it_pays
 from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Mean, Node, Shape, is_dense
 
@@ -43,10 +43,13 @@ def encode(
     Args:
       subnetwork: the network.
       storage: of the kernels: `"float"`, 4 bytes a weight, or `"int8"`, one byte a
-        weight (-1, 0 or 1) and a scale a layer or unit, from which `DequantizeLinear`
-        makes the same floats; for layers of one magnitude, such as signed constants.
+        weight (-1, 0 or 1) and a scale a layer or unit, of which a runtime makes the
+        same floats when it loads them; for layers of one magnitude, such as signed
+        constants. (`DequantizeLinear` would say the same, and onnxruntime carries it
+        out again for every image.)
       inputs: type of the pixels.
-      compact: whether units on no path are left out (`compaction.compact`).
+      compact: whether units on no path are left out, where that pays
+        (`compaction.compact_where_it_pays`).
 
     Returns:
       The content of the file, which `onnx.checker` has checked.
@@ -65,7 +68,7 @@ def encode(
     about = subnetwork.description
     network = describe(subnetwork.net, subnetwork.variables, about.image_shape)
     if compact:
-        network = compacted(network, merge=storage == "float")
+        network = compact_where_it_pays(network, merge=storage == "float")
     draft = _Draft(storage, [], [])
     source = _prepare(draft, about, inputs)
     names = [source, *(f"value_{n}" for n in range(1, len(network.nodes))), "logits"]
@@ -167,15 +170,13 @@ def _kernel(draft: _Draft, layer: Conv, *, dense: bool) -> str:
     if magnitude is None:
         return draft.hold(name, kernel)
     scales = magnitude if layer.scale is None else magnitude * layer.scale
-    packed = [
-        draft.hold(f"{name}/signs", kernel, np.int8),
-        draft.hold(f"{name}/scale", scales),
+    if not dense:
+        scales = np.reshape(scales, (-1, 1, 1, 1))
+    operators: list[Any] = [
+        ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
+        ("Mul", [draft.hold(f"{name}/scale", scales)], {}),
     ]
-    draft.nodes.append(
-        onnx.helper.make_node(
-            "DequantizeLinear", packed, [name], name=name, axis=1 if dense else 0
-        )
-    )
+    draft.chain(draft.hold(f"{name}/signs", kernel, np.int8), name, operators)
     return name
 
 

@@ -10,7 +10,7 @@ from jax import export
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact as compacted
+from aslp_jax.export.compaction import compact_where_it_pays
 from aslp_jax.export.describe import describe
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -25,7 +25,8 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> bytes:
 
     Args:
       subnetwork: the network.
-      compact: whether units on no path are left out (`compaction.compact`) and
+      compact: whether units on no path are left out, where that pays
+        (`compaction.compact_where_it_pays`) and
         batch-norm is folded; False exports the module itself.
 
     Returns:
@@ -38,7 +39,7 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> bytes:
     network: Callable[[jax.Array], Any]
     if compact:
         graph = describe(subnetwork.net, subnetwork.variables, shape)
-        network = functools.partial(graphs.run, compacted(graph))
+        network = functools.partial(graphs.run, compact_where_it_pays(graph))
     else:
         # What suits the convolutions of a CPU may be chosen by the size of the batch.
         net = subnetwork.net.clone(conv_general_dilated=None)

@@ -1,0 +1,351 @@
+"""What each export of a network weighs, and how long an image takes it.
+
+    python benchmarks/exports.py runs/NAME/network.aslp --out results/exports/NAME.csv
+    python benchmarks/exports.py --archs conv2 conv4 --shape 32x32x3 --keep 0.5 0.02
+
+Each network, from a file or with random masks, is written as every export in every
+storage, run over images, compared with itself, and timed: one image at a time, on one
+core, beside the dense network (the same with nothing dropped) in the same format. Sizes
+of C are those of its object file. Exit code: 0; 1 if an export predicts something else
+than the network, or if Conv2 on digits, from its seed or its signs, needs more than
+256 kB of flash.
+"""
+
+import argparse
+import csv
+import dataclasses
+import math
+import os
+import platform
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
+
+from aslp_jax import ASLP, Masked, artefact, datasets, export, networks
+from aslp_jax.artefact import Subnetwork
+from aslp_jax.artefact.subnetwork import make_entry
+from aslp_jax.artefact.writing import encode
+from aslp_jax.export import graph as graphs
+from aslp_jax.export.compaction import compact, compact_where_it_pays
+from aslp_jax.export.describe import describe
+from aslp_jax.initialisers import kaiming_normal, signed_constant
+from aslp_jax.methods.selection import map_named
+
+FLASH = 256_000
+"""Bytes of a small microcontroller, that Conv2 on digits has to fit into."""
+
+LONGEST_SOURCE = 5_000_000
+"""Floats in C, at the most: of more a compiler makes gigabytes."""
+
+ROUNDS = 5
+"""Of timing, of which the shortest counts."""
+
+EXPORTS = {
+    "npz": ("dense", "sparse"),
+    "stablehlo": ("",),
+    "onnx": ("float", "int8"),
+    "c": ("dense", "sparse", "signs", "seed"),
+}
+
+
+class Row(NamedTuple):
+    """A line of the table; None where something does not apply."""
+
+    network: str
+    weights: int
+    kept: float
+    entropy_bytes: int
+    export: str
+    storage: str
+    file_bytes: int
+    dense_multiply_adds: int
+    multiply_adds: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    ms_per_image: float | None = None
+    dense_ms_per_image: float | None = None
+    speed_over_dense: float | None = None
+    same_predictions: str | None = None
+
+
+def random_network(
+    arch: str, shape: tuple[int, int, int], kept: float, seed: int = 0
+) -> Subnetwork:
+    """A network of signed constants with random masks that keep about `kept`."""
+    constant = signed_constant(kaiming_normal())
+    net = networks.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
+    model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(seed)
+    variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
+    middle = statistics.NormalDist().inv_cdf(kept)
+    logits = jax.tree.map(lambda leaf: leaf + middle, variables["params"]["logits"])
+    variables = {**variables, "params": {**variables["params"], "logits": logits}}
+    about = artefact.Description(arch, 10, shape)
+    return artefact.extract(model, variables, about, key=key)
+
+
+def without_masks(subnetwork: Subnetwork) -> Subnetwork:
+    """The same network with a number in the place of every weight that was dropped."""
+    rng = np.random.default_rng(0)
+    entries = {}
+    for name, entry in subnetwork.entries.items():
+        weights = entry.weights
+        if entry.mask is not None:
+            sizes = (
+                np.abs(weights[entry.mask]) if entry.kept else np.ones(1, np.float32)
+            )
+            drawn = np.where(rng.random(weights.shape) < 0.5, 1, -1) * sizes.mean()
+            weights = np.where(entry.mask, weights, drawn).astype(np.float32)
+        entries[name] = make_entry(name, weights)
+    return dataclasses.replace(
+        subnetwork,
+        entries=entries,
+        variables={
+            **subnetwork.variables,
+            "params": map_named(
+                subnetwork.variables["params"],
+                entries,
+                lambda name, _: jnp.asarray(entries[name].weights),
+            ),
+        },
+    )
+
+
+def exported(
+    subnetwork: Subnetwork, kind: str, storage: str, folder: Path, **options: Any
+) -> tuple[int, Run | None]:
+    """Writes one export; returns its bytes, and what runs it.
+
+    Raises:
+      ValueError: the network cannot be stored in this way.
+    """
+    if storage:
+        options["storage"] = storage
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ("net.c" if kind == "c" else f"net.{kind}")
+    files = export.write(subnetwork, kind, path, **options)
+    size = sum(each.stat().st_size for each in files)
+    match kind:
+        case "c":
+            return size, run_c(folder)
+        case "onnx":
+            return size, run_onnx(path.read_bytes())
+        case "stablehlo":
+            return size, run_stablehlo(path.read_bytes())
+        case _:
+            return size, None
+
+
+def images_like(subnetwork: Subnetwork) -> np.ndarray:
+    """Test images where they are at hand, else random ones."""
+    about = subnetwork.description
+    if about.dataset == "digits":
+        return datasets.load("digits").test_images
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (8, *about.image_shape), np.uint8)
+
+
+def rows_of(
+    label: str, subnetwork: Subnetwork, compiler: Sequence[str], folder: Path
+) -> Iterator[Row]:
+    """Every export of a network, each beside the dense network in the same format."""
+    shape = subnetwork.description.image_shape
+    graph = describe(subnetwork.net, subnetwork.variables, shape)
+    masks = [each.mask for each in subnetwork.entries.values() if each.mask is not None]
+    weights = sum(mask.size for mask in masks)
+    kept = sum(int(mask.sum()) for mask in masks)
+    first = Row(
+        network=label,
+        weights=weights,
+        kept=round(kept / weights, 4),
+        entropy_bytes=math.ceil(sum(entropy_bits(mask) for mask in masks) / 8),
+        export="aslp",
+        storage="seed",
+        file_bytes=len(encode(subnetwork)),
+        dense_multiply_adds=graphs.cost(graph).multiply_adds,
+    )
+    yield first
+    embedded = len(encode(artefact.embed(subnetwork)))
+    yield first._replace(storage="embedded", file_bytes=embedded)
+
+    images, dense = images_like(subnetwork), without_masks(subnetwork)
+    expected = np.asarray(subnetwork(images)).argmax(1)
+    for kind, storages in EXPORTS.items():
+        reference: Run | None = None
+        if kind != "npz" and (kind != "c" or weights <= LONGEST_SOURCE):
+            place = folder / f"{kind}-reference"
+            _, reference = exported(dense, kind, storages[0], place, compact=False)
+        for storage in storages:
+            if kind == "c" and _floats(storage, weights, kept) > LONGEST_SOURCE:
+                print(f"{label}: no C with {storage} weights, which no compiler likes")
+                continue
+            place = folder / f"{kind}-{storage}"
+            try:
+                size, run = exported(subnetwork, kind, storage, place)
+            except ValueError as error:
+                print(f"{label}: {kind} {storage}: {error}")
+                continue
+            row = first._replace(export=kind, storage=storage, file_bytes=size)
+            if kind == "c":
+                flash, ram = object_size(place, compiler)
+                row = row._replace(flash_bytes=flash, ram_bytes=ram)
+            if run is not None:
+                done = multiply_adds(graph, kind, storage)
+                row = timed(row._replace(multiply_adds=done), run, reference, images)
+                same = run(images, 0)[0].argmax(1) == expected
+                row = row._replace(same_predictions=f"{same.sum()} of {same.size}")
+            yield row
+
+
+def timed(row: Row, run: Run, reference: Run | None, images: np.ndarray) -> Row:
+    """Times an export and at once the dense network: a slow spell meets both."""
+    _, seconds = run(images[:1], ROUNDS)
+    row = row._replace(ms_per_image=round(1e3 * seconds, 4))
+    if reference is None:
+        return row
+    _, longer = reference(images[:1], ROUNDS)
+    return row._replace(
+        dense_ms_per_image=round(1e3 * longer, 4),
+        speed_over_dense=round(longer / seconds, 3),
+    )
+
+
+def multiply_adds(graph: graphs.Graph, kind: str, storage: str) -> int:
+    """Multiply-adds (or additions) that an export carries out for an image."""
+    if kind != "c":
+        return graphs.cost(compact_where_it_pays(graph)).multiply_adds
+    if storage == "seed":
+        return graphs.cost(graph).nonzero_multiply_adds
+    small = graphs.cost(compact(graph))
+    return small.multiply_adds if storage == "dense" else small.nonzero_multiply_adds
+
+
+def _floats(storage: str, weights: int, kept: int) -> int:
+    """How many numbers a C source spells out."""
+    return {"dense": weights, "sparse": kept}.get(storage, 0)
+
+
+def entropy_bits(mask: np.ndarray) -> float:
+    """The fewest bits that a mask of so many kept weights takes on average."""
+    part = float(mask.mean())
+    if part in (0, 1):
+        return 0.0
+    return -mask.size * (part * math.log2(part) + (1 - part) * math.log2(1 - part))
+
+
+def networks_of(options: argparse.Namespace) -> Iterator[tuple[str, Subnetwork]]:
+    """The networks asked for, by what to call them."""
+    for path in options.files:
+        subnetwork = artefact.load(path)
+        about = subnetwork.description
+        yield f"{about.arch} {about.dataset} {about.method}", subnetwork
+    for arch in options.archs:
+        for kept in options.keep:
+            height, width, channels = map(int, options.shape.split("x"))
+            shape = (height, width, channels)
+            label = f"{arch} {options.shape} random"
+            yield label, random_network(arch, shape, kept)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, help="artefacts (.aslp)")
+    parser.add_argument(
+        "--archs", nargs="*", default=(), choices=tuple(networks.NETWORKS)
+    )
+    parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
+    parser.add_argument("--keep", nargs="*", type=float, default=(0.5,))
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument(
+        "--size-with",
+        default="gcc -Os -fno-pie -fno-asynchronous-unwind-tables",
+        help="what compiles C to tell its size, such as a compiler for a Cortex-M",
+    )
+    options = parser.parse_args(arguments)
+    print(
+        f"one core of {platform.processor() or platform.machine()}, "
+        f"Python {platform.python_version()}, jax {jax.__version__}; C timed at -O3"
+    )
+    print(f"sizes of C: {options.size_with}")
+    rows: list[Row] = []
+    for label, subnetwork in networks_of(options):
+        with tempfile.TemporaryDirectory() as folder:
+            compiler = shlex.split(options.size_with)
+            for row in rows_of(label, subnetwork, compiler, Path(folder)):
+                rows.append(row)
+                print(line(row), flush=True)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Row._fields)
+            writer.writerows(rows)
+    return judge(rows)
+
+
+def line(row: Row) -> str:
+    """A row as a person reads it."""
+    words = f"{row.network:<22} kept {row.kept:6.1%}  {row.export:<9} {row.storage:<8}"
+    words += f" {row.file_bytes:>11,} bytes"
+    if row.flash_bytes is not None:
+        words += f"  flash {row.flash_bytes:>10,} RAM {row.ram_bytes:>9,}"
+    if row.ms_per_image is not None:
+        words += f"  {row.multiply_adds:>11,} multiply-adds {row.ms_per_image:9.3f} ms"
+    if row.speed_over_dense is not None:
+        words += f" ({row.speed_over_dense:.2f} times the speed of dense)"
+    return words
+
+
+def judge(rows: Sequence[Row]) -> int:
+    """Says where sparsity brings speed and where it does not; returns the exit code."""
+    for kind in ("onnx", "stablehlo", "c"):
+        for storage in EXPORTS[kind]:
+            ratios = [
+                row.speed_over_dense
+                for row in rows
+                if (row.export, row.storage) == (kind, storage)
+                and row.speed_over_dense is not None
+            ]
+            if ratios:
+                print(
+                    f"{kind} {storage}: {min(ratios):.2f} to {max(ratios):.2f} times "
+                    "the speed of the dense network"
+                )
+    print(
+        "ONNX and StableHLO multiply zeros like all else, so they gain only what "
+        "compaction takes out; of C, sparse and signs skip what is not kept, and seed "
+        "pays for drawing weights again"
+    )
+    flash = [
+        row.flash_bytes
+        for row in rows
+        if row.flash_bytes is not None
+        and row.weights == 367_680
+        and row.storage in ("signs", "seed")
+    ]
+    if flash:
+        print(f"Conv2 on 8x8 images: {max(flash):,} bytes of flash, {FLASH:,} allowed")
+    other = [
+        row
+        for row in rows
+        if row.same_predictions is not None
+        and len(set(row.same_predictions.split(" of "))) > 1
+    ]
+    for row in other:
+        print(f"other predictions than the network's: {row}")
+    return int(bool(other) or any(each > FLASH for each in flash))
+
+
+if __name__ == "__main__":
+    if hasattr(os, "sched_setaffinity"):
+        # One core for all, before XLA counts them.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    sys.exit(main(sys.argv[1:]))
