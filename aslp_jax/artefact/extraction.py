@@ -22,7 +22,7 @@ from aslp_jax.artefact.subnetwork import (
 )
 from aslp_jax.evaluate import realise
 from aslp_jax.masked import FROZEN, LEARNT, Masked
-from aslp_jax.methods import ASLP, Method
+from aslp_jax.methods import ASLP, Factored, Method
 from aslp_jax.methods.selection import map_named
 
 _VERSIONED = ("jax", "jaxlib", "flax")
@@ -61,67 +61,70 @@ def extract(
         float32, or not finite, or effective weights that are not 0 where the method's
         mask says they are dropped.
     """
+    net = network.from_words(network.in_words(model.net))
     collections = dict(variables)
     frozen, learnt = collections.pop(FROZEN, {}), collections.pop(LEARNT)
-    method = model.method
-    params = realise(frozen, learnt, None, method=method)
-    effective, masks, factored, sources, held = jax.device_get(
-        (
-            _named(params),
-            *_choices(frozen, learnt, method=method),
-            _named(frozen),
-            collections,
-        )
+    params = realise(frozen, learnt, None, method=model.method)
+    choices = _choices(frozen, learnt, method=model.method)
+    # All at once, so that the host waits but once.
+    effective, (masks, factored), sources, others = jax.device_get(
+        (_named(params), choices, _named(frozen), collections)
     )
+    for name, array in {**effective, **_named(others)}.items():
+        _check(name, array)
     noted = {} if key is None else _note(model, key, description.image_shape)
     entries = {}
     for name, weights in effective.items():
-        _check(name, weights)
-        factors, scale = factored.get(name, (None, None))
-        entry = _entry(
-            name,
-            weights if factors is None else sources[name],
-            factors=factors,
-            scale=None if scale is None else np.float32(scale),
-            noted=noted.get(name),
-        )
-        if factors is not None and not np.array_equal(entry.weights, weights):
-            factors = None
-        if factors is None and name in masks:
-            # Trained, or changed in another way: as they are.
-            entry = make_entry(name, weights, factors=masks[name].astype(np.int8))
-        if not np.array_equal(entry.weights, weights):
-            raise ArtefactError(
-                f"extract: {name!r} has weights other than 0 where its mask drops them"
-            )
-        entries[name] = entry
-    for name, array in _named(held).items():
-        _check(name, array)
+        told, mask = noted.get(name), masks.get(name)
+        if name in factored:
+            entry = _factored(name, sources[name], factored[name], told)
+            if np.array_equal(entry.weights, weights):
+                entries[name] = entry
+                continue
+            mask = factored[name].factors != 0
+        entries[name] = _whole(name, weights, mask, told)
     return Subnetwork(
-        net=network.from_words(network.in_words(model.net)),
-        variables={"params": _like(params, entries), **jax.tree.map(jnp.asarray, held)},
+        net=net,
+        variables={
+            "params": _like(params, entries),
+            **jax.tree.map(jnp.asarray, others),
+        },
         entries=entries,
         description=dataclasses.replace(description, versions=_versions()),
     )
 
 
-def _entry(
-    name: str,
-    frozen: np.ndarray,
-    *,
-    factors: np.ndarray | None,
-    scale: np.float32 | None,
-    noted: _Noted | None,
-) -> Entry:
-    found = None
-    if noted is not None:
-        found = recipe.find(frozen, noted.key, noted.fan_in)
-    return make_entry(name, frozen, factors=factors, scale=scale, recipe=found)
-
-
 @functools.partial(jax.jit, static_argnames=("method",))
 def _choices(frozen: Any, learnt: Any, *, method: Method) -> tuple[Any, Any]:
-    return method.masks(frozen, learnt), method.factors(frozen, learnt)
+    """Returns the factors of the method, and the masks of what has none, by name."""
+    factored = method.factors(frozen, learnt)
+    masks = method.masks(frozen, learnt)
+    rest = {name: mask for name, mask in masks.items() if name not in factored}
+    return rest, factored
+
+
+def _factored(
+    name: str, frozen: np.ndarray, factored: Factored, noted: _Noted | None
+) -> Entry:
+    """An array whose frozen weights are selected from."""
+    scale = None if factored.scale is None else np.float32(factored.scale)
+    found = noted and recipe.find(frozen, noted.key, noted.fan_in)
+    return make_entry(name, frozen, factors=factored.factors, scale=scale, recipe=found)
+
+
+def _whole(
+    name: str, weights: np.ndarray, mask: np.ndarray | None, noted: _Noted | None
+) -> Entry:
+    """An array of which the effective weights themselves are what there is."""
+    if mask is None:
+        found = noted and recipe.find(weights, noted.key, noted.fan_in)
+        return make_entry(name, weights, recipe=found)
+    entry = make_entry(name, weights, factors=mask.astype(np.int8))
+    if not np.array_equal(entry.weights, weights):
+        raise ArtefactError(
+            f"extract: {name!r} has weights other than 0 where its mask drops them"
+        )
+    return entry
 
 
 def _note(
