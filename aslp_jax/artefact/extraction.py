@@ -109,7 +109,8 @@ def _factored(
     """An array whose frozen weights are selected from."""
     scale = None if factored.scale is None else np.float32(factored.scale)
     found = noted and recipe.find(frozen, noted.key, noted.fan_in)
-    return make_entry(name, frozen, factors=factored.factors, scale=scale, recipe=found)
+    factors = np.asarray(factored.factors)
+    return make_entry(name, frozen, factors=factors, scale=scale, recipe=found)
 
 
 def _whole(
