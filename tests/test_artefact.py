@@ -7,15 +7,18 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 import aslp_jax
 from aslp_jax import (
@@ -802,3 +805,43 @@ def test_ten_thousand_spoilt_files():
     tracemalloc.stop()
     assert 0 < most < 8 << 20, "bytes, of files of a few thousand"
     assert refused > 9_500 and len(words) > 12
+
+
+@pytest.mark.parametrize("kind", ["drawn", "values", "signs"])
+def test_the_reader_of_the_document_reads_what_is_written(kind, tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "artefact.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    # It draws signs, not uniform biases.
+    bare = Masked(tiny(SIGNED, bias_init=None), Signed(logit_std=1.0))
+    key, path = jax.random.key(1), tmp_path / "a.aslp"
+    data = encode(extract(bare, draw(bare, key), ABOUT, key=key))
+    path.write_bytes(data if kind == "drawn" else file_of(kind))
+    wanted = named(load(path).variables["params"])
+    found = names["read_weights"](path)
+    assert list(found) == list(wanted)
+    for name, weights in found.items():
+        assert weights.dtype == np.float32
+        assert weights.tobytes() == wanted[name].tobytes(), name
+    path.write_bytes(data[:-33] + data[-32:])
+    with pytest.raises(AssertionError, match="damaged"):
+        names["read_weights"](path)
+
+
+def test_the_document_says_how_weights_are_drawn():
+    """The formulas of the two initialisers that are drawn in floating point."""
+    entries = made_of(ASLP(logit_std=1.0), KAIMING)[1].entries
+    for name in ("Conv_1/kernel", "Conv_1/bias"):
+        entry = entries[name]
+        words = random_words(entry.recipe.key, entry.weights.size)
+        share = (words >> np.uint32(9)) / 2**23
+        least = 2**-24 - 1
+        uniform = np.maximum(least, 2 * share + least)
+        fan_in = math.prod(entries["Conv_1/kernel"].weights.shape[:-1])
+        wanted = math.sqrt(2 / fan_in) * math.sqrt(2) * scipy.special.erfinv(uniform)
+        if name.endswith("bias"):
+            assert entry.recipe.fan_in == fan_in
+            bound = 1 / math.sqrt(fan_in)
+            wanted = np.maximum(-bound, 2 * bound * share - bound)
+        np.testing.assert_allclose(entry.frozen.ravel(), wanted, rtol=1e-5, atol=1e-7)

@@ -85,7 +85,8 @@ def test_importing_starts_no_device_and_loads_nothing_heavy():
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_the_readme_runs_as_written():
+def test_the_readme_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes a file
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert len(blocks) >= 4
     names: dict[str, Any] = {}
@@ -96,6 +97,8 @@ def test_the_readme_runs_as_written():
     assert names["effective"]["layer"]["kernel"].shape == (784, 10)
     assert int(names["state"].step) == 1
     assert 0 <= names["scores"].thresholding <= 1
+    assert names["digits"].shape == names["data"].test_labels.shape
+    assert (tmp_path / "conv4.aslp").stat().st_size < 70_000
 
 
 def test_the_example_of_a_new_method_runs_as_written():
@@ -110,6 +113,9 @@ def test_the_example_of_a_new_method_runs_as_written():
     masks = method.masks(frozen, variables["params"])
     assert masks["kernel"].all() and not method.stochastic
     assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
+    assert method.factors(frozen, variables["params"]) == {}
+    factored = names["Factoring"]().factors(frozen, variables["params"])["kernel"]
+    assert factored.factors.dtype == jnp.int8 and factored.factors.all()
     assert method.penalty(frozen, variables["params"]) == 0
     slope = jax.grad(
         lambda params: model.apply(
