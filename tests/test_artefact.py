@@ -834,7 +834,7 @@ def test_the_document_says_how_weights_are_drawn():
     entries = made_of(ASLP(logit_std=1.0), KAIMING)[1].entries
     for name in ("Conv_1/kernel", "Conv_1/bias"):
         entry = entries[name]
-        words = random_words(entry.recipe.key, entry.weights.size)
+        words = bits_on_host(entry.recipe.key, entry.weights.size)
         share = (words >> np.uint32(9)) / 2**23
         least = 2**-24 - 1
         uniform = np.maximum(least, 2 * share + least)
