@@ -275,7 +275,8 @@ def _keep(
     """1 where logit + noise is positive, else 0; NaN where it is NaN.
 
     Without a temperature, 1 is meant, and no logarithm is taken for the gradient
-    either: 10 ns a logit in all where it takes 17 with one (jax 0.10, two cores).
+    either: 4.3 million logits inside a loop take 13 ms, and 18 with one (jax 0.10, two
+    cores).
     """
     against, in_favour = _odds(logits, bits)
     hard = (against < in_favour).astype(logits.dtype)
