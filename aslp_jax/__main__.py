@@ -121,13 +121,15 @@ def export(file: Path, to: str, output: Path, **options: Any) -> int:
     """
     from aslp_jax import artefact
     from aslp_jax.export import write
+    from aslp_jax.export.encoded import report
 
     with _files(f"read {file}"):
         subnetwork = artefact.load(file)
     with _files(f"write {output}"):
-        files = write(subnetwork, to, output, **options)
-    for each in files:
+        written = write(subnetwork, to, output, **options)
+    for each in written.files:
         print(f"{each}: {each.stat().st_size:,} bytes")
+    print(report(subnetwork, written.encoded))
     return 0
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from aslp_jax.artefact import Description, network
 from aslp_jax.artefact.header import Array
 from aslp_jax.artefact.reading import Parts
@@ -37,14 +39,13 @@ def layers(parts: Parts) -> dict[str, Layer]:
     found = {}
     for array in _in_order(parts):
         weights = kept = math.prod(array.shape)
-        entropy = 0.0
+        bits = 0.0
         if array.name in parts.factors:
             factors = parts.factors[array.name]
-            kept, inverted = int((factors != 0).sum()), int((factors < 0).sum())
-            entropy = _entropy((weights - kept, kept - inverted, inverted))
+            kept, bits = int(np.count_nonzero(factors)), entropy(factors)
         stored = sum(section.bytes for section in array.sections)
         masked = array.mask is not None
-        found[array.name] = Layer(weights, kept, masked, entropy, stored)
+        found[array.name] = Layer(weights, kept, masked, bits, stored)
     return found
 
 
@@ -54,10 +55,14 @@ def _in_order(parts: Parts) -> list[Array]:
     return [arrays[name] for name in network.shapes_of(parts.net, shape)["params"]]
 
 
-def _entropy(counts: Sequence[int]) -> float:
-    """Bits of independent choices that were made as often as this."""
-    total = sum(counts)
-    return sum(each * math.log2(total / each) for each in counts if each)
+def entropy(factors: np.ndarray) -> float:
+    """Returns the bits of independent choices that are made as often as these.
+
+    Args:
+      factors: any shape, each -1 (inverted), 0 (dropped) or 1 (kept).
+    """
+    counts = [int(np.count_nonzero(factors == choice)) for choice in (-1, 0, 1)]
+    return sum(each * math.log2(factors.size / each) for each in counts if each)
 
 
 def report(parts: Parts, *, whole: bool) -> str:

@@ -74,7 +74,8 @@ class ResNet(nn.Module):
 class Block(nn.Module):
     """Two 3x3 convolutions whose result is added to the input.
 
-    Where that changes its shape, the input comes through a 1x1 convolution.
+    With a stride or another number of channels, the input comes through a 1x1
+    convolution.
 
     Attributes:
       conv: convolves and normalises, as `normalised_conv` does.

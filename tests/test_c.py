@@ -312,9 +312,9 @@ def test_the_example_runs_as_its_readme_says(tmp_path):
 
 def test_storages_that_cannot_hold_the_weights_are_refused():
     with pytest.raises(ValueError, match=r"'Dense_0' has weights of \d+ magnitudes"):
-        c.sources(small("mixed"), "net", storage="signs")
+        c.encode(small("mixed"), "net", storage="signs")
     with pytest.raises(ValueError, match=r"'Conv_0/kernel' has no seed that its weig"):
-        c.sources(embed(small("mixed")), "net", storage="seed")
+        c.encode(embed(small("mixed")), "net", storage="seed")
 
 
 @pytest.mark.parametrize("layer", ["Conv_0", "Dense_0"])
@@ -326,7 +326,7 @@ def test_weights_that_are_not_those_of_the_seed_are_refused(layer):
     entries[entry.name] = dataclasses.replace(entry, recipe=other)
     subnetwork = dataclasses.replace(small("mixed"), entries=entries)
     with pytest.raises(ValueError, match=f"'{entry.name}' is not what its seed gives"):
-        c.sources(subnetwork, "net", storage="seed")
+        c.encode(subnetwork, "net", storage="seed")
 
 
 def test_normal_weights_of_another_size_are_refused():
@@ -335,7 +335,7 @@ def test_normal_weights_of_another_size_are_refused():
     entries[entry.name] = dataclasses.replace(entry, frozen=entry.frozen * 1.01)
     subnetwork = dataclasses.replace(small("mixed"), entries=entries)
     with pytest.raises(ValueError, match="'Dense_0/kernel' is not what its seed gives"):
-        c.sources(subnetwork, "net", storage="seed")
+        c.encode(subnetwork, "net", storage="seed")
 
 
 @pytest.mark.parametrize("name", ["conv", "vgg", "resnet"])

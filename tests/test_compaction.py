@@ -1,6 +1,7 @@
 """Smaller networks with the same outputs, against a slow computation in NumPy."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from aslp_jax.connectivity import connectivity
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact, compact_where_it_pays
+from aslp_jax.export.compaction import compact
 from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
 from aslp_jax.initialisers import fan_in_uniform
@@ -89,8 +90,8 @@ def test_the_outputs_stay(name, seed, keep):
     images = pixels(shape)
     expected = compute(graph, images)
     size = max(1.0, float(np.abs(expected).max()))
-    for merge in (True, False):
-        small = compact(graph, merge=merge)
+    for merge, multiple in itertools.product((True, False), (1, 4)):
+        small = compact(graph, merge=merge, multiple=multiple)
         np.testing.assert_allclose(
             compute(small, images), expected, rtol=0, atol=1e-5 * size
         )
@@ -102,6 +103,9 @@ def test_the_outputs_stay(name, seed, keep):
             if isinstance(new.layer, Conv) and not merge:
                 left = set(new.layer.kernel.ravel().tolist()) - {0.0}
                 assert left <= set(old.layer.kernel.ravel().tolist())
+            if not isinstance(new.layer, Mean | Add):
+                channels = new.shape[2]
+                assert channels % multiple == 0 or channels == old.shape[2]
 
 
 def test_the_oracle_agrees_with_jax():
@@ -261,17 +265,53 @@ def test_a_network_without_any_path_is_a_constant(name):
         assert [node.shape[2] for node in small.nodes] == [1, 1, 1, 1, 1, 1, 4]
 
 
-def test_a_network_is_only_made_odd_where_that_pays():
+def test_channels_stay_a_multiple_with_units_of_zeros():
     first = np.zeros((1, 1, 1, 16), np.float32)
-    first[..., :15] = 1
-    last = np.ones((1, 1, 16, 4), np.float32)
-    graph = chain((2, 2, 1), conv(first), conv(last))
-    assert graphs.cost(compact(graph)).multiply_adds == 4 * (15 + 15 * 4)
-    assert compact_where_it_pays(graph) is graph
-    first[..., 14] = 0
-    graph = chain((2, 2, 1), conv(first), conv(last))
-    small = compact_where_it_pays(graph)
-    assert [node.shape[2] for node in small.nodes] == [14, 4, 4]
+    first[..., 3:8] = 1  # the others are their shifts: 1, and cut off, 0
+    shift = np.array([1, -1] * 8, np.float32)
+    last = np.ones((1, 1, 16, 6), np.float32)
+    last[..., 4:] = 0
+    layers = (
+        conv(first, shift=shift, relu=True),
+        conv(last),
+        conv(np.ones((1, 1, 6, 3))),
+    )
+    graph = chain((2, 2, 1), *layers)
+    assert [node.shape[2] for node in compact(graph).nodes] == [5, 4, 3, 3]
+    small = compact(graph, multiple=8)
+    # The second has no eight, and all logits stay in any case.
+    assert [node.shape[2] for node in small.nodes] == [8, 6, 3, 3]
+    images = pixels((2, 2, 1))
+    np.testing.assert_allclose(
+        compute(small, images), compute(graph, images), rtol=1e-6
+    )
+    zeros = small.nodes[0].layer.kernel.ravel() == 0
+    assert zeros.tolist() == [True] * 3 + [False] * 5
+    assert (small.nodes[0].layer.shift[zeros] == 0).all()
+    assert (small.nodes[1].layer.kernel[:, :, zeros] == 0).all()
+
+
+def test_a_remainder_of_rounding_stands_for_nothing():
+    # Unit 1 always is the little that float32 leaves of 0.1 - 0.1, and stays for a sum.
+    first = np.zeros((1, 1, 1, 3), np.float32)
+    first[..., 0] = 1
+    shift = np.array([0, 1e-8, 5], np.float32)
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 3))
+    graph = Graph(
+        (3, 3, 1),
+        (
+            Node(conv(first, shift=shift), (0,), (3, 3, 3)),
+            Node(conv(kernel, padding=1), (1,), (3, 3, 3)),
+            Node(Add(), (1, 2), (3, 3, 3)),
+            Node(conv(np.ones((3, 3, 3, 2))), (3,), (1, 1, 2)),
+        ),
+    )
+    small = compact(graph)
+    assert np.abs(small.nodes[1].layer.kernel).max() < 100
+    images = pixels((3, 3, 1))
+    np.testing.assert_allclose(
+        compute(small, images), compute(graph, images), rtol=1e-5
+    )
 
 
 def test_a_dense_network_stays_as_it_is():

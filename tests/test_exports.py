@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import os
 import zipfile
 
@@ -16,10 +17,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from aslp_jax import ASLP, Masked, Signed, datasets, export
+from aslp_jax import ASLP, EdgePopup, Masked, Signed, datasets, export
 from aslp_jax.artefact import Description, extract
+from aslp_jax.export import graph as graphs
 from aslp_jax.export import npz, stablehlo
 from aslp_jax.export import onnx as onnx_export
+from aslp_jax.export.describe import describe
+from aslp_jax.export.encoded import report
 from aslp_jax.initialisers import fan_in_uniform, kaiming_constant
 from aslp_jax.networks import ConvNet
 from aslp_jax.resnet import ResNet
@@ -92,13 +96,13 @@ def test_the_digits_network_has_learnt(digits_network):
 @pytest.mark.parametrize("name", SMALL)
 def test_onnx_of_every_network(name, compact):
     subnetwork, images = small(name), pictures()
-    content = onnx_export.encode(subnetwork, compact=compact)
+    content = onnx_export.encode(subnetwork, compact=compact).content
     same(run_onnx(content, images), np.asarray(subnetwork(images)))
     same(run_onnx(content, images[:1]), np.asarray(subnetwork(images[:1])))
 
 
 def test_onnx_declares_what_it_is(digits_network):
-    model = onnx.load_from_string(onnx_export.encode(digits_network))
+    model = onnx.load_from_string(onnx_export.encode(digits_network).content)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
     assert model.ir_version == 8 and model.producer_name == "aslp-jax"
     (images,), (logits,) = model.graph.input, model.graph.output
@@ -110,6 +114,7 @@ def test_onnx_declares_what_it_is(digits_network):
     assert (images.name, sizes(images)) == ("images", ["batch", 1, 8, 8])
     assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert (logits.name, sizes(logits)) == ("logits", ["batch", 10])
+    assert "0 to 255, channels first" in images.doc_string and model.doc_string
     facts = {prop.key: prop.value for prop in model.metadata_props}
     assert json.loads(facts["description"])["arch"] == "conv2"
 
@@ -126,7 +131,7 @@ def test_onnx_of_signs_with_batch_norm():
     )
     about = Description("vgg", 3, (9, 8, 3))
     subnetwork = extract(model, {**variables, "batch_stats": stats}, about, key=key)
-    content = onnx_export.encode(subnetwork, storage="int8")
+    content = onnx_export.encode(subnetwork, storage="int8").content
     same(run_onnx(content, pictures()), np.asarray(subnetwork(pictures())))
 
 
@@ -152,7 +157,8 @@ def test_stablehlo_read_back(tmp_path, name, compact):
 
 def test_stablehlo_on_all_test_digits(digits_network):
     images = datasets.load("digits").test_images
-    exported = jax.export.deserialize(bytearray(stablehlo.encode(digits_network)))
+    content = stablehlo.encode(digits_network).content
+    exported = jax.export.deserialize(bytearray(content))
     same(np.asarray(exported.call(images)), np.asarray(digits_network(images)))
 
 
@@ -184,13 +190,13 @@ def test_npz_read_back_by_numpy(tmp_path, name, storage):
 
 def test_npz_is_smaller_sparse_and_the_same_each_time(digits_network):
     sizes = {
-        storage: len(npz.encode(digits_network, storage=storage))
+        storage: len(npz.encode(digits_network, storage=storage).content)
         for storage in ("dense", "sparse")
     }
     # Signed constants: a bit for a mask and one for a sign, deflated.
     assert sizes["sparse"] < sizes["dense"] < 4 * 367_680 / 7
-    first = npz.encode(digits_network)
-    assert first == npz.encode(digits_network)
+    first = npz.encode(digits_network).content
+    assert first == npz.encode(digits_network).content
     with zipfile.ZipFile(io.BytesIO(first)) as file:
         assert file.testzip() is None
 
@@ -227,14 +233,104 @@ def test_what_cannot_be_written_is_said(tmp_path, kind, name, options, message):
 @pytest.mark.parametrize("kind", export.KINDS)
 def test_a_folder_in_the_way_leaves_nothing(tmp_path, kind):
     path = tmp_path / "net.c"
-    (tmp_path / "net.h").mkdir()
     path.mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         export.write(small("conv"), kind, path)
+    assert os.listdir(tmp_path) == ["net.c"]
+
+
+def test_no_source_is_written_without_its_header(tmp_path):
+    (tmp_path / "net.h").mkdir()
+    (tmp_path / "net.c").write_text("what was there")
+    with pytest.raises(IsADirectoryError):
+        export.write(small("conv"), "c", tmp_path / "net.c")
     assert sorted(os.listdir(tmp_path)) == ["net.c", "net.h"]
+    assert (tmp_path / "net.c").read_text() == "what was there"
+
+
+def test_one_pixel_on_the_way_is_no_dense_layer():
+    # Of the shortcut of the last stage, a 1x1 convolution.
+    net = ResNet(stages=(4, 5, 6), classes=4)
+    model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(3)
+    variables = jax.jit(model.init)(key, jnp.zeros((1, 2, 1, 3)))
+    subnetwork = extract(model, variables, Description("", 4, (2, 1, 3)), key=key)
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 1, 3), np.uint8)
+    content = onnx_export.encode(subnetwork).content
+    same(run_onnx(content, images), np.asarray(subnetwork(images)))
+    same(run_onnx(content, images[:1]), np.asarray(subnetwork(images[:1])))
+
+
+def test_what_computes_in_bfloat16_is_written_in_float32():
+    half = small("conv").net.clone(dtype=jnp.bfloat16)
+    subnetwork = dataclasses.replace(small("conv"), net=half)
+    expected = np.asarray(small("conv")(pictures()))
+    assert np.abs(np.asarray(subnetwork(pictures())) - expected).max() > 1e-3
+    same(run_onnx(onnx_export.encode(subnetwork).content, pictures()), expected)
+    content = stablehlo.encode(subnetwork, compact=False).content
+    found = jax.export.deserialize(bytearray(content)).call(pictures())
+    same(np.asarray(found), expected)
+
+
+@functools.cache
+def cut_off():
+    """A network of which so little is kept that units are cut off."""
+    net = ConvNet(stages=(32,), hidden=(40,), classes=4)
+    net = net.clone(conv_init=kaiming_constant(), dense_init=kaiming_constant())
+    method = EdgePopup(keep_fraction=0.02, rescale="none")
+    model, key = Masked(net, method), jax.random.key(3)
+    variables = jax.jit(model.init)(key, jnp.zeros((1, 9, 8, 3)))
+    return extract(model, variables, Description("odd", 4, (9, 8, 3)), key=key)
+
+
+@pytest.mark.parametrize(
+    "kind, storage, operations",
+    [
+        ("onnx", "float", "after"),
+        ("onnx", "int8", "after"),
+        ("stablehlo", None, "after"),
+        ("c", "dense", "after"),
+        ("c", "sparse", "nonzero"),
+        ("c", "signs", "between"),
+        ("c", "seed", "kept"),
+        ("npz", "sparse", None),
+    ],
+)
+def test_what_an_export_takes_is_said(tmp_path, kind, storage, operations):
+    options = {} if storage is None else {"storage": storage}
+    written = export.write(cut_off(), kind, tmp_path / "net.c", **options).encoded
+    graph = describe(cut_off().net, cut_off().variables, (9, 8, 3))
+    before = graphs.cost(graph)
+    text = report(cut_off(), written)
+    entries = cut_off().entries.values()
+    weights = sum(each.mask.size for each in entries)
+    kept = sum(each.kept for each in entries)
+    assert f"kept        {kept:,} of {weights:,} weights" in text
+    bits = sum(
+        -n * math.log2(n / each.mask.size)
+        for each in entries
+        for n in (each.kept, each.mask.size - each.kept)
+    )
+    assert f"masks       {math.ceil(bits / 8):,} bytes by their entropy" in text
+    assert text.splitlines()[-1] == f"dropped     {written.sparsity}"
+    if operations is None:
+        assert written.before is written.after is None and "computes  " not in text
+        return
+    after = written.after
+    assert written.before == before
+    assert (after.parameters < before.parameters) == (storage != "seed")
+    expected = {
+        "after": [after.multiply_adds],
+        "nonzero": [after.nonzero_multiply_adds],
+        "between": range(after.nonzero_multiply_adds + 1, after.multiply_adds),
+        "kept": [before.nonzero_multiply_adds],
+    }
+    assert written.operations in expected[operations]
+    for each in (before.parameters, after.parameters, after.multiply_adds):
+        assert f" {each:,} " in text
+    assert f"computes    {written.operations:,} of these" in text
 
 
 def test_the_files_written_are_returned(tmp_path):
     path = tmp_path / "net.c"
-    assert export.write(small("conv"), "c", path) == (tmp_path / "net.h", path)
+    assert export.write(small("conv"), "c", path).files == (tmp_path / "net.h", path)
     assert all(each.is_file() for each in (path, tmp_path / "net.h"))

@@ -66,6 +66,8 @@ def test_the_papers_networks_on_digits(arch, bias_init):
         (functools.partial(VGG, stages=((4,), (5, 6))), (8, 8, 3)),
         (functools.partial(VGG, stages=((4, 3),)), (7, 12, 3)),  # the mean of pixels
         (functools.partial(ResNet, stages=(4, 6, 6)), (9, 8, 3)),
+        # A stride that leaves one pixel one pixel, and the channels as they are.
+        (functools.partial(ResNet, stages=(4, 6, 6)), (2, 2, 3)),
     ],
 )
 def test_small_networks(network, shape, bias_init):
@@ -100,19 +102,10 @@ def test_what_a_network_takes():
 def test_dense_layers_are_told_from_convolutions():
     net = Conv2(classes=10)
     graph = describe(net, variables_of(net, (8, 8, 1)), (8, 8, 1))
-    dense = [
-        graphs.is_dense(node.layer, graph.shapes[node.inputs[0]])
-        for node in graph.nodes
-    ]
-    assert dense == [False, False, True, True, True]
+    assert [node.layer.dense for node in graph.nodes] == [False] * 2 + [True] * 3
     assert graph.nodes[2].layer.kernel.shape == (4, 4, 64, 256)
     assert graphs.summed_shape(graph.nodes[1].layer, (8, 8, 64)) == (8, 8, 64)
-    assert graph.nodes[1].shape == (4, 4, 64)
-    # One pixel of many, or one with padding around it, is not the whole input.
-    one = Conv("Conv_0", np.ones((1, 1, 2, 3), np.float32))
-    assert not graphs.is_dense(one, (4, 4, 2)) and graphs.is_dense(one, (1, 1, 2))
-    padded = Conv("Conv_0", np.ones((3, 3, 2, 3), np.float32), padding=1)
-    assert not graphs.is_dense(padded, (3, 3, 2))
+    assert graph.nodes[1].shape == (4, 4, 64) and graph.classes == 10
 
 
 class Other(ConvNet):

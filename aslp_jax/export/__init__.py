@@ -1,32 +1,44 @@
 """A subnetwork in the formats of others: ONNX, C, StableHLO and npz."""
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.whole_file import replacing
+from aslp_jax.export.encoded import Encoded
+from aslp_jax.whole_file import write_all
 
 KINDS = ("onnx", "c", "stablehlo", "npz")
 """What a subnetwork can be written as."""
 
 
+class Written(NamedTuple):
+    """What became of a network.
+
+    Attributes:
+      files: that were written.
+      encoded: what they hold and take; `encoded.report` puts it into words.
+    """
+
+    files: tuple[Path, ...]
+    encoded: Encoded
+
+
 def write(
     subnetwork: Subnetwork, kind: str, path: str | os.PathLike[str], **options: Any
-) -> tuple[Path, ...]:
+) -> Written:
     """Writes a subnetwork in another format; the files appear whole or not at all.
 
     Args:
       subnetwork: the network.
       kind: one of `KINDS`.
       path: of the file; a C source `NAME.c` gets its header `NAME.h` beside it.
-      **options: those of `onnx.encode`, `c.sources`, `stablehlo.encode` or
+      **options: those of `onnx.encode`, `c.encode`, `stablehlo.encode` or
         `npz.encode`.
 
     Returns:
-      The files written.
+      The files written, and what there is to say of them.
 
     Raises:
       ImportError: ONNX is asked for and the package `onnx` is not installed.
@@ -35,47 +47,51 @@ def write(
         network has something that the format cannot say.
     """
     path = Path(path)
-    encode: Callable[..., bytes]
+    encode = _encoder(kind)
+    arguments: tuple[str, ...] = ()
     if kind == "c":
-        from aslp_jax.export import c
-
-        _check_options(kind, c.sources, options)
         if path.suffix != ".c":
             raise ValueError(f"write: a C source is named NAME.c, got {path.name!r}")
-        texts = c.sources(subnetwork, path.stem, **options)
-        files = {
-            path.with_suffix(suffix): text.encode() for suffix, text in texts.items()
-        }
-    elif kind in KINDS:
-        if kind == "onnx":
-            try:
-                from aslp_jax.export.onnx import encode
-            except ModuleNotFoundError as error:
-                raise ImportError(
-                    "write: ONNX needs the package onnx; pip install 'aslp-jax[export]'"
-                ) from error
-        elif kind == "stablehlo":
-            from aslp_jax.export.stablehlo import encode
-        else:
-            from aslp_jax.export.npz import encode
-        _check_options(kind, encode, options)
-        files = {path: encode(subnetwork, **options)}
-    else:
-        raise ValueError(
-            f"write: unknown format {kind!r}; expected one of {', '.join(KINDS)}"
-        )
-    with contextlib.ExitStack() as stack:
-        for each, content in files.items():
-            stack.enter_context(replacing(each)).write(content)
-    return tuple(files)
-
-
-def _check_options(
-    kind: str, encode: Callable[..., Any], options: Mapping[str, Any]
-) -> None:
+        arguments = (path.stem,)
     known = list(encode.__kwdefaults__ or ())
     for name in options:
         if name not in known:
             raise ValueError(
                 f"write: {kind} has no option {name!r}; it has {', '.join(known)}"
+            )
+    encoded = encode(subnetwork, *arguments, **options)
+    files = {
+        path.with_suffix(suffix) if suffix else path: content
+        for suffix, content in encoded.files.items()
+    }
+    write_all(files)
+    return Written(tuple(files), encoded)
+
+
+def _encoder(kind: str) -> Callable[..., Encoded]:
+    """What encodes; a format's packages are imported only when it is asked for."""
+    match kind:
+        case "onnx":
+            try:
+                from aslp_jax.export import onnx
+            except ModuleNotFoundError as error:
+                raise ImportError(
+                    "write: ONNX needs the package onnx; pip install 'aslp-jax[export]'"
+                ) from error
+            return onnx.encode
+        case "c":
+            from aslp_jax.export import c
+
+            return c.encode
+        case "stablehlo":
+            from aslp_jax.export import stablehlo
+
+            return stablehlo.encode
+        case "npz":
+            from aslp_jax.export import npz
+
+            return npz.encode
+        case _:
+            raise ValueError(
+                f"write: unknown format {kind!r}; expected one of {', '.join(KINDS)}"
             )

@@ -1,7 +1,7 @@
-"""A C99 source and its header: no heap, no library, all sizes known to the compiler.
+"""A C99 source and its header: no heap, all sizes known to the compiler.
 
 The functions that compute are files of C in `runtime/`; here it is chosen which of them
-a network needs, where each value lies in memory, and how its weights are written down.
+a network needs, and where each value lies in memory.
 """
 
 import importlib.resources
@@ -13,27 +13,39 @@ import numpy as np
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
+from aslp_jax.export.c_layers import array, constants, identifier
 from aslp_jax.export.c_memory import Memory, plan
 from aslp_jax.export.c_weights import STORAGES, Storage, Table, pack
 from aslp_jax.export.compaction import compact as compacted
 from aslp_jax.export.describe import describe
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export.encoded import Encoded
+from aslp_jax.export.graph import Add, Conv, Graph, Mean
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
+_SPARSITY = {
+    "dense": graphs.DENSE,
+    "sparse": "a weight takes neither memory nor time",
+    "signs": "a weight takes a bit; in dense layers 0 is added, but for whole bytes",
+    "seed": "a weight takes a bit; to draw the others again takes longer than adding",
+}
 
-def sources(
+
+def encode(
     subnetwork: Subnetwork,
     name: str,
     *,
     storage: Storage = "sparse",
     compact: bool = True,
-) -> dict[str, str]:
+) -> Encoded:
     """Returns the header and the source of a network.
 
     They declare and define `NAME_logits` and `NAME_class`, which take an image of bytes
     as cameras give them, row by row and channels last. Values between layers lie in one
-    array of the source, so that two calls must not run at once.
+    array of the source, so that two calls must not run at once. It computes in float32,
+    whatever the dtype of the network, and is for machines whose `int` has 32 bits and
+    whose constants are read like other memory. It calls no function of another library,
+    except `log1pf` and `sqrtf` where normal weights are drawn from a seed.
 
     Args:
       subnetwork: the network.
@@ -47,11 +59,11 @@ def sources(
         drawn from a seed keeps them all.
 
     Returns:
-      `".h"` and `".c"` to their texts.
+      Two files, `".h"` and `".c"`.
 
     Raises:
       ValueError: the name is no identifier, the storage is unknown or cannot hold the
-        weights, or the network's module or a layer is not supported.
+        weights, or the network's module is not supported.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -60,29 +72,32 @@ def sources(
         )
     if storage not in STORAGES:
         raise ValueError(f"c: storage must be one of {STORAGES}, got {storage!r}")
-    about = subnetwork.description
-    network = describe(subnetwork.net, subnetwork.variables, about.image_shape)
+    shape = subnetwork.description.image_shape
+    network = describe(subnetwork.net, subnetwork.variables, shape)
+    before = graphs.cost(network)
     if compact and storage != "seed":
         network = compacted(network, merge=storage != "signs")
-    tables = {}
+    tables, operations = {}, 0
     for node in network.nodes:
-        match node.layer:
-            case Conv() as layer:
-                entry = subnetwork.entries[f"{layer.name}/kernel"]
-                tables[layer.name] = pack(layer, entry, storage)
-            case Add() | Mean():
-                pass
-            case _:
-                raise ValueError(
-                    f"c: {type(node.layer).__name__} is not supported; supported are "
-                    "Conv, Add, Mean"
-                )
+        if isinstance(node.layer, Conv):
+            layer = node.layer
+            entry = subnetwork.entries[f"{layer.name}/kernel"]
+            table = tables[layer.name] = pack(layer, entry, storage)
+            summed = graphs.summed_shape(layer, network.shapes[node.inputs[0]])
+            operations += summed[0] * summed[1] * table.summands
     memory = plan(network)
-    facts = _facts(subnetwork, network, tables, memory, storage)
-    return {
-        ".h": _header(name, subnetwork, facts),
+    facts = _facts(subnetwork, network, tables, memory, storage, operations)
+    files = {
+        ".h": _header(name, network, facts),
         ".c": _source(name, subnetwork, network, tables, memory, storage),
     }
+    return Encoded(
+        {suffix: text.encode() for suffix, text in files.items()},
+        before,
+        graphs.cost(network),
+        operations,
+        _SPARSITY[storage],
+    )
 
 
 def _facts(
@@ -91,33 +106,41 @@ def _facts(
     tables: Mapping[str, Table],
     memory: Memory,
     storage: Storage,
+    operations: int,
 ) -> list[str]:
     """What is worth knowing before it is compiled, a line each."""
-    about, cost = subnetwork.description, graphs.cost(network)
+    about = subnetwork.description
     arrays = [each for table in tables.values() for each in table.arrays.values()]
     held = sum(each.nbytes for each in arrays)
     for node in network.nodes:
         if isinstance(node.layer, Conv):
             extra = (node.layer.scale, node.layer.shift)
             held += sum(each.nbytes for each in extra if each is not None)
-    adds = cost.multiply_adds if storage == "dense" else cost.nonzero_multiply_adds
-    kind = "additions or subtractions" if storage == "signs" else "multiply-adds"
+    normal = any(table.normal for table in tables.values())
+    signed = storage == "signs" or (storage == "seed" and not normal)
+    kind = "additions or subtractions" if signed else "multiply-adds"
+    # What a file says of itself might end the comment.
+    arch, dataset = (
+        re.sub(r"[^\w .,:()%+-]", "_", text, flags=re.ASCII)
+        for text in (about.arch, about.dataset)
+    )
     facts = [
-        f"{about.arch}, {about.classes} classes"
-        + (f", selected on {about.dataset}" if about.dataset else ""),
-        *(
-            f"accuracy on the test images, {kind}: {accuracy:.2%}"
-            for kind, accuracy in about.accuracies.items()
-        ),
+        f"{arch}, {network.classes} classes"
+        + (f", selected on {dataset}" if dataset else ""),
         f"weights ({storage}): {held:,} bytes of constants",
         f"memory between layers: {4 * memory.size:,} bytes",
-        f"an image takes {adds:,} {kind}",
+        f"an image takes {operations:,} {kind}",
     ]
+    if "thresholding" in about.accuracies:
+        accuracy = about.accuracies["thresholding"]
+        facts.insert(1, f"accuracy on the test images: {accuracy:.2%}")
+    if normal:
+        facts.append("link with -lm")
     return facts
 
 
-def _header(name: str, subnetwork: Subnetwork, facts: Sequence[str]) -> str:
-    height, width, channels = subnetwork.description.image_shape
+def _header(name: str, network: Graph, facts: Sequence[str]) -> str:
+    height, width, channels = network.input_shape
     upper = name.upper()
     comment = "\n   ".join([f"Written by aslp-jax {__version__}.", *facts])
     return f"""/* {comment} */
@@ -129,7 +152,7 @@ def _header(name: str, subnetwork: Subnetwork, facts: Sequence[str]) -> str:
 #define {upper}_HEIGHT {height}
 #define {upper}_WIDTH {width}
 #define {upper}_CHANNELS {channels}
-#define {upper}_CLASSES {subnetwork.description.classes}
+#define {upper}_CLASSES {network.classes}
 #define {upper}_IMAGE_BYTES ({upper}_HEIGHT * {upper}_WIDTH * {upper}_CHANNELS)
 
 #ifdef __cplusplus
@@ -171,11 +194,12 @@ def _source(
         "add_signed": storage in ("signs", "seed"),
         "normal": normal,
         f"sum_{storage}": True,
+        "sum": storage != "sparse",
         "run": True,
         "add": Add in kinds,
         "mean": Mean in kinds,
     }
-    height, width, channels = about.image_shape
+    height, width, channels = network.input_shape
     standardised = about.mean is not None and about.std is not None
     parts = [f'#include "{name}.h"\n' + ("\n#include <math.h>\n" if normal else "")]
     if storage == "seed":
@@ -186,13 +210,14 @@ def _source(
         f"#define STANDARDISED {int(standardised)}\n"
     )
     if standardised:
-        parts.append(_array("pixel_mean", np.asarray(about.mean, np.float32)))
-        parts.append(_array("pixel_std", np.asarray(about.std, np.float32)))
+        parts.append(array("pixel_mean", np.asarray(about.mean, np.float32)))
+        parts.append(array("pixel_std", np.asarray(about.std, np.float32)))
     parts.append(_runtime("prepare"))
     for node in network.nodes:
         if isinstance(node.layer, Conv):
-            parts += _layer(network, node, node.layer, tables[node.layer.name])
-    parts.append(_functions(name, network, memory))
+            shape, table = network.shapes[node.inputs[0]], tables[node.layer.name]
+            parts += constants(node.layer, shape, table)
+    parts += _functions(name, network, memory)
     return "\n".join(parts)
 
 
@@ -201,39 +226,7 @@ def _runtime(file: str) -> str:
     return (folder / f"{file}.c").read_text()
 
 
-def _layer(network: Graph, node: Node, layer: Conv, table: Table) -> Iterator[str]:
-    """The constants of a layer, and what binds them together."""
-    identifier = _identifier(layer.name)
-    shape = network.shapes[node.inputs[0]]
-    fields = dict(zip(("in_height", "in_width", "in_channels"), shape, strict=True))
-    summed = graphs.summed_shape(layer, shape)
-    fields |= dict(zip(("height", "width", "units"), summed, strict=True))
-    fields |= {
-        "kernel_height": layer.kernel.shape[0],
-        "kernel_width": layer.kernel.shape[1],
-        "stride": layer.stride,
-        "padding": layer.padding,
-        "dense": int(graphs.is_dense(layer, shape)),
-        "relu": int(layer.relu),
-        "pool": int(layer.pool),
-    }
-    lines = [f"    .{field} = {value}," for field, value in fields.items()]
-    lines.append(f"    .scale = {_float(table.scale)},")
-    scales = None if layer.scale is None else layer.scale * table.scale
-    for field, array in (("scales", scales), ("shifts", layer.shift)):
-        if array is not None:
-            yield _array(f"{identifier}_{field}", array)
-            lines.append(f"    .{field} = {identifier}_{field},")
-    weights = dict(table.fields)
-    for field, array in table.arrays.items():
-        yield _array(f"{identifier}_{field}", array)
-        weights[field] = f"{identifier}_{field}"
-    stored = ", ".join(f".{field} = {value}" for field, value in weights.items())
-    lines.append(f"    .weights = {{{stored}}},")
-    yield "\n".join([f"static const struct layer {identifier} = {{", *lines, "};", ""])
-
-
-def _functions(name: str, network: Graph, memory: Memory) -> str:
+def _functions(name: str, network: Graph, memory: Memory) -> Iterator[str]:
     last = len(network.nodes)
 
     def place(value: int) -> str:
@@ -247,7 +240,7 @@ def _functions(name: str, network: Graph, memory: Memory) -> str:
             case Conv() as layer:
                 sums = f"memory + {memory.scratch[step]}" if layer.pool else out
                 calls.append(
-                    f"run(&{_identifier(layer.name)}, {inputs[0]}, {sums}, {out});"
+                    f"run(&{identifier(layer.name)}, {inputs[0]}, {sums}, {out});"
                 )
             case Add(relu=relu):
                 size = height * width * channels
@@ -255,16 +248,14 @@ def _functions(name: str, network: Graph, memory: Memory) -> str:
             case Mean():
                 calls.append(f"mean({inputs[0]}, {channels}, {height * width}, {out});")
     upper, body = name.upper(), "\n    ".join(calls)
-    return f"""/* What lies between layers. */
-static float memory[{memory.size}];
-
-void {name}_logits(const uint8_t image[{upper}_IMAGE_BYTES],
+    yield f"/* What lies between layers. */\nstatic float memory[{memory.size}];\n"
+    yield f"""void {name}_logits(const uint8_t image[{upper}_IMAGE_BYTES],
 {" " * len(f"void {name}_logits(")}float logits[{upper}_CLASSES])
 {{
     {body}
 }}
-
-int {name}_class(const uint8_t image[{upper}_IMAGE_BYTES])
+"""
+    yield f"""int {name}_class(const uint8_t image[{upper}_IMAGE_BYTES])
 {{
     float logits[{upper}_CLASSES];
     int best = 0;
@@ -277,26 +268,3 @@ int {name}_class(const uint8_t image[{upper}_IMAGE_BYTES])
     return best;
 }}
 """
-
-
-def _identifier(layer: str) -> str:
-    return layer.replace("/", "_").lower()
-
-
-def _float(value: float | np.float32) -> str:
-    # Nine digits are enough to read the same bits again.
-    return f"{value:.8e}f"
-
-
-def _array(name: str, array: np.ndarray) -> str:
-    """A constant array; an empty one holds a 0, since C has none without entries."""
-    kind, row, texts = "uint8_t", 18, [str(each) for each in array.tolist()]
-    if array.dtype == np.float32:
-        kind, row, texts = "float", 5, [_float(each) for each in array.tolist()]
-    texts = texts or ["0"]
-    lines = [
-        "    " + ", ".join(texts[begin : begin + row]) + ","
-        for begin in range(0, len(texts), row)
-    ]
-    opening = f"static const {kind} {name}[{len(texts)}] = {{"
-    return "\n".join([opening, *lines, "};", ""])

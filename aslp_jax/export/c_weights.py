@@ -30,12 +30,14 @@ class Table:
         float32.
       fields: the other fields of it, as C.
       scale: float32, what every weight is multiplied with.
+      summands: how many weights the C code adds up for all units, at one pixel.
       normal: whether normal numbers have to be drawn.
     """
 
     arrays: Mapping[str, np.ndarray]
     fields: Mapping[str, str]
     scale: np.float32
+    summands: int
     normal: bool = False
 
 
@@ -53,18 +55,22 @@ def pack(layer: Conv, entry: Entry, storage: Storage) -> Table:
     one, nothing = np.float32(1), dict[str, str]()
     match storage:
         case "dense":
-            return Table({"values": _by_unit(layer.kernel).ravel()}, nothing, one)
+            weights = _by_unit(layer.kernel).ravel()
+            return Table({"values": weights}, nothing, one, weights.size)
         case "sparse":
             weights = _by_unit(layer.kernel).ravel()
             kept = np.flatnonzero(weights)
             gaps = _gaps(kept, weights.size)
-            return Table({"values": weights[kept], "gaps": gaps}, nothing, one)
+            arrays = {"values": weights[kept], "gaps": gaps}
+            return Table(arrays, nothing, one, kept.size)
         case "signs":
             factors, magnitude = signs(layer)
-            factors = _by_unit(factors).ravel()
-            negative = np.append(factors[factors != 0] < 0, False)
-            arrays = {"kept": _bits(factors != 0), "negative": _bits(negative)}
-            return Table(arrays, nothing, magnitude)
+            factors = _by_unit(factors).reshape(layer.kernel.shape[3], -1)
+            mask = factors != 0
+            negative = np.append(factors[mask] < 0, False)
+            arrays = {"kept": _bits(mask), "negative": _bits(negative)}
+            summands = _looked_at(mask) if layer.dense else int(mask.sum())
+            return Table(arrays, nothing, magnitude, summands)
         case "seed":
             return _drawn(layer, entry)
 
@@ -76,6 +82,21 @@ def _by_unit(kernel: np.ndarray) -> np.ndarray:
 
 def _bits(flags: np.ndarray) -> np.ndarray:
     return np.packbits(flags, bitorder="little")
+
+
+def _looked_at(kept: np.ndarray) -> int:
+    """Weights of a dense layer, less those in what is left of bytes that are all 0.
+
+    Args:
+      kept: bool `[units, inputs]`.
+    """
+    flags = np.zeros(-(-kept.size // 8) * 8, bool)
+    flags[: kept.size] = kept.ravel()
+    # Of each bit, whether it or one behind it in its byte is 1.
+    rest = np.logical_or.accumulate(flags.reshape(-1, 8)[:, ::-1], 1)[:, ::-1].ravel()
+    place = np.arange(kept.size)
+    unit = place // kept.shape[1] * kept.shape[1]
+    return int(np.count_nonzero(rest[np.maximum(place // 8 * 8, unit)]))
 
 
 def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
@@ -123,7 +144,8 @@ def _drawn(layer: Conv, entry: Entry) -> Table:
     first, second = recipe.key
     fields = {"key": f"{{{first}u, {second}u}}", "law": law}
     scale = size if entry.scale is None else entry.scale * size
-    return Table(arrays, fields, scale, normal=law == "NORMAL")
+    summands = int(np.count_nonzero(factors))
+    return Table(arrays, fields, scale, summands, normal=law == "NORMAL")
 
 
 def _normal(words: np.ndarray) -> np.ndarray:

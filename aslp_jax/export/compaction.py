@@ -5,16 +5,25 @@ the same value at every pixel of every image; what it adds to the layer behind g
 the shifts there. Only a convolution with padding makes no constant of it, since the
 zeros come in at the border: before such a one, a single constant unit stays and stands
 for all.
+
+Programs that multiply matrices are at their fastest where the number of channels is a
+round one, so that units which compute nothing can be left to make it one.
 """
 
 import dataclasses
 
 import numpy as np
 
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node, cost
+from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+
+ROUND = 16
+"""Floats that the widest vector registers of today's processors hold."""
+
+_ENOUGH = 1e-3
+"""Of the largest constant, what another must be at least to stand for all."""
 
 
-def compact(graph: Graph, *, merge: bool = True) -> Graph:
+def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
     """Removes the units that no input reaches or that reach no output.
 
     Outputs are the same up to rounding. All outputs of the network stay, every layer
@@ -25,38 +34,26 @@ def compact(graph: Graph, *, merge: bool = True) -> Graph:
       merge: whether one constant unit stands for all before a convolution with
         padding. False keeps all of them there: what is left of each kernel are rows and
         columns as they were, or zeros.
+      multiple: of this the number of channels stays one, where there were as many:
+        with units whose weights are all 0.
 
     Returns:
       The network with fewer units.
     """
     constants = _constants(graph)
-    kept = _kept(graph, constants, merge=merge)
+    needed = _kept(graph, constants, merge=merge)
+    kept = [_rounded(each, multiple) for each in needed]
     nodes = []
     for value, node in enumerate(graph.nodes, start=1):
         layer = node.layer
         if isinstance(layer, Conv):
             source = node.inputs[0]
-            layer = _fold(layer, constants[source], kept[source], merge=merge)
+            layer = _fold(layer, constants[source], needed[source], merge=merge)
+            layer = _empty(layer, needed[source], needed[value])
             layer = _choose(layer, kept[source], kept[value])
         shape = (*node.shape[:2], int(kept[value].sum()))
         nodes.append(Node(layer, node.inputs, shape))
     return Graph(graph.input_shape, tuple(nodes))
-
-
-def compact_where_it_pays(graph: Graph, *, merge: bool = True) -> Graph:
-    """Compacts a network, unless that saves less than a tenth of its multiply-adds.
-
-    Programs that multiply matrices are at their fastest where the number of channels is
-    a round one: onnxruntime took 1.33 times as long for a Conv2 on digits that had 63
-    channels left of 64.
-
-    Args:
-      graph: the network.
-      merge: as for `compact`.
-    """
-    small = compact(graph, merge=merge)
-    pays = cost(small).multiply_adds <= 0.9 * cost(graph).multiply_adds
-    return small if pays else graph
 
 
 def _constants(graph: Graph) -> list[np.ndarray]:
@@ -129,7 +126,11 @@ def _needed(
         return used & varying
     standing = ~varying & (constants != 0)
     if merge and (used & standing).any():
-        largest = _largest(constants, kept if (kept & standing).any() else used)
+        largest = _largest(constants, used)
+        other = _largest(constants, kept)
+        # One that stays anyway, but no remainder of sums that cancel out.
+        if abs(constants[other]) >= _ENOUGH * abs(constants[largest]):
+            largest = other
         return (used & varying) | (np.arange(len(kept)) == largest)
     return used & (varying | standing)
 
@@ -137,6 +138,21 @@ def _needed(
 def _largest(constants: np.ndarray, among: np.ndarray) -> int:
     """The channel whose constant is the furthest from 0."""
     return int(np.argmax(np.where(among, np.nan_to_num(np.abs(constants)), -1)))
+
+
+def _rounded(needed: np.ndarray, multiple: int) -> np.ndarray:
+    """Also keeps the first of the others, up to a multiple or until there are none."""
+    missing = -int(needed.sum()) % multiple
+    return needed | (~needed & (np.cumsum(~needed) <= missing))
+
+
+def _empty(layer: Conv, inputs: np.ndarray, outputs: np.ndarray) -> Conv:
+    """Makes 0 of all but some channels of a convolution."""
+    zero, shift = np.float32(0), layer.shift
+    kernel = np.where(inputs[:, None] & outputs, layer.kernel, zero)
+    if shift is not None:
+        shift = np.where(outputs, shift, zero)
+    return dataclasses.replace(layer, kernel=kernel, shift=shift)
 
 
 def _fold(layer: Conv, constants: np.ndarray, kept: np.ndarray, *, merge: bool) -> Conv:

@@ -80,7 +80,7 @@ def _res_net(net: ResNet, draft: "_Draft") -> None:
         stride = 2 if index % 2 == 0 and index > 0 else 1
         inner = draft.normalised(value, place, 0, stride=stride, relu=True)
         inner = draft.normalised(inner, place, 1)
-        if draft.shape(inner) != draft.shape(value):
+        if stride != 1 or draft.shape(inner)[2] != draft.shape(value)[2]:
             value = draft.normalised(value, place, 2, stride=stride)
         value = draft.add(Add(relu=True), value, inner)
     draft.dense(draft.add(Mean(), value), 0)
@@ -128,7 +128,7 @@ class _Draft:
         name = f"Dense_{index}"
         weights = self._layer("params", name)
         kernel = weights["kernel"].reshape(*self.shape(value), -1)
-        layer = Conv(name, kernel, shift=weights.get("bias"), relu=relu)
+        layer = Conv(name, kernel, shift=weights.get("bias"), relu=relu, dense=True)
         return self.add(layer, value)
 
     def normalised(self, value: int, place: str, index: int, **options: Any) -> int:

@@ -16,6 +16,9 @@ from aslp_jax.layers import max_pool_2x2
 
 Shape = tuple[int, int, int]
 
+DENSE = "a weight is multiplied as a 0: only what compaction takes out saves time"
+"""What becomes of one that is dropped, where matrices are multiplied."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conv:
@@ -23,8 +26,7 @@ class Conv:
 
     Attributes:
       name: of the Flax layer, such as `"Block_0/Conv_1"`.
-      kernel: float32 `[height, width, in_channels, out_channels]`. A kernel as large
-        as the input, without padding, is a dense layer.
+      kernel: float32 `[height, width, in_channels, out_channels]`.
       stride: in pixels, of both axes.
       padding: zeros on each of the four sides.
       scale: float32 `[out_channels]`, multiplies the sums; None is 1.
@@ -32,6 +34,8 @@ class Conv:
       relu: whether negative results become 0.
       pool: whether the maximum of each 2x2 window is taken in the end, an odd last row
         or column left out.
+      dense: whether it is a dense layer: its kernel, without padding, is as large as
+        the input, and its one pixel of output goes to dense layers or is the logits.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Conv:
     shift: np.ndarray | None = None
     relu: bool = False
     pool: bool = False
+    dense: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,11 @@ class Graph:
     def shapes(self) -> tuple[Shape, ...]:
         """The shape of every value."""
         return (self.input_shape, *(node.shape for node in self.nodes))
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return self.nodes[-1].shape[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,16 +166,6 @@ def summed_shape(layer: Conv, shape: Shape) -> Shape:
         for size, window in zip(shape[:2], layer.kernel.shape[:2], strict=True)
     )
     return height, width, layer.kernel.shape[3]
-
-
-def is_dense(layer: Conv, shape: Shape) -> bool:
-    """Returns whether a convolution covers its whole input: a dense layer.
-
-    Args:
-      layer: the convolution.
-      shape: of its input, `(height, width, channels)`.
-    """
-    return layer.padding == 0 and layer.kernel.shape[:2] == shape[:2]
 
 
 def signs(layer: Conv) -> tuple[np.ndarray, np.float32]:

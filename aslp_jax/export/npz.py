@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from aslp_jax.artefact import Subnetwork
+from aslp_jax.export.encoded import Encoded
 
 Storage = Literal["dense", "sparse"]
 
 
-def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> bytes:
+def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> Encoded:
     """Returns an npz file that `numpy.load` reads, without pickle.
 
     It holds every array of the network by the path of its variable, such as
@@ -32,7 +33,7 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> bytes:
         bit for each weight and the values of those that are kept.
 
     Returns:
-      The content of the file.
+      One file.
 
     Raises:
       ValueError: `storage` is something else.
@@ -53,5 +54,12 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> bytes:
     about = json.dumps(dataclasses.asdict(subnetwork.description))
     arrays["description"] = np.asarray(about)
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    left = "a 0, deflated" if storage == "dense" else "a bit"
+    return Encoded(
+        {"": file.getvalue()},
+        before=None,
+        after=None,
+        operations=None,
+        sparsity=f"a weight takes {left}; the file holds arrays and computes nothing",
+    )

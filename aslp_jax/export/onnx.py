@@ -13,9 +13,11 @@ import onnx.numpy_helper
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact_where_it_pays
+from aslp_jax.export.compaction import ROUND
+from aslp_jax.export.compaction import compact as compacted
 from aslp_jax.export.describe import describe
-from aslp_jax.export.graph import Add, Conv, Mean, Node, Shape, is_dense
+from aslp_jax.export.encoded import Encoded
+from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
 
 OPSET = 17
 """Of 2022: what runs ONNX today knows it."""
@@ -33,12 +35,13 @@ def encode(
     storage: Storage = "float",
     inputs: Inputs = "uint8",
     compact: bool = True,
-) -> bytes:
+) -> Encoded:
     """Returns an ONNX model from images to logits.
 
     Its input `images` is `[batch, channels, height, width]`, as ONNX knows images, and
     holds pixels from 0 to 255; the preparation is part of the model. Its output is
-    `logits`, `[batch, classes]`. The batch is free.
+    `logits`, `[batch, classes]`. The batch is free. It computes in float32, whatever
+    the dtype of the network.
 
     Args:
       subnetwork: the network.
@@ -48,11 +51,11 @@ def encode(
         constants. (`DequantizeLinear` would say the same, and onnxruntime carries it
         out again for every image.)
       inputs: type of the pixels.
-      compact: whether units on no path are left out, where that pays
-        (`compaction.compact_where_it_pays`).
+      compact: whether units on no path are left out (`compaction.compact`), but for
+        those that make the number of channels a round one.
 
     Returns:
-      The content of the file, which `onnx.checker` has checked.
+      One file, which `onnx.checker` has checked.
 
     Raises:
       ImportError: the package `onnx` is not installed.
@@ -67,15 +70,18 @@ def encode(
             raise ValueError(f"onnx: {option} must be one of {known}, got {value!r}")
     about = subnetwork.description
     network = describe(subnetwork.net, subnetwork.variables, about.image_shape)
+    before = after = graphs.cost(network)
     if compact:
-        network = compact_where_it_pays(network, merge=storage == "float")
+        network = compacted(network, merge=storage == "float", multiple=ROUND)
+        after = graphs.cost(network)
     draft = _Draft(storage, [], [])
     source = _prepare(draft, about, inputs)
     names = [source, *(f"value_{n}" for n in range(1, len(network.nodes))), "logits"]
     for node, name in zip(network.nodes, names[1:], strict=True):
         sources = [names[index] for index in node.inputs]
-        _add(draft, node, sources, network.shapes[node.inputs[0]], name)
-    return _model(draft, about, inputs).SerializeToString()
+        _add(draft, node, sources, name)
+    content = _model(draft, about, network, inputs).SerializeToString()
+    return Encoded({"": content}, before, after, after.multiply_adds, graphs.DENSE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,18 +125,15 @@ def _prepare(draft: _Draft, about: Description, inputs: Inputs) -> str:
     return "pixels"
 
 
-def _add(
-    draft: _Draft, node: Node, sources: list[str], shape: Shape, result: str
-) -> None:
-    """Adds the operators of one node; `shape` is that of its first input."""
+def _add(draft: _Draft, node: Node, sources: list[str], result: str) -> None:
+    """Adds the operators of one node."""
     operators: list[Any] = []
     match node.layer:
         case Conv() as layer:
-            dense = is_dense(layer, shape)
-            weights = [_kernel(draft, layer, dense=dense)]
+            weights = [_kernel(draft, layer)]
             if layer.shift is not None:
                 weights.append(draft.hold(f"{layer.name}/bias", layer.shift))
-            if dense:
+            if layer.dense:
                 operators += [("Flatten", [], {}), ("Gemm", weights, {})]
             else:
                 attributes = {
@@ -156,7 +159,7 @@ def _add(
     draft.chain(sources[0], result, operators)
 
 
-def _kernel(draft: _Draft, layer: Conv, *, dense: bool) -> str:
+def _kernel(draft: _Draft, layer: Conv) -> str:
     """Adds a kernel, with the scales of its units, and returns its name."""
     name, kernel, magnitude = f"{layer.name}/kernel", layer.kernel, None
     if draft.storage == "int8":
@@ -164,13 +167,14 @@ def _kernel(draft: _Draft, layer: Conv, *, dense: bool) -> str:
     elif layer.scale is not None:
         kernel = kernel * layer.scale
     # Channels first, also in what a dense layer takes.
-    kernel = kernel.transpose(2, 0, 1, 3) if dense else kernel.transpose(3, 2, 0, 1)
-    if dense:
-        kernel = kernel.reshape(-1, kernel.shape[3])
+    if layer.dense:
+        kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[3])
+    else:
+        kernel = kernel.transpose(3, 2, 0, 1)
     if magnitude is None:
         return draft.hold(name, kernel)
     scales = magnitude if layer.scale is None else magnitude * layer.scale
-    if not dense:
+    if not layer.dense:
         scales = np.reshape(scales, (-1, 1, 1, 1))
     operators: list[Any] = [
         ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
@@ -180,21 +184,39 @@ def _kernel(draft: _Draft, layer: Conv, *, dense: bool) -> str:
     return name
 
 
-def _model(draft: _Draft, about: Description, inputs: Inputs) -> Any:
+def _model(
+    draft: _Draft, about: Description, network: Graph, inputs: Inputs
+) -> onnx.ModelProto:
     height, width, channels = about.image_shape
     kinds = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
     described = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         draft.nodes,
-        about.arch,
-        [described("images", kinds[inputs], ["batch", channels, height, width])],
-        [described("logits", onnx.TensorProto.FLOAT, ["batch", about.classes])],
+        about.arch or "network",
+        [
+            described(
+                "images",
+                kinds[inputs],
+                ["batch", channels, height, width],
+                doc_string="Pixels from 0 to 255, channels first.",
+            )
+        ],
+        [
+            described(
+                "logits",
+                onnx.TensorProto.FLOAT,
+                ["batch", network.classes],
+                doc_string="One for each class; the largest is the likeliest one's.",
+            )
+        ],
         draft.weights,
     )
     model = onnx.helper.make_model(
         graph,
         producer_name="aslp-jax",
         producer_version=__version__,
+        doc_string="Images, as bytes give their pixels, to class logits; what is done "
+        "to the pixels is part of the model.",
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )

@@ -1,54 +1,50 @@
 """StableHLO, as `jax.export` serialises it: for XLA, without this library."""
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import export
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact_where_it_pays
+from aslp_jax.export.compaction import ROUND
+from aslp_jax.export.compaction import compact as compacted
 from aslp_jax.export.describe import describe
+from aslp_jax.export.encoded import Encoded
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def encode(subnetwork: Subnetwork, *, compact: bool = True) -> bytes:
+def encode(subnetwork: Subnetwork, *, compact: bool = True) -> Encoded:
     """Returns the serialised function from images to logits, its weights included.
 
     `jax.export.deserialize(content).call(images)` runs it on any of `PLATFORMS`, for
-    uint8 images `[batch, height, width, channels]` and any batch of at least one. Its
+    uint8 images `[batch, height, width, channels]` and any batch of at least one. It
+    computes in float32, whatever the dtype of the network; of a float32 network its
     logits are those of the network up to rounding.
 
     Args:
       subnetwork: the network.
-      compact: whether units on no path are left out, where that pays
-        (`compaction.compact_where_it_pays`) and
-        batch-norm is folded; False exports the module itself.
+      compact: whether units on no path are left out (`compaction.compact`), but for
+        those that make the number of channels a round one.
 
     Returns:
-      The content of the file.
+      One file.
 
     Raises:
-      ValueError: `compact` is asked for a network of an unknown module.
+      ValueError: the network's module is not supported.
     """
     shape = subnetwork.description.image_shape
-    network: Callable[[jax.Array], Any]
+    network = describe(subnetwork.net, subnetwork.variables, shape)
+    before = after = graphs.cost(network)
     if compact:
-        graph = describe(subnetwork.net, subnetwork.variables, shape)
-        network = functools.partial(graphs.run, compact_where_it_pays(graph))
-    else:
-        # What suits the convolutions of a CPU may be chosen by the size of the batch.
-        net = subnetwork.net.clone(conv_general_dilated=None)
-        network = functools.partial(net.apply, subnetwork.variables, train=False)
+        network = compacted(network, multiple=ROUND)
+        after = graphs.cost(network)
 
-    def logits(images: jax.Array) -> Any:
-        return network(subnetwork.prepare(images))
+    def logits(images: jax.Array) -> jax.Array:
+        return graphs.run(network, subnetwork.prepare(images))
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
-    return bytes(exported.serialize())
+    content = bytes(exported.serialize())
+    return Encoded({"": content}, before, after, after.multiply_adds, graphs.DENSE)

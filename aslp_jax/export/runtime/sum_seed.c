@@ -8,48 +8,73 @@ static struct cursor start(const struct weights *weights)
     return cursor;
 }
 
-/* Adds what the weight of a random word contributes to the sums of a unit. */
-static void add_drawn(const struct layer *layer, const float *in, int32_t channel,
-                      int32_t row, int32_t column, uint32_t word, int inverted,
-                      float *sums)
+/* Whether the next weight is kept, and if so, whether it is inverted. */
+static int next_kept(const struct weights *weights, struct cursor *cursor, int *inverted)
 {
-    const enum law law = layer->weights.law;
+    if (!next_bit(&cursor->kept)) {
+        return 0;
+    }
+    *inverted = weights->inverted && next_bit(&cursor->inverted);
+    return 1;
+}
+
+/* The random word of a weight, by its place in the kernel as JAX draws it. */
+static uint32_t word_of(const struct layer *layer, int32_t channel, int32_t index,
+                        int32_t unit)
+{
+    const int32_t input = index * layer->in_channels + channel;
+    return random_word(layer->weights.key, (uint32_t)(input * layer->units + unit));
+}
+
+/* Numbers below one half have a highest bit of 0. */
+static int is_negative(enum law law, uint32_t word)
+{
+    return law == SIGNS ? !(word >> 31) : (int)(word >> 31);
+}
+
+static float dense_sum(const struct layer *layer, struct cursor *cursor,
+                       const float *in, int32_t unit)
+{
+    const struct weights *weights = &layer->weights;
+    float sum = 0;
+    for (int32_t channel = 0; channel < layer->in_channels; channel++) {
+        for (int32_t index = 0; index < layer->kernel_size; index++) {
+            const float value = *in++;
+            int inverted = 0;
+            /* What is multiplied with 0 need not be drawn. */
+            if (!next_kept(weights, cursor, &inverted) || value == 0) {
+                continue;
+            }
+            const uint32_t word = word_of(layer, channel, index, unit);
 #if NORMAL_WEIGHTS
-    if (law == NORMAL) {
+            if (weights->law == NORMAL) {
+                const float product = normal(word) * value;
+                sum += inverted ? -product : product;
+                continue;
+            }
+#endif
+            sum += is_negative(weights->law, word) ^ inverted ? -value : value;
+        }
+    }
+    return sum;
+}
+
+static void add_next(const struct layer *layer, struct cursor *cursor, const float *in,
+                     int32_t channel, int32_t index, int32_t unit, float *sums)
+{
+    const struct weights *weights = &layer->weights;
+    const struct tap *tap = &layer->taps[index];
+    int inverted = 0;
+    if (!next_kept(weights, cursor, &inverted)) {
+        return;
+    }
+    const uint32_t word = word_of(layer, channel, index, unit);
+#if NORMAL_WEIGHTS
+    if (weights->law == NORMAL) {
         const float weight = normal(word);
-        add_weighted(layer, in, channel, row, column, inverted ? -weight : weight, sums);
+        add_weighted(layer, in, tap, inverted ? -weight : weight, sums);
         return;
     }
 #endif
-    /* Numbers below one half have a highest bit of 0. */
-    const int negative = law == SIGNS ? !(word >> 31) : (int)(word >> 31);
-    add_signed(layer, in, channel, row, column, negative ^ inverted, sums);
-}
-
-static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
-                     int32_t unit, float *sums)
-{
-    const struct weights *weights = &layer->weights;
-    const float *input = in;
-    for (int32_t channel = 0; channel < layer->in_channels; channel++) {
-        for (int32_t row = 0; row < layer->kernel_height; row++) {
-            for (int32_t column = 0; column < layer->kernel_width; column++) {
-                const float value = *input;
-                input += layer->dense;
-                if (!next_bit(&cursor->kept)) {
-                    continue;
-                }
-                const int inverted = weights->inverted && next_bit(&cursor->inverted);
-                /* What is multiplied with 0 need not be drawn. */
-                if (layer->dense && value == 0) {
-                    continue;
-                }
-                const int32_t tap = row * layer->kernel_width + column;
-                const int32_t index =
-                    (tap * layer->in_channels + channel) * layer->units + unit;
-                add_drawn(layer, in, channel, row, column,
-                          random_word(weights->key, (uint32_t)index), inverted, sums);
-            }
-        }
-    }
+    add_signed(layer, in, tap, is_negative(weights->law, word) ^ inverted, sums);
 }

@@ -1,3 +1,15 @@
+/* How many bits are left of the byte at hand. */
+static int32_t left_in_byte(const struct bits *bits)
+{
+    return 8 - (int32_t)(bits->next & 7);
+}
+
+/* Those bits; 0 where none of them is 1. */
+static int rest_of_byte(const struct bits *bits)
+{
+    return bits->byte[bits->next >> 3] >> (bits->next & 7);
+}
+
 static struct cursor start(const struct weights *weights)
 {
     struct cursor cursor;
@@ -8,15 +20,20 @@ static struct cursor start(const struct weights *weights)
     return cursor;
 }
 
-static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
-                     int32_t unit, float *sums)
+static float dense_sum(const struct layer *layer, struct cursor *cursor,
+                       const float *in, int32_t unit)
 {
+    const int32_t inputs = layer->in_channels * layer->kernel_size;
+    float sum = 0;
     (void)unit;
-    if (layer->dense) {
-        const int32_t inputs =
-            layer->in_channels * layer->kernel_height * layer->kernel_width;
-        float sum = 0;
-        for (int32_t index = 0; index < inputs; index++) {
+    for (int32_t index = 0; index < inputs;) {
+        int32_t end = index + left_in_byte(&cursor->kept);
+        end = end < inputs ? end : inputs;
+        if (!rest_of_byte(&cursor->kept)) {
+            cursor->kept.next += (uint32_t)(end - index);
+            index = end;
+        }
+        for (; index < end; index++) {
             /* Looked up, since a processor guesses half of such branches wrong. */
             const float choices[3] = {0, in[index], -in[index]};
             const int kept = next_bit(&cursor->kept);
@@ -24,17 +41,17 @@ static void sum_unit(const struct layer *layer, struct cursor *cursor, const flo
             cursor->negative.next += (uint32_t)kept;
             sum += choices[kept + negative];
         }
-        *sums = sum;
-        return;
     }
-    for (int32_t channel = 0; channel < layer->in_channels; channel++) {
-        for (int32_t row = 0; row < layer->kernel_height; row++) {
-            for (int32_t column = 0; column < layer->kernel_width; column++) {
-                if (next_bit(&cursor->kept)) {
-                    add_signed(layer, in, channel, row, column,
-                               next_bit(&cursor->negative), sums);
-                }
-            }
-        }
+    return sum;
+}
+
+static void add_next(const struct layer *layer, struct cursor *cursor, const float *in,
+                     int32_t channel, int32_t index, int32_t unit, float *sums)
+{
+    (void)channel;
+    (void)unit;
+    if (next_bit(&cursor->kept)) {
+        const int negative = next_bit(&cursor->negative);
+        add_signed(layer, in, &layer->taps[index], negative, sums);
     }
 }

@@ -8,11 +8,11 @@ static struct cursor start(const struct weights *weights)
     return cursor;
 }
 
+/* Sums the window of a unit, kept weight by kept weight. */
 static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
                      int32_t unit, float *sums)
 {
-    const int32_t taps = layer->kernel_height * layer->kernel_width;
-    const int32_t inputs = layer->in_channels * taps;
+    const int32_t inputs = layer->in_channels * layer->kernel_size;
     (void)unit;
     if (layer->dense) {
         float sum = 0;
@@ -22,10 +22,12 @@ static void sum_unit(const struct layer *layer, struct cursor *cursor, const flo
         }
         *sums = sum;
     } else {
+        const int32_t size = layer->in_height * layer->in_width;
         while (cursor->ahead < inputs) {
-            const int32_t tap = cursor->ahead % taps;
-            add_weighted(layer, in, cursor->ahead / taps, tap / layer->kernel_width,
-                         tap % layer->kernel_width, *cursor->value++, sums);
+            const int32_t channel = cursor->ahead / layer->kernel_size;
+            const int32_t index = cursor->ahead - channel * layer->kernel_size;
+            add_weighted(layer, in + channel * size, &layer->taps[index],
+                         *cursor->value++, sums);
             find_next(cursor);
         }
     }
