@@ -34,10 +34,11 @@ from aslp_jax import ASLP, Masked, artefact, datasets, export, networks
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.subnetwork import make_entry
 from aslp_jax.artefact.writing import encode
+from aslp_jax.export import Written
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import compact, compact_where_it_pays
 from aslp_jax.export.describe import describe
 from aslp_jax.initialisers import kaiming_normal, signed_constant
+from aslp_jax.inspection import entropy
 from aslp_jax.methods.selection import map_named
 
 FLASH = 256_000
@@ -68,7 +69,7 @@ class Row(NamedTuple):
     storage: str
     file_bytes: int
     dense_multiply_adds: int
-    multiply_adds: int | None = None
+    operations: int | None = None
     flash_bytes: int | None = None
     ram_bytes: int | None = None
     ms_per_image: float | None = None
@@ -121,8 +122,8 @@ def without_masks(subnetwork: Subnetwork) -> Subnetwork:
 
 def exported(
     subnetwork: Subnetwork, kind: str, storage: str, folder: Path, **options: Any
-) -> tuple[int, Run | None]:
-    """Writes one export; returns its bytes, and what runs it.
+) -> tuple[Written, Run | None]:
+    """Writes one export; returns it, and what runs it.
 
     Raises:
       ValueError: the network cannot be stored in this way.
@@ -131,17 +132,16 @@ def exported(
         options["storage"] = storage
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ("net.c" if kind == "c" else f"net.{kind}")
-    files = export.write(subnetwork, kind, path, **options)
-    size = sum(each.stat().st_size for each in files)
+    written = export.write(subnetwork, kind, path, **options)
     match kind:
         case "c":
-            return size, run_c(folder)
+            return written, run_c(folder)
         case "onnx":
-            return size, run_onnx(path.read_bytes())
+            return written, run_onnx(path.read_bytes())
         case "stablehlo":
-            return size, run_stablehlo(path.read_bytes())
+            return written, run_stablehlo(path.read_bytes())
         case _:
-            return size, None
+            return written, None
 
 
 def images_like(subnetwork: Subnetwork) -> np.ndarray:
@@ -159,14 +159,16 @@ def rows_of(
     """Every export of a network, each beside the dense network in the same format."""
     shape = subnetwork.description.image_shape
     graph = describe(subnetwork.net, subnetwork.variables, shape)
-    masks = [each.mask for each in subnetwork.entries.values() if each.mask is not None]
-    weights = sum(mask.size for mask in masks)
-    kept = sum(int(mask.sum()) for mask in masks)
+    factors = [
+        each.factors for each in subnetwork.entries.values() if each.factors is not None
+    ]
+    weights = sum(each.size for each in factors)
+    kept = sum(int(np.count_nonzero(each)) for each in factors)
     first = Row(
         network=label,
         weights=weights,
         kept=round(kept / weights, 4),
-        entropy_bytes=math.ceil(sum(entropy_bits(mask) for mask in masks) / 8),
+        entropy_bytes=math.ceil(sum(map(entropy, factors)) / 8),
         export="aslp",
         storage="seed",
         file_bytes=len(encode(subnetwork)),
@@ -189,17 +191,18 @@ def rows_of(
                 continue
             place = folder / f"{kind}-{storage}"
             try:
-                size, run = exported(subnetwork, kind, storage, place)
+                written, run = exported(subnetwork, kind, storage, place)
             except ValueError as error:
                 print(f"{label}: {kind} {storage}: {error}")
                 continue
+            size = sum(each.stat().st_size for each in written.files)
             row = first._replace(export=kind, storage=storage, file_bytes=size)
             if kind == "c":
                 flash, ram = object_size(place, compiler)
                 row = row._replace(flash_bytes=flash, ram_bytes=ram)
             if run is not None:
-                done = multiply_adds(graph, kind, storage)
-                row = timed(row._replace(multiply_adds=done), run, reference, images)
+                row = row._replace(operations=written.encoded.operations)
+                row = timed(row, run, reference, images)
                 same = run(images, 0)[0].argmax(1) == expected
                 row = row._replace(same_predictions=f"{same.sum()} of {same.size}")
             yield row
@@ -218,27 +221,9 @@ def timed(row: Row, run: Run, reference: Run | None, images: np.ndarray) -> Row:
     )
 
 
-def multiply_adds(graph: graphs.Graph, kind: str, storage: str) -> int:
-    """Multiply-adds (or additions) that an export carries out for an image."""
-    if kind != "c":
-        return graphs.cost(compact_where_it_pays(graph)).multiply_adds
-    if storage == "seed":
-        return graphs.cost(graph).nonzero_multiply_adds
-    small = graphs.cost(compact(graph))
-    return small.multiply_adds if storage == "dense" else small.nonzero_multiply_adds
-
-
 def _floats(storage: str, weights: int, kept: int) -> int:
     """How many numbers a C source spells out."""
     return {"dense": weights, "sparse": kept}.get(storage, 0)
-
-
-def entropy_bits(mask: np.ndarray) -> float:
-    """The fewest bits that a mask of so many kept weights takes on average."""
-    part = float(mask.mean())
-    if part in (0, 1):
-        return 0.0
-    return -mask.size * (part * math.log2(part) + (1 - part) * math.log2(1 - part))
 
 
 def networks_of(options: argparse.Namespace) -> Iterator[tuple[str, Subnetwork]]:
@@ -298,7 +283,7 @@ def line(row: Row) -> str:
     if row.flash_bytes is not None:
         words += f"  flash {row.flash_bytes:>10,} RAM {row.ram_bytes:>9,}"
     if row.ms_per_image is not None:
-        words += f"  {row.multiply_adds:>11,} multiply-adds {row.ms_per_image:9.3f} ms"
+        words += f"  {row.operations:>11,} operations {row.ms_per_image:9.3f} ms"
     if row.speed_over_dense is not None:
         words += f" ({row.speed_over_dense:.2f} times the speed of dense)"
     return words
@@ -321,8 +306,8 @@ def judge(rows: Sequence[Row]) -> int:
                 )
     print(
         "ONNX and StableHLO multiply zeros like all else, so they gain only what "
-        "compaction takes out; of C, sparse and signs skip what is not kept, and seed "
-        "pays for drawing weights again"
+        "compaction takes out; C skips what is not kept, in dense layers of signs only "
+        "whole bytes of it, and seed pays for drawing weights again"
     )
     flash = [
         row.flash_bytes

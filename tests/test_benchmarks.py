@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import math
 import pathlib
 import shutil
 import subprocess
@@ -348,14 +347,6 @@ def test_exports_weighs_and_times_every_one(tmp_path, capsys, monkeypatch):
             times = float(row["dense_ms_per_image"]) / float(row["ms_per_image"])
             assert float(row["speed_over_dense"]) == pytest.approx(times, rel=0.01)
     assert "256,000 allowed" in capsys.readouterr().out
-
-
-def test_the_entropy_of_a_mask():
-    mask = np.arange(800) % 4 == 0
-    bits = 800 * (0.25 * 2 + 0.75 * math.log2(4 / 3))
-    assert exports.entropy_bits(mask) == pytest.approx(bits)
-    assert exports.entropy_bits(np.ones(8, bool)) == 0
-    assert exports.entropy_bits(np.zeros(8, bool)) == 0
 
 
 def test_random_networks_keep_what_was_asked_for():

@@ -17,8 +17,10 @@ import pytest
 
 from aslp_jax import ASLP, EdgePopup, Masked, Signed, datasets, export, load
 from aslp_jax.artefact import Description, embed, extract
-from aslp_jax.export import c, c_memory
+from aslp_jax.export import c, c_layers, c_memory
 from aslp_jax.export import graph as graphs
+from aslp_jax.export.c_weights import pack
+from aslp_jax.export.compaction import compact
 from aslp_jax.export.describe import describe
 from aslp_jax.initialisers import (
     fan_in_uniform,
@@ -288,14 +290,22 @@ def test_the_example_runs_as_its_readme_says(tmp_path):
     folder = tmp_path / "embedded"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build"))
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLE.parents[1])}
-    done = subprocess.run(
-        ["make", f"PYTHON={sys.executable}"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+
+    def make(*words):
+        done = subprocess.run(
+            ["make", f"PYTHON={sys.executable}", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    done = make()
+    # Another compiler compiles again, and only another one.
+    assert " -c " not in make("size").stdout
+    assert "-O0 " in make("size", "CFLAGS=-O0").stdout
     last = done.stdout.splitlines()[-1]
     readme = (EXAMPLE / "README.md").read_text()
     assert last == "9 of 10 are right" and f"    {last}\n" in readme
@@ -336,6 +346,77 @@ def test_normal_weights_of_another_size_are_refused():
     subnetwork = dataclasses.replace(small("mixed"), entries=entries)
     with pytest.raises(ValueError, match="'Dense_0/kernel' is not what its seed gives"):
         c.encode(subnetwork, "net", storage="seed")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+def test_the_header_serves_cpp(tmp_path):
+    export.write(small("conv"), "c", tmp_path / "net.c", storage="signs")
+    subprocess.run(["gcc", *STRICT, "-c", "net.c"], cwd=tmp_path, check=True)
+    text = '#include "net.h"\nstatic const uint8_t image[NET_IMAGE_BYTES] = {};\n'
+    text += "int main() { return net_class(image) >= NET_CLASSES; }\n"
+    (tmp_path / "user.cpp").write_text(text)
+    command = ["g++", "-Wall", "-Wextra", "-Werror", "user.cpp", "net.o", "-o", "user"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "user"], check=True)
+
+
+def test_what_a_file_says_of_itself_stays_in_the_comment(tmp_path):
+    hostile = {"arch": "*/ #error a /*", "dataset": "data/*.png \\", "accuracies": {}}
+    about = dataclasses.replace(small("conv").description, **hostile)
+    subnetwork = dataclasses.replace(small("conv"), description=about)
+    program = compiled(subnetwork, tmp_path, storage="signs")
+    check(program, subnetwork, pictures())
+    assert "__ _error a __, 4 classes" in (tmp_path / "net.h").read_text()
+
+
+def test_the_header_says_what_there_is_to_know(digits_network):
+    accuracies = {"averaging_std": 0.01, "thresholding": 0.9778}
+    about = dataclasses.replace(digits_network.description, accuracies=accuracies)
+    subnetwork = dataclasses.replace(digits_network, description=about)
+    header = c.encode(subnetwork, "net", storage="sparse").files[".h"].decode()
+    assert "accuracy on the test images: 97.78%\n" in header
+    assert "averaging" not in header and "-lm" not in header
+    graph = describe(digits_network.net, digits_network.variables, (8, 8, 1))
+    kept = graphs.cost(compact(graph)).nonzero_multiply_adds
+    assert f"an image takes {kept:,} multiply-adds" in header
+    header = c.encode(small("mixed"), "net", storage="seed").files[".h"].decode()
+    assert "link with -lm" in header and "multiply-adds" in header
+
+
+@pytest.mark.parametrize("keep, units", [(0.02, 13), (0.5, 8), (0.0, 3)])
+def test_the_additions_of_dense_signs_are_counted(tmp_path, keep, units):
+    # Counted by the C code itself, a bit read being a weight that is added.
+    rng = np.random.default_rng(0)
+    mask = rng.random((3, 3, 5, 1)) < keep
+    kernel = np.where(mask, np.sign(rng.normal(size=(3, 3, 5, units))), 0)
+    layer = graphs.Conv("Dense_0", kernel.astype(np.float32), dense=True)
+    table = pack(layer, None, "signs")
+    runtime = pathlib.Path(c.__file__).parent / "runtime"
+    text = "#include <stdint.h>\n#include <stdio.h>\nstatic int32_t summands;\n"
+    for file in ("bits", "weights_signs", "layer", "sum_signs"):
+        text += (runtime / f"{file}.c").read_text()
+    text = text.replace("sum += choices", "summands++;\n            sum += choices")
+    text = text[: text.index("static void add_next")]
+    text += "\n".join(c_layers.constants(layer, (3, 3, 5), table))
+    text += f"""
+    int main(void)
+    {{
+        static const float in[45];
+        struct cursor cursor = start(&dense_0.weights);
+        for (int32_t unit = 0; unit < {units}; unit++) {{
+            dense_sum(&dense_0, &cursor, in, unit);
+        }}
+        printf("%d", (int)summands);
+        return 0;
+    }}
+    """
+    (tmp_path / "count.c").write_text(text)
+    command = ["gcc", "-std=c99", "count.c", "-o", "count"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert int(run(tmp_path / "count", np.zeros(0))) == table.summands
+    kept = np.count_nonzero(kernel)
+    assert kept <= table.summands <= kernel.size
+    assert table.summands < kernel.size / 2 or keep == 0.5
 
 
 @pytest.mark.parametrize("name", ["conv", "vgg", "resnet"])

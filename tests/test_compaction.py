@@ -292,18 +292,20 @@ def test_channels_stay_a_multiple_with_units_of_zeros():
 
 
 def test_a_remainder_of_rounding_stands_for_nothing():
-    # Unit 1 always is the little that float32 leaves of 0.1 - 0.1, and stays for a sum.
+    # Unit 1 is little enough to be what float32 leaves of 0, and stays for a sum.
     first = np.zeros((1, 1, 1, 3), np.float32)
     first[..., 0] = 1
     shift = np.array([0, 1e-8, 5], np.float32)
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 3))
+    last = np.ones((3, 3, 3, 2))
+    last[:, :, 2] = 0
     graph = Graph(
         (3, 3, 1),
         (
             Node(conv(first, shift=shift), (0,), (3, 3, 3)),
             Node(conv(kernel, padding=1), (1,), (3, 3, 3)),
             Node(Add(), (1, 2), (3, 3, 3)),
-            Node(conv(np.ones((3, 3, 3, 2))), (3,), (1, 1, 2)),
+            Node(conv(last), (3,), (1, 1, 2)),
         ),
     )
     small = compact(graph)
