@@ -13,12 +13,10 @@ than the network, or if Conv2 on digits, from its seed or its signs, needs more 
 
 import argparse
 import csv
-import dataclasses
 import math
 import os
 import platform
 import shlex
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,20 +24,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from export_networks import images_like, random_network, without_masks
 from export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
-from aslp_jax import ASLP, Masked, artefact, datasets, export, networks
+from aslp_jax import artefact, export, networks
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.artefact.subnetwork import make_entry
 from aslp_jax.artefact.writing import encode
 from aslp_jax.export import Written
 from aslp_jax.export import graph as graphs
 from aslp_jax.export.describe import describe
-from aslp_jax.initialisers import kaiming_normal, signed_constant
 from aslp_jax.inspection import entropy
-from aslp_jax.methods.selection import map_named
 
 FLASH = 256_000
 """Bytes of a small microcontroller, that Conv2 on digits has to fit into."""
@@ -78,48 +73,6 @@ class Row(NamedTuple):
     same_predictions: str | None = None
 
 
-def random_network(
-    arch: str, shape: tuple[int, int, int], kept: float, seed: int = 0
-) -> Subnetwork:
-    """A network of signed constants with random masks that keep about `kept`."""
-    constant = signed_constant(kaiming_normal())
-    net = networks.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
-    model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(seed)
-    variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
-    middle = statistics.NormalDist().inv_cdf(kept)
-    logits = jax.tree.map(lambda leaf: leaf + middle, variables["params"]["logits"])
-    variables = {**variables, "params": {**variables["params"], "logits": logits}}
-    about = artefact.Description(arch, 10, shape)
-    return artefact.extract(model, variables, about, key=key)
-
-
-def without_masks(subnetwork: Subnetwork) -> Subnetwork:
-    """The same network with a number in the place of every weight that was dropped."""
-    rng = np.random.default_rng(0)
-    entries = {}
-    for name, entry in subnetwork.entries.items():
-        weights = entry.weights
-        if entry.mask is not None:
-            sizes = (
-                np.abs(weights[entry.mask]) if entry.kept else np.ones(1, np.float32)
-            )
-            drawn = np.where(rng.random(weights.shape) < 0.5, 1, -1) * sizes.mean()
-            weights = np.where(entry.mask, weights, drawn).astype(np.float32)
-        entries[name] = make_entry(name, weights)
-    return dataclasses.replace(
-        subnetwork,
-        entries=entries,
-        variables={
-            **subnetwork.variables,
-            "params": map_named(
-                subnetwork.variables["params"],
-                entries,
-                lambda name, _: jnp.asarray(entries[name].weights),
-            ),
-        },
-    )
-
-
 def exported(
     subnetwork: Subnetwork, kind: str, storage: str, folder: Path, **options: Any
 ) -> tuple[Written, Run | None]:
@@ -142,15 +95,6 @@ def exported(
             return written, run_stablehlo(path.read_bytes())
         case _:
             return written, None
-
-
-def images_like(subnetwork: Subnetwork) -> np.ndarray:
-    """Test images where they are at hand, else random ones."""
-    about = subnetwork.description
-    if about.dataset == "digits":
-        return datasets.load("digits").test_images
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (8, *about.image_shape), np.uint8)
 
 
 def rows_of(

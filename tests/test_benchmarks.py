@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import draw
+import export_networks
 import export_runs
 import exports
 import growth
@@ -350,11 +351,11 @@ def test_exports_weighs_and_times_every_one(tmp_path, capsys, monkeypatch):
 
 
 def test_random_networks_keep_what_was_asked_for():
-    network = exports.random_network("conv2", (4, 4, 1), 0.1)
+    network = export_networks.random_network("conv2", (4, 4, 1), 0.1)
     kept = sum(each.kept for each in network.entries.values())
     weights = sum(each.weights.size for each in network.entries.values())
     assert kept / weights == pytest.approx(0.1, abs=0.005)
-    dense = exports.without_masks(network)
+    dense = export_networks.without_masks(network)
     for name, each in dense.entries.items():
         assert np.count_nonzero(each.weights) == each.weights.size
         mask = network.entries[name].mask
