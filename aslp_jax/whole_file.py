@@ -60,11 +60,11 @@ def _part(
     if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-    try:
-        with open(part, "x+b") as file:
+    with open(part, "x+b") as file:
+        try:
             yield file, target
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _sync(file: io.BufferedRandom) -> None:
