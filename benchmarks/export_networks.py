@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -56,10 +57,18 @@ def without_masks(subnetwork: Subnetwork) -> Subnetwork:
     )
 
 
-def images_like(subnetwork: Subnetwork) -> np.ndarray:
-    """Test images where they are at hand, else random ones."""
+def images_like(subnetwork: Subnetwork, count: int, folder: Path | None) -> np.ndarray:
+    """The first test images of what the network was selected on, or random ones.
+
+    Args:
+      subnetwork: the network.
+      count: how many, at the most.
+      folder: prepared TFDS folder of CIFAR; None where there is none.
+    """
     about = subnetwork.description
     if about.dataset == "digits":
-        return datasets.load("digits").test_images
+        return datasets.load("digits").test_images[:count]
+    if folder is not None and about.dataset in datasets.NAMES:
+        return datasets.load(about.dataset, data_dir=folder).test_images[:count]
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (8, *about.image_shape), np.uint8)
+    return rng.integers(0, 256, (min(count, 8), *about.image_shape), np.uint8)

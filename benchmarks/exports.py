@@ -71,6 +71,7 @@ class Row(NamedTuple):
     dense_ms_per_image: float | None = None
     speed_over_dense: float | None = None
     same_predictions: str | None = None
+    largest_difference: float | None = None
 
 
 def exported(
@@ -98,7 +99,11 @@ def exported(
 
 
 def rows_of(
-    label: str, subnetwork: Subnetwork, compiler: Sequence[str], folder: Path
+    label: str,
+    subnetwork: Subnetwork,
+    images: np.ndarray,
+    compiler: Sequence[str],
+    folder: Path,
 ) -> Iterator[Row]:
     """Every export of a network, each beside the dense network in the same format."""
     shape = subnetwork.description.image_shape
@@ -122,8 +127,9 @@ def rows_of(
     embedded = len(encode(artefact.embed(subnetwork)))
     yield first._replace(storage="embedded", file_bytes=embedded)
 
-    images, dense = images_like(subnetwork), without_masks(subnetwork)
-    expected = np.asarray(subnetwork(images)).argmax(1)
+    dense = without_masks(subnetwork)
+    parts = [images[begin : begin + 250] for begin in range(0, len(images), 250)]
+    expected = np.concatenate([np.asarray(subnetwork(part)) for part in parts])
     for kind, storages in EXPORTS.items():
         reference: Run | None = None
         if kind != "npz" and (kind != "c" or weights <= LONGEST_SOURCE):
@@ -147,8 +153,12 @@ def rows_of(
             if run is not None:
                 row = row._replace(operations=written.encoded.operations)
                 row = timed(row, run, reference, images)
-                same = run(images, 0)[0].argmax(1) == expected
-                row = row._replace(same_predictions=f"{same.sum()} of {same.size}")
+                found = np.concatenate([run(part, 0)[0] for part in parts])
+                same = found.argmax(1) == expected.argmax(1)
+                row = row._replace(
+                    same_predictions=f"{same.sum()} of {same.size}",
+                    largest_difference=float(np.abs(found - expected).max()),
+                )
             yield row
 
 
@@ -192,6 +202,12 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
     parser.add_argument("--keep", nargs="*", type=float, default=(0.5,))
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="prepared TFDS folder, for networks of CIFAR (else random images)",
+    )
+    parser.add_argument("--images", type=int, default=1000, help="to be compared")
     parser.add_argument("--out", type=Path, help="CSV file to write")
     parser.add_argument(
         "--size-with",
@@ -208,7 +224,8 @@ def main(arguments: Sequence[str]) -> int:
     for label, subnetwork in networks_of(options):
         with tempfile.TemporaryDirectory() as folder:
             compiler = shlex.split(options.size_with)
-            for row in rows_of(label, subnetwork, compiler, Path(folder)):
+            images = images_like(subnetwork, options.images, options.data_dir)
+            for row in rows_of(label, subnetwork, images, compiler, Path(folder)):
                 rows.append(row)
                 print(line(row), flush=True)
     if options.out is not None:
@@ -230,6 +247,8 @@ def line(row: Row) -> str:
         words += f"  {row.operations:>11,} operations {row.ms_per_image:9.3f} ms"
     if row.speed_over_dense is not None:
         words += f" ({row.speed_over_dense:.2f} times the speed of dense)"
+    if row.same_predictions is not None:
+        words += f"  same {row.same_predictions} (to {row.largest_difference:.1e})"
     return words
 
 

@@ -60,13 +60,16 @@ def report(subnetwork: Subnetwork, encoded: Encoded) -> str:
     ]
     before, after = encoded.before, encoded.after
     if before is not None and after is not None:
+        parameters = f"{after.parameters:,} parameters"
+        work = f"{after.multiply_adds:,} multiply-adds an image"
+        change = f"nothing taken out of {parameters}, {work}"
+        if before != after:
+            change = (
+                f"{before.parameters:,} to {parameters}, "
+                f"{before.multiply_adds:,} to {work}"
+            )
         facts += [
-            (
-                "compacted",
-                f"{before.parameters:,} to {after.parameters:,} parameters, "
-                f"{before.multiply_adds:,} to {after.multiply_adds:,} multiply-adds "
-                "an image",
-            ),
+            ("compacted", change),
             ("computes", f"{encoded.operations:,} of these, in float32"),
         ]
     return "\n".join(
