@@ -54,8 +54,9 @@ def report(subnetwork: Subnetwork, encoded: Encoded) -> str:
     weights = sum(each.size for each in masked)
     kept = sum(int(np.count_nonzero(each)) for each in masked)
     bits = sum(map(entropy, masked))
+    share = kept / weights if weights else 1
     facts = [
-        ("kept", f"{kept:,} of {weights:,} weights ({kept / weights:.1%})"),
+        ("kept", f"{kept:,} of {weights:,} weights ({share:.1%})"),
         ("masks", f"{math.ceil(bits / 8):,} bytes by their entropy"),
     ]
     before, after = encoded.before, encoded.after
@@ -63,7 +64,7 @@ def report(subnetwork: Subnetwork, encoded: Encoded) -> str:
         parameters = f"{after.parameters:,} parameters"
         work = f"{after.multiply_adds:,} multiply-adds an image"
         change = f"nothing taken out of {parameters}, {work}"
-        if before != after:
+        if after.parameters < before.parameters:
             change = (
                 f"{before.parameters:,} to {parameters}, "
                 f"{before.multiply_adds:,} to {work}"
