@@ -28,7 +28,8 @@ from progress import Progress
 
 import aslp_jax
 from aslp_jax import artefact, datasets, evaluate
-from aslp_jax.__main__ import NETWORK, main
+from aslp_jax.__main__ import main
+from aslp_jax.artefact import NETWORK
 
 pytestmark = pytest.mark.program
 
