@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _lack(error: Exception) -> str | None:
     """Says what this machine lacks, None of an error that is a mistake in the code."""
     if isinstance(error, MemoryError):
-        return f"too little memory here: {error or 'no more can be had'}"
+        return f"too little memory here: {str(error) or 'no more can be had'}"
     jax = sys.modules.get("jax")
     if jax is None:
         return None
