@@ -1,7 +1,7 @@
 """A network on its own: out of a run folder, looked at, and in the formats of others.
 
-Exit codes: 0 done; 2 bad input, a file that is not whole or too little memory, one line
-says what; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 2 bad input, a file that is not whole, or what this machine cannot
+do, one line says what; 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def _lack(error: Exception) -> str | None:
     if jax is None:
         return None
     if isinstance(error, jax.errors.JaxRuntimeError):
-        return f"JAX cannot do this here: {str(error).splitlines()[0]}"
+        first, *_ = f"{error}\n".splitlines()
+        return f"JAX cannot do this here: {first}"
     try:
         jax.default_backend()
     except (AssertionError, RuntimeError) as none:

@@ -8,15 +8,14 @@ from aslp_jax.artefact import values
 
 _MOST_FACTS = 16
 _NARROWEST = 2.0**-126
-"""The least float32 that devices do not take for 0."""
+"""Of what is divided by: some devices take lesser float32 numbers for 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
     """What a network is about, and where it comes from.
 
-    Numbers of NumPy and lists are taken too, and become Python's own and tuples. A
-    field that no file may say raises `ArtefactError`: there is no description of it.
+    Numbers of NumPy and lists are taken too, and become Python's own and tuples.
 
     Attributes:
       arch: its name, such as `conv4`.
@@ -29,6 +28,9 @@ class Description:
       seed: of the run; None where there was none.
       accuracies: in [0, 1] on the test set, by name, such as `thresholding`.
       versions: of what made it, by name: jax, jaxlib, flax, aslp_jax; and `platform`.
+
+    Raises:
+      ArtefactError: naming a field that is not what a file can say.
     """
 
     arch: str

@@ -197,7 +197,7 @@ def _check_fits(net: Any, about: Description, arrays: Mapping[str, np.ndarray]) 
         )
     try:
         shapes = network.shapes_of(net, about.image_shape)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ArtefactError(
             f"extract: the network takes no images of {about.image_shape}: {error}"
         ) from None

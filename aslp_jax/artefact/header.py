@@ -1,16 +1,12 @@
 """What the header of an artefact says, and whether it can be true.
 
-Nothing here allocates more than the header itself: sizes are checked against the
-network that the header names before any array is made.
+Nothing here allocates more than the header itself: `sizes` checks it against the
+network that it names before any array is made.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import flax.linen as nn
-import flax.traverse_util
 
 from aslp_jax.artefact import network, values
 from aslp_jax.artefact.description import Description
@@ -151,55 +147,6 @@ def _header(found: dict[str, Any]) -> Header:
         arrays=_each(top, "arrays", _array),
         collections=_each(top, "collections", _held),
     )
-
-
-def check_sizes(
-    header: Header, net: nn.Module, body: int
-) -> dict[str, tuple[int, ...]]:
-    """Compares names, shapes and lengths with the network and the file.
-
-    Args:
-      header: what the file says.
-      net: that it names.
-      body: bytes behind the header.
-
-    Returns:
-      Shapes of what is no parameter, by collection and name joined by `/`.
-
-    Raises:
-      ArtefactError: naming what differs, or more weights than `MOST_WEIGHTS`.
-    """
-    listed = [(array.name, array.shape) for array in header.arrays]
-    held = [each.name for each in header.collections]
-    # Before the network is traced, so that many layers take a file that lists them.
-    count = network.count_arrays(header.network)
-    if len(listed) + len(held) != count:
-        raise ArtefactError(
-            f"lists {len(listed) + len(held)} arrays where its network has {count}"
-        )
-    try:
-        collections = dict(network.shapes_of(net, header.description.image_shape))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ArtefactError(f"names a network that cannot be: {error}") from None
-    params = collections.pop("params")
-    rest = flax.traverse_util.flatten_dict(collections, sep="/")
-    shapes = {name: rest[name] for name in sorted(rest)}
-    for found, wanted in zip(
-        [*listed, *held], [*sorted(params.items()), *shapes], strict=True
-    ):
-        if found != wanted:
-            raise ArtefactError(
-                f"has the array {values.shown(found)} where its network has {wanted!r}"
-            )
-    weights = sum(map(math.prod, (*params.values(), *shapes.values())))
-    if weights > MOST_WEIGHTS:
-        raise ArtefactError(f"holds {weights} weights, more than {MOST_WEIGHTS}")
-    declared = sum(section.bytes for section in header.sections)
-    if declared != body:
-        raise ArtefactError(
-            f"declares sections of {declared} bytes and holds {body} bytes of them"
-        )
-    return shapes
 
 
 def _each(

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.artefact import container, network
+from aslp_jax.artefact import container, network, sizes
 from aslp_jax.artefact.error import ArtefactError
-from aslp_jax.artefact.header import Array, Header, Section, check_sizes, from_json
+from aslp_jax.artefact.header import Array, Header, Section, from_json
 from aslp_jax.artefact.numbers import sha256, unpack_bits, unpack_floats
 from aslp_jax.artefact.recipe import draw, with_signs
 from aslp_jax.artefact.subnetwork import Entry, Subnetwork, make_entry
@@ -106,7 +106,7 @@ def decode(data: bytes) -> Parts:
     found, body = container.unpack(data)
     header = from_json(found)
     net = network.from_words(header.network)
-    shapes = check_sizes(header, net, len(body))
+    shapes = sizes.check(header, net, len(body))
     sections = _Sections(body)
     factors, frozen = {}, {}
     for array in header.arrays:

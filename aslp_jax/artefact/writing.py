@@ -8,17 +8,9 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
-from aslp_jax.artefact import container, network
+from aslp_jax.artefact import container, network, sizes
 from aslp_jax.artefact.error import ArtefactError
-from aslp_jax.artefact.header import (
-    Array,
-    Header,
-    Held,
-    Section,
-    check_sizes,
-    from_json,
-    to_json,
-)
+from aslp_jax.artefact.header import Array, Header, Held, Section, from_json, to_json
 from aslp_jax.artefact.numbers import pack_bits, pack_floats, sha256
 from aslp_jax.artefact.subnetwork import Entry, Subnetwork
 from aslp_jax.whole_file import replacing
@@ -78,7 +70,7 @@ def encode(subnetwork: Subnetwork) -> bytes:
     told = to_json(header)
     try:
         found = from_json(json.loads(json.dumps(told)))
-        check_sizes(found, subnetwork.net, sum(map(len, sections)))
+        sizes.check(found, subnetwork.net, sum(map(len, sections)))
         return container.pack(told, sections)
     except ArtefactError as error:
         raise ArtefactError(f"encode: cannot be read again, it {error}") from None
