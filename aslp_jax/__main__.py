@@ -1,10 +1,14 @@
 """A network on its own: out of a run folder, looked at, and in the formats of others.
 
-Exit codes: 0 done; 2 bad input or a file that is not whole, one line says what.
+Exit codes: 0 done; 2 bad input, a file that is not whole, or what this machine cannot
+do, one line says what; 130 stopped by Ctrl-C.
 """
 
 import argparse
 import contextlib
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,9 +16,6 @@ from typing import Any, NoReturn
 
 BAD_INPUT = 2
 """Exit code of anything the person who started the program can mend."""
-
-NETWORK = "network.aslp"
-"""What a finished run leaves in its folder."""
 
 
 class BadInput(Exception):
@@ -38,16 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no plus-minus
     try:
         options = vars(_parser().parse_args(arguments))
         command: Callable[..., int] = options.pop("command")
         return command(**options)
     except (BadInput, ImportError, ValueError) as error:
-        print(f"aslp-jax: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
+        found = str(error)
+    except (AssertionError, MemoryError, RuntimeError) as error:
+        lack = _lack(error)
+        if lack is None:
+            raise
+        found = lack
     except KeyboardInterrupt:
         print("aslp-jax: interrupted", file=sys.stderr)
         return 130
+    print(f"aslp-jax: {' '.join(found.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _lack(error: Exception) -> str | None:
+    """Says what this machine lacks, None of an error that is a mistake in the code."""
+    if isinstance(error, MemoryError):
+        return f"too little memory here: {str(error) or 'no more can be had'}"
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        first, *_ = f"{error}\n".splitlines()
+        return f"JAX cannot do this here: {first}"
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as none:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX has no device here (JAX_PLATFORMS={asked}) {none}"
+    return None
 
 
 def extract(run_folder: Path, output: Path, *, embed_weights: bool) -> int:
@@ -57,25 +84,27 @@ def extract(run_folder: Path, output: Path, *, embed_weights: bool) -> int:
       BadInput: there is no finished run, or a file cannot be read or written.
       ValueError: its network is not whole.
     """
-    source = run_folder / NETWORK
-    if not run_folder.is_dir():
-        raise BadInput(f"{run_folder} is no run folder")
-    if not source.is_file():
-        raise BadInput(
-            f"{run_folder} holds no finished run, which has a {NETWORK}; one that has "
-            "begun is finished with --resume by the program that began it"
-        )
+    with _files(f"read {run_folder}"):
+        if not run_folder.is_dir():
+            raise BadInput(f"{run_folder} is no run folder")
     # Only now: `--help` and mistyped names should not wait for JAX.
     from aslp_jax import artefact
 
+    source = run_folder / artefact.NETWORK
     with _files(f"read {source}"):
+        if not source.is_file():
+            raise BadInput(
+                f"{run_folder} holds no finished run, which has a {source.name}; one "
+                "that has begun is finished with --resume by the program that began it"
+            )
         subnetwork = artefact.load(source)
+    _check_output(output, source)
     if embed_weights:
         subnetwork = artefact.embed(subnetwork)
     with _files(f"write {output}"):
         artefact.save(subnetwork, output)
+        size = output.stat().st_size
     weights = sum(entry.weights.size for entry in subnetwork.entries.values())
-    size = output.stat().st_size
     print(f"{output}: {size:,} bytes, {8 * size / weights:.3f} bits a weight")
     return 0
 
@@ -89,12 +118,15 @@ def inspect(file: Path, output: Path | None, *, plot: bool) -> int:
     """
     if output is not None and not plot:
         raise BadInput("--output is where --plot draws; give both")
+    from aslp_jax.artefact.error import ArtefactError
     from aslp_jax.artefact.reading import assemble, read
-    from aslp_jax.artefact.subnetwork import ArtefactError
     from aslp_jax.inspection import report
 
     with _files(f"read {file}"):
         parts = read(file)
+    picture = output or file.with_suffix(".png")
+    if plot:
+        _check_output(picture, file)
     try:
         subnetwork = assemble(parts)
     except ArtefactError as error:
@@ -104,7 +136,6 @@ def inspect(file: Path, output: Path | None, *, plot: bool) -> int:
     if plot:
         from aslp_jax.inspection_picture import draw
 
-        picture = output or file.with_suffix(".png")
         with _files(f"write {picture}"):
             draw(subnetwork, picture)
         print(f"\n{picture} is drawn")
@@ -140,6 +171,23 @@ def _files(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(f"cannot {what}: {error.strerror or error}") from error
+
+
+def _check_output(output: Path, source: Path) -> None:
+    """Checks that what is written takes the place neither of what is read nor a folder.
+
+    Args:
+      output: to be written.
+      source: that was read.
+
+    Raises:
+      BadInput: it does.
+    """
+    with _files(f"write {output}"):
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if output.exists() and output.samefile(source):
+            raise BadInput(f"{output} is the file that is read; name another to write")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,7 +70,8 @@ def report(parts: Parts, *, whole: bool) -> str:
 
     Args:
       parts: of the file.
-      whole: whether its weights can be had, drawn again where they must be.
+      whole: whether its weights are those it was made of, drawn again where they must
+        be.
 
     Returns:
       Lines without a final line break, the table at most 88 columns wide for the
@@ -88,7 +89,7 @@ def _facts(parts: Parts, found: Sequence[Layer], whole: bool) -> list[str]:
     dense = 4 * (weights + others)
     entropy = sum(each.entropy for each in found)
     regenerate = "yes" if whole else "NO"
-    if all(array.recipe is None for array in parts.header.arrays):
+    if whole and all(array.recipe is None for array in parts.header.arrays):
         regenerate = "they need not, all are in the file"
     made = ", ".join(f"{name} {version}" for name, version in about.versions.items())
     facts = [

@@ -37,8 +37,14 @@ def draw(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
       ImportError: matplotlib is not installed.
       OSError: the file cannot be written.
     """
-    # Figure without pyplot: no window, and no registry of figures.
-    from matplotlib.figure import Figure
+    try:
+        # Figure without pyplot: no window, and no registry of figures.
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "draw: a picture needs the package matplotlib; "
+            "pip install 'aslp-jax[experiments]'"
+        ) from error
 
     about = subnetwork.description
     order = network.shapes_of(subnetwork.net, about.image_shape)["params"]
@@ -47,7 +53,8 @@ def draw(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     rows = -(-len(entries) // columns)
     heights = (4.4, 0.5 + 1.7 * rows)
     figure = Figure(figsize=(13, sum(heights)), dpi=100, layout="constrained")
-    figure.suptitle(f"{about.arch} on {about.dataset}, {about.method}", fontsize=12)
+    title = f"{about.arch} on {about.dataset}, {about.method}"
+    figure.suptitle(title, fontsize=12, parse_math=False)
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     above, below = parts
     kept, before, after = above.subplots(1, 3)

@@ -14,9 +14,6 @@ from run import Run
 
 from aslp_jax import artefact, checkpoint, datasets
 
-NETWORK = "network.aslp"
-"""Of a finished run, what was selected; `python -m aslp_jax extract` looks for it."""
-
 _ACCURACIES = ("thresholding", "averaging_mean", "averaging_std", "single")
 
 
@@ -82,7 +79,7 @@ class Trial:
         subnetwork = self.run.subnetwork(accuracies)
         # Before the result, which says that the run is finished.
         with writing(self.folder.path):
-            artefact.save(subnetwork, self.folder.path / NETWORK)
+            artefact.save(subnetwork, self.folder.path / artefact.NETWORK)
         self.folder.write_result(result)
         if picture:
             config = self.run.config
@@ -108,6 +105,9 @@ def begin(
 ) -> Trial:
     """Makes a run and its folder, or takes both up where they were left.
 
+    Where a finished run goes on, its result and network are deleted: it is no longer
+    finished.
+
     Args:
       config: the options.
       data: the images.
@@ -125,6 +125,11 @@ def begin(
     trial = Trial(run, RunFolder(out), [])
     trial.folder.saved_options()  # a damaged config.json is met before all else
     _restore(trial, note)
+    if trial.active:
+        # They are of fewer epochs; the result first, which says that it is finished.
+        with writing(out):
+            for name in ("result.json", artefact.NETWORK):
+                (out / name).unlink(missing_ok=True)
     trial.folder.record_resume(config, run.device, run.position.epoch)
     return trial
 

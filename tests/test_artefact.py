@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from aslp_jax import (
     Masked,
     Signed,
     Supermask,
+    convolution,
     evaluate,
     initialisers,
     networks,
@@ -40,10 +42,13 @@ from aslp_jax.artefact import (
     container,
     embed,
     extract,
+    header,
     load,
+    network,
     save,
 )
 from aslp_jax.artefact.reading import assemble, decode
+from aslp_jax.artefact.subnetwork import make_entry
 from aslp_jax.artefact.writing import encode
 from aslp_jax.methods import Factored, kernels
 from aslp_jax.resnet import ResNet
@@ -236,6 +241,24 @@ def test_conv4_takes_a_bit_a_weight(init, key, tmp_path):
     assert_same_bits(read.variables["params"], effective)
 
 
+def test_bits_are_promised_where_the_convolution_is_that_of_the_platform(key):
+    """The network is the user's own, wide enough for the platform's to differ."""
+    images = np.random.default_rng(0).integers(0, 256, (64, *IMAGE), np.uint8)
+    net = tiny(stages=(32,), hidden=(), bias_init=None)
+    variables = draw(Masked(net, ASLP(logit_std=1.0)), key)
+    platforms = convolution.of_platform(jax.default_backend())
+    for conv, same in ((platforms, True), (None, False)):
+        own = net.clone(conv_general_dilated=conv)
+        model = Masked(own, ASLP(logit_std=1.0))
+        read = again(extract(model, variables, ABOUT))
+        wanted = evaluate.outputs(
+            variables, jnp.asarray(images), model=model, prepare=read.prepare
+        )
+        assert jnp.ptp(wanted) > 0.1
+        np.testing.assert_allclose(read(images), wanted, atol=1e-5)
+        assert np.array_equal(read(images), wanted) == same
+
+
 DEEP = [
     VGG(stages=((4, 5), (6,)), classes=3, conv_init=SIGNED, dense_init=SIGNED),
     ResNet(
@@ -257,6 +280,7 @@ def test_networks_of_every_family_run_as_they_did(net, key):
     assert_same(read, subnetwork)
     rest = {name: variables[name] for name in variables if name == "batch_stats"}
     assert set(read.variables) == {"params", *rest}
+    assert network.count_arrays(network.in_words(net)) == len(named(read.variables))
     assert_same_bits({**read.variables, "params": {}}, {**rest, "params": {}})
     images = np.random.default_rng(0).integers(0, 256, (5, *IMAGE), np.uint8)
     model = Masked(read.net, model.method)
@@ -389,7 +413,7 @@ def test_what_no_file_can_hold_is_refused(key):
     model = Masked(tiny(), ASLP(logit_std=1.0))
     variables = draw(model, key)
     variables["params"]["scale"]["Conv_0/kernel"] = jnp.float32(jnp.inf)
-    with pytest.raises(ArtefactError, match="'Conv_0/kernel' must hold finite float32"):
+    with pytest.raises(ArtefactError, match="Conv_0/kernel' must hold finite float32"):
         extract(model, variables, ABOUT)
 
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), draw(model, key))
@@ -413,23 +437,125 @@ def test_what_no_file_can_hold_is_refused(key):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"accuracies": {"thresholding": 1.5}}, "accuracies 'thresholding' is 1.5"),
+        ({"accuracies": {"thresholding": math.nan}}, "'thresholding' is nan"),
+        ({"accuracies": [0.5]}, r"accuracies is \(0.5,\); expected an object"),
+        ({"arch": "conv\n4"}, "description.arch is .*printable"),
+        ({"method": ASLP()}, "description.method is ASLP"),
+        ({"classes": 3.0}, "description.classes is 3.0; expected a whole number"),
+        ({"image_shape": (8, 8)}, r"image_shape is \(8, 8\); expected a list of at"),
+        ({"image_shape": "abc"}, "image_shape is 'abc'"),
         (
-            {"accuracies": {"thresholding": 1.5}},
-            "'thresholding' is 1.5; expected a num",
+            {"seed": -1},
+            "description.seed is -1; expected a whole number from 0 to 1844",
         ),
-        ({"accuracies": {"thresholding": math.nan}}, "NaN|not JSON compliant"),
-        ({"arch": "conv\n4"}, "printable"),
-        ({"seed": -1}, "description.seed is -1"),
-        ({"mean": None}, "description.mean is None"),
-        ({"std": (0.0, 1.0, 1.0)}, "description.std"),
+        ({"seed": True}, "description.seed is True"),
+        ({"mean": None}, "description.mean is None; expected 3 numbers"),
+        ({"std": None}, "description.std is None; expected 3 numbers"),
+        ({"mean": (0.5,), "std": (0.5,)}, "description.mean is .*3 numbers, one for e"),
+        ({"mean": ("0.5",) * 3}, "description.mean is '0.5'"),
+        ({"std": (0.0, 1.0, 1.0)}, "description.std is .* at least 2^-126"),
+        ({"std": (1e-50, 1.0, 1.0)}, "description.std is .* at least 2^-126"),
     ],
 )
-def test_nothing_is_written_that_cannot_be_read(change, words, tmp_path):
+def test_a_description_holds_only_what_a_file_can_say(change, words):
+    with pytest.raises(ArtefactError, match=words.replace("^", r"\^")):
+        dataclasses.replace(ABOUT, **change)
+
+
+def test_a_description_takes_the_numbers_of_others():
+    about = Description(
+        arch=np.str_("tiny"),
+        classes=np.int64(3),
+        image_shape=list(IMAGE),
+        mean=np.float32([0.5, 0.25, 0.125]),
+        std=[1, jnp.float32(0.5), 0.5],
+        seed=np.int64(7),
+        accuracies={"thresholding": np.float32(0.625), "single": 1},
+    )
+    plain = Description(
+        arch="tiny",
+        classes=3,
+        image_shape=IMAGE,
+        mean=(0.5, 0.25, 0.125),
+        std=(1.0, 0.5, 0.5),
+        seed=7,
+        accuracies={"thresholding": 0.625, "single": 1.0},
+    )
+    assert repr(about) == repr(plain)
     _, subnetwork = made_of(ASLP(logit_std=1.0), SIGNED)
-    about = dataclasses.replace(subnetwork.description, **change)
+    read = again(dataclasses.replace(subnetwork, description=about))
+    assert read.description == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": 4}, "the network has 3 classes, and its description 4"),
+        (
+            {"image_shape": (16, 16, 3)},
+            r"'params/Dense_0/kernel' has shape \(64, 6\), where the network for "
+            r"images of \(16, 16, 3\) has \(256, 6\)",
+        ),
+        ({"image_shape": (1, 1, 3)}, r"takes no images of \(1, 1, 3\): ConvNet: "),
+    ],
+)
+def test_a_description_of_another_network_is_refused(change, words, key):
+    model = Masked(tiny(), ASLP(logit_std=1.0))
     with pytest.raises(ArtefactError, match=words):
-        save(dataclasses.replace(subnetwork, description=about), tmp_path / "a.aslp")
+        extract(model, draw(model, key), dataclasses.replace(ABOUT, **change))
+
+
+def test_arrays_that_the_network_does_not_have_are_refused(key):
+    model = Masked(tiny(), ASLP(logit_std=1.0))
+    variables = {**draw(model, key), "intermediates": {"x": (jnp.ones(2),)}}
+    with pytest.raises(
+        ArtefactError, match=r"'intermediates/x/0' has shape .* has none"
+    ):
+        extract(model, variables, ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "words"),
+    [
+        (
+            "container",
+            "LARGEST_FILE",
+            r"takes \d+ bytes, more than an artefact can have",
+        ),
+        ("container", "LARGEST_HEADER", r"has a header of \d+ bytes, more than it can"),
+        ("sizes", "MOST_WEIGHTS", "holds 671 weights, more than 600"),
+    ],
+)
+def test_nothing_is_written_beyond_the_limits(
+    kind, limit, words, tmp_path, monkeypatch
+):
+    _, subnetwork = made_of(ASLP(logit_std=1.0), SIGNED)
+    monkeypatch.setattr(f"aslp_jax.artefact.{kind}.{limit}", 600)
+    with pytest.raises(
+        ArtefactError, match=f"encode: cannot be read again, it {words}"
+    ):
+        save(subnetwork, tmp_path / "a.aslp")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_whose_parts_do_not_fit_one_another():
+    _, subnetwork = made_of(ASLP(logit_std=1.0), SIGNED)
+
+    def refused(words: str, **changes: Any) -> None:
+        with pytest.raises(ArtefactError, match=words):
+            encode(dataclasses.replace(subnetwork, **changes))
+
+    changed = jax.tree.map(lambda leaf: leaf, subnetwork.variables)
+    changed["params"]["Conv_0"]["bias"] += jnp.float32(1)
+    refused("variables and the entries differ in 'Conv_0/bias'", variables=changed)
+    del changed["params"]["Conv_0"]["bias"]
+    refused("variables and the entries differ in 'Conv_0/bias'", variables=changed)
+    more = {**subnetwork.variables, "batch_stats": {"x": jnp.zeros(1)}}
+    refused("it lists 9 arrays where its network has 8", variables=more)
+    refused("it has the array", net=tiny(hidden=(7,)))
+    about = dataclasses.replace(ABOUT, image_shape=(16, 16, 3))
+    refused("it has the array", description=about)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -497,19 +623,55 @@ def test_the_files_hold_every_kind_of_section():
     assert deflated == {True, False}
 
 
-@pytest.mark.parametrize("kind", ["normal", "drawn"])
-def test_weights_that_are_not_drawn_again_are_refused_with_the_way_out(kind, tmp_path):
-    def other_key(header: dict[str, Any]) -> None:
-        header["arrays"][1]["recipe"]["key"][0] ^= 1
+def other_key(header: dict[str, Any]) -> None:
+    header["arrays"][1]["recipe"]["key"][0] ^= 1
 
+
+def test_weights_that_are_not_drawn_again_are_refused_with_the_way_out(tmp_path):
     path = tmp_path / "a.aslp"
-    path.write_bytes(edited(file_of(kind), other_key))
+    path.write_bytes(edited(file_of("normal"), other_key))
     with pytest.raises(ArtefactError) as error:
         load(path)
     words = str(error.value)
     assert words.startswith(f"{path} cannot be used here: jax {jax.__version__} on cpu")
     assert "'Conv_0/kernel'" in words and "--embed-weights" in words
     assert f"made with aslp_jax {aslp_jax.__version__}" in words and "\n" not in words
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_key,
+        lambda header: header["arrays"][1].update(scale=0.1),
+        lambda header: header["arrays"][1].update(magnitude=0.1),
+    ],
+)
+def test_nobody_is_blamed_where_signs_are_not_those_that_were_drawn(change):
+    """They are drawn in integers, the same everywhere: the file itself is wrong."""
+    with pytest.raises(
+        ArtefactError, match="its mask, scale, magnitude or key"
+    ) as error:
+        assemble(decode(edited(file_of("drawn"), change)))
+    assert str(error.value).startswith(
+        "has 'Conv_0/kernel' with weights of another sha"
+    )
+    assert "jax" not in str(error.value)
+
+
+def test_a_float32_may_be_written_in_few_digits():
+    data = file_of("drawn")
+
+    def shorten(header: dict[str, Any]) -> None:
+        for array in header["arrays"]:
+            for name in ("scale", "magnitude"):
+                if array[name] is not None:
+                    short = float(str(np.float32(array[name])))
+                    assert len(str(short)) <= len(str(array[name]))
+                    array[name] = short
+
+    changed = edited(data, shorten)
+    assert header_of(changed) != header_of(data)
+    assert_same(assemble(decode(changed)), assemble(decode(data)))
 
 
 def put(*path: Any) -> Callable[[Any], Callable[[Any], None]]:
@@ -536,11 +698,13 @@ HOSTILE = [
     ),
     ("drawn", put("network", "stages")([2**40]), "a whole number from 1 to 65536"),
     ("drawn", put("network", "stages")([1] * 65), "a list of at most 64"),
+    ("drawn", put("network", "stages")([1] * 60), "lists 8 arrays where its network h"),
     (
         "drawn",
-        put("network", "stages")([1] * 60),
-        "names a network that cannot be: Con",
+        put("network", "image_shape")([1, 9, 3]),
+        "names a network that cannot be",
     ),
+    ("signs", put("network", "stages")([]), "stages is .*a list of at least 1"),
     ("drawn", put("network", "stages")([]), "a list of at least 1"),
     ("signs", put("network", "stages")([3, 4]), "stages is 3; expected a list"),
     ("drawn", put("network", "classes")(True), "network.classes is True"),
@@ -552,6 +716,7 @@ HOSTILE = [
     ("drawn", put("more")(1), "whose top holds .*more"),
     ("drawn", put("description", "std")([1, 1]), "description.std"),
     ("drawn", put("description", "std")([1, 1, 0]), "description.std"),
+    ("drawn", put("description", "std")([1, 1, 1e-50]), "description.std"),
     ("drawn", put("description", "mean")(None), "description.mean is None"),
     ("drawn", put("description", "mean")([10**400] * 3), "a number that float32 can"),
     ("drawn", put("description", "seed")(-1), "description.seed is -1"),
@@ -579,13 +744,13 @@ HOSTILE = [
     ("drawn", put("arrays", 1, "shape")([3, 3, 3, 4.0]), "is 4.0; expected a whole"),
     ("drawn", put("arrays", 1, "sha256")("0" * 63), "64 hexadecimal digits"),
     ("drawn", put("arrays", 1, "scale")("1"), "scale is '1'"),
-    ("drawn", put("arrays", 1, "scale")(0.1), "a float32, written out in full"),
     ("drawn", put("arrays", 1, "scale")(math.nan), "holds NaN, which is no number"),
     ("drawn", put("arrays", 1, "scale")(-math.inf), "holds -Infinity"),
     ("drawn", put("arrays", 1, "scale")(1e39), "a number that float32 can hold"),
-    ("drawn", put("arrays", 1, "scale")(2.0**127), "cannot be used here"),
+    ("drawn", put("arrays", 1, "scale")(2.0**127), "weights of another sha256; their"),
     ("drawn", put("arrays", 0, "scale")(1.0), "and no mask cannot have a scale"),
     ("drawn", put("arrays", 1, "magnitude")(-1.0), "a number above 0"),
+    ("drawn", put("arrays", 1, "magnitude")(1e-50), "a number above 0"),
     ("drawn", put("arrays", 1, "magnitude")(None), "origin recipe lacks a magnitude"),
     ("drawn", put("arrays", 1, "origin")("values"), "origin values cannot have a rec"),
     ("drawn", put("arrays", 1, "origin")("seed"), "one of recipe, signs, values, den"),
@@ -597,6 +762,13 @@ HOSTILE = [
     ("drawn", put("arrays", 1, "recipe", "fan_in")(27), "what signed_constant draws f"),
     ("drawn", put("arrays", 0, "recipe", "fan_in")(0), "a whole number from 1"),
     ("drawn", put("arrays", 0, "recipe", "fan_in")(None), "what fan_in_uniform draws"),
+    (
+        "normal",
+        put("arrays", 0, "recipe")(
+            {"initialiser": "kaiming_normal", "key": [1, 2], "fan_in": None}
+        ),
+        r"arrays\[0\].shape is \(4,\); expected the two axes that kaiming_normal needs",
+    ),
     ("drawn", put(*MASK, "bytes")(-1), "a whole number from 0"),
     ("drawn", put(*MASK, "bytes")(2**39), "declares sections of 549755814"),
     ("drawn", put(*MASK, "bytes")(13), "declares sections of"),
@@ -609,7 +781,7 @@ HOSTILE = [
         put("arrays", 0, "mask")({"bytes": 0, "deflated": False}),
         "cannot have",
     ),
-    ("signs", put("collections")([]), "has the array None where its network has"),
+    ("signs", put("collections")([]), "lists 7 arrays where its network has 11"),
     ("signs", put("collections", 0, "name")("params/x"), "has the array 'params/x'"),
     ("signs", put("collections", 0, "data", "deflated")(True), "inflate"),
 ]
@@ -665,8 +837,11 @@ def test_what_is_no_artefact_says_so(tmp_path):
         with pytest.raises(ArtefactError, match=words) as error:
             load(path)
         assert str(error.value).startswith(f"{path} ")
-    with pytest.raises(ArtefactError, match="is no file"):
+    with pytest.raises(ArtefactError, match="is no regular file"):
         load(os.devnull)
+    os.mkfifo(tmp_path / "pipe")  # which nobody writes to
+    with pytest.raises(ArtefactError, match="is no regular file"):
+        load(tmp_path / "pipe")
     with open(path, "wb") as file:
         file.truncate(container.LARGEST_FILE + 1)
     with pytest.raises(ArtefactError, match="is too large"):
@@ -690,6 +865,57 @@ def test_what_inflates_to_more_or_less_is_refused():
         with pytest.raises(ArtefactError, match="inflate"):
             container.inflate(memoryview(stored), size)
     assert container.deflate(b"abc") == (b"abc", False)
+
+
+@pytest.fixture(scope="module")
+def wide() -> Subnetwork:
+    """A million weights in one array: all kept, one inverted, all but one the same."""
+    units = 1 << 10
+    net = tiny(stages=(1,), hidden=(units,), classes=units, bias_init=None)
+    shape = (2, 2, 1)
+    entries = {}
+    for name, sizes in network.shapes_of(net, shape)["params"].items():
+        factors, frozen = np.ones(sizes, np.int8), np.ones(sizes, np.float32)
+        factors.flat[0], frozen.flat[1] = -1, 2
+        scale = np.float32(0.5)
+        entries[name] = make_entry(name, frozen, factors=factors, scale=scale)
+    arrays = {name: entry.weights for name, entry in entries.items()}
+    params = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    return Subnetwork(
+        net=network.from_words(network.in_words(net)),
+        variables={"params": params},
+        entries=entries,
+        description=Description("wide", units, shape),
+    )
+
+
+def test_little_memory_is_taken_for_what_a_small_file_says(wide):
+    data = encode(wide)
+    assert len(data) < 10_000
+    decode(data)  # traces the network
+    tracemalloc.start()
+    found = assemble(decode(data))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_same(found, wide)
+    weights = sum(entry.weights.size for entry in wide.entries.values())
+    assert most < 20 * weights
+    assert header.MOST_WEIGHTS * 24 < 2 << 30, "bytes, of any file"
+
+
+def test_more_weights_than_any_network_here_are_refused_before_one_is_made(wide):
+    """A header that fits its network, and a body of the length that it declares."""
+    units = 1 << 16
+
+    def grow(found: dict[str, Any]) -> None:
+        found["network"] |= {"classes": units, "hidden": [1 << 10]}
+        found["arrays"][-1]["shape"] = [1 << 10, units]
+
+    tracemalloc.start()
+    with pytest.raises(ArtefactError, match="holds 67109906 weights, more than 671088"):
+        decode(edited(encode(wide), grow))
+    assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    tracemalloc.stop()
 
 
 VALUES: list[Any] = [
@@ -809,8 +1035,10 @@ def test_ten_thousand_spoilt_files():
 
 @pytest.mark.parametrize("kind", ["drawn", "values", "signs"])
 def test_the_reader_of_the_document_reads_what_is_written(kind, tmp_path):
+    """And its text says how long it is."""
     text = (Path(__file__).parents[1] / "docs" / "artefact.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert 65 < len(block.splitlines()) < 80 and "Some seventy lines" in text
     names: dict[str, Any] = {}
     exec(block, names)
     # It draws signs, not uniform biases.
@@ -818,15 +1046,17 @@ def test_the_reader_of_the_document_reads_what_is_written(kind, tmp_path):
     key, path = jax.random.key(1), tmp_path / "a.aslp"
     data = encode(extract(bare, draw(bare, key), ABOUT, key=key))
     path.write_bytes(data if kind == "drawn" else file_of(kind))
-    wanted = named(load(path).variables["params"])
-    found = names["read_weights"](path)
-    assert list(found) == list(wanted)
-    for name, weights in found.items():
-        assert weights.dtype == np.float32
-        assert weights.tobytes() == wanted[name].tobytes(), name
+    collections = dict(load(path).variables)
+    weights, others = names["read_arrays"](path)
+    assert_same_bits(weights, named(collections.pop("params")))
+    assert_same_bits(others, named(collections))
+    assert bool(others) == (kind == "signs")
+    path.write_bytes(file_of("normal"))
+    with pytest.raises(ValueError, match="Conv_0/bias is drawn by fan_in_uniform"):
+        names["read_arrays"](path)
     path.write_bytes(data[:-33] + data[-32:])
     with pytest.raises(AssertionError, match="damaged"):
-        names["read_weights"](path)
+        names["read_arrays"](path)
 
 
 def test_the_document_says_how_weights_are_drawn():

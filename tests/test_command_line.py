@@ -7,7 +7,9 @@ tests: one on digits by the program itself, one on images of CIFAR's shape.
 import configparser
 import dataclasses
 import functools
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +30,8 @@ from progress import Progress
 
 import aslp_jax
 from aslp_jax import artefact, datasets, evaluate
-from aslp_jax.__main__ import NETWORK, main
+from aslp_jax.__main__ import main
+from aslp_jax.artefact import NETWORK, container, writing
 
 pytestmark = pytest.mark.program
 
@@ -254,7 +257,9 @@ def test_inspect_tells_what_there_is(finished, extracted, capsys):
 @pytest.mark.parametrize("where", [None, "picture.png"])
 def test_inspect_draws(extracted, where, tmp_path, capsys):
     path = tmp_path / "network.aslp"
-    shutil.copy(extracted, path)
+    subnetwork = aslp_jax.load(extracted)
+    about = dataclasses.replace(subnetwork.description, arch=r"$\no formula$")
+    artefact.save(dataclasses.replace(subnetwork, description=about), path)
     picture = tmp_path / (where or "network.png")
     output = [] if where is None else ["-o", str(picture)]
     assert main(["inspect", str(path), "--plot", *output]) == 0
@@ -363,6 +368,12 @@ def test_each_export_predicts_what_the_run_does(
         ("extract DAMAGED -o new", "DAMAGED/network.aslp is damaged or cut short"),
         ("extract RUN -o NOWHERE/new", "cannot write NOWHERE/new: No such file"),
         ("extract RUN -o DAMAGED", "cannot write DAMAGED: Is a directory"),
+        ("extract RUN -o .", "cannot write .: Is a directory"),
+        (
+            "extract RUN -o RUN/network.aslp",
+            "RUN/network.aslp is the file that is read",
+        ),
+        (f"extract {'x' * 300} -o new", "x: File name too long"),
         ("extract RUN -o new --embed", "unrecognized arguments: --embed"),
         ("inspect NOWHERE", "cannot read NOWHERE: No such file or directory"),
         ("inspect RUN", "cannot read RUN: Is a directory"),
@@ -370,6 +381,8 @@ def test_each_export_predicts_what_the_run_does(
         ("inspect DAMAGED/network.aslp", "its checksum does not match"),
         ("inspect RUN/network.aslp -o new", "--output is where --plot draws"),
         ("inspect RUN/network.aslp --plot -o NOWHERE/new", "cannot write NOWHERE/new"),
+        ("inspect RUN/network.aslp --plot -o LINK", "LINK is the file that is read"),
+        ("inspect NAMED.png --plot", "NAMED.png is the file that is read"),
         ("export RUN/network.aslp --to tflite -o new", "expected one of onnx, c, stab"),
         ("export RUN/network.aslp --to npz -o new --storage x", "'x'"),
         ("export RUN/network.aslp --to npz -o NOWHERE/new", "cannot write NOWHERE/new"),
@@ -379,6 +392,8 @@ def test_each_export_predicts_what_the_run_does(
 def test_bad_input_is_one_line(line, words, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("RUN").symlink_to(digits.folder)
+    Path("LINK").symlink_to(digits.folder / NETWORK)
+    shutil.copy(digits.folder / NETWORK, "NAMED.png")
     Path("BEGUN").mkdir()
     shutil.copy(digits.folder / "config.json", "BEGUN")
     Path("DAMAGED").mkdir()
@@ -387,31 +402,118 @@ def test_bad_input_is_one_line(line, words, digits, tmp_path, monkeypatch, capsy
     (Path("DAMAGED") / NETWORK).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
     held = sorted(digits.folder.iterdir())
+    content = (digits.folder / NETWORK).read_bytes()
     assert main(line.split()) == 2
     out, err = capsys.readouterr()
     assert words in err and err.startswith("aslp-jax: ") and err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert sorted(digits.folder.iterdir()) == held
+    assert (digits.folder / NETWORK).read_bytes() == content
+    assert Path("NAMED.png").read_bytes() == content
     assert out == "" or "--plot" in line
 
 
-def test_weights_that_do_not_regenerate_are_told(digits, tmp_path, capsys):
-    subnetwork = aslp_jax.load(digits.folder / NETWORK)
-    entries = dict(subnetwork.entries)
-    entry = entries["Conv_1/kernel"]
-    first, second = entry.recipe.key
-    other = dataclasses.replace(entry.recipe, key=(first ^ 1, second))
-    entries["Conv_1/kernel"] = dataclasses.replace(entry, recipe=other)
+@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.parametrize("run", ["digits", "pictures"])
+def test_weights_that_are_not_those_it_was_made_of_are_told(
+    run, embedded, request, tmp_path, capsys
+):
+    subnetwork = aslp_jax.load(request.getfixturevalue(run).folder / NETWORK)
+    if embedded:
+        subnetwork = artefact.embed(subnetwork)
+    header, body = container.unpack(writing.encode(subnetwork))
+    (found,) = (each for each in header["arrays"] if each["name"] == "Conv_1/kernel")
+    found["sha256"] = "0" * 64
     path = tmp_path / "other.aslp"
-    artefact.save(dataclasses.replace(subnetwork, entries=entries), path)
+    path.write_bytes(container.pack(header, [bytes(body)]))
     assert main(["inspect", str(path), "--plot"]) == 2
     out, err = capsys.readouterr()
     assert "checksum ok, weights regenerate: NO" in out and "Conv_1/kernel" in out
-    assert err.startswith(
-        f"aslp-jax: {path} cannot be used here: jax {jax.__version__}"
-    )
-    assert "'Conv_1/kernel'" in err and "--embed-weights" in err
+    words = "has 'Conv_1/kernel' with weights of another sha256"
+    if run == "pictures" and not embedded:
+        words = f"cannot be used here: jax {jax.__version__}"
+        assert "'Conv_1/kernel'" in err and "--embed-weights" in err
+    assert err.startswith(f"aslp-jax: {path} {words}")
     assert err.count("\n") == 1 and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MemoryError("Unable to allocate 1 GiB"),
+            "too little memory here: Unable to allocate 1 GiB",
+        ),
+        (MemoryError(), "too little memory here: no more can be had"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 GiB\nin the heap"),
+            "JAX cannot do this here: RESOURCE_EXHAUSTED: 1 GiB\n",
+        ),
+        (RuntimeError("a mistake of the program"), None),
+        (AssertionError("a mistake of the program"), None),
+    ],
+)
+def test_what_a_machine_lacks_is_one_line_and_no_mistake_is_hidden(
+    error, words, digits, monkeypatch, capsys
+):
+    def fail(parts: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("aslp_jax.artefact.reading.assemble", fail)
+    command = ["inspect", str(digits.folder / NETWORK)]
+    if words is None:
+        with pytest.raises(type(error), match="a mistake of the program"):
+            main(command)
+        return
+    assert main(command) == 2
+    assert capsys.readouterr() == ("", f"aslp-jax: {words}".strip() + "\n")
+
+
+def test_a_device_that_is_not_there_is_one_line(digits):
+    done = subprocess.run(
+        [sys.executable, "-m", "aslp_jax", "inspect", digits.folder / NETWORK],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "bogus"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("aslp-jax: JAX has no device here (JAX_PLATFORMS=bog")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_terminal_of_few_characters_is_no_bad_input(digits, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["inspect", str(digits.folder / NETWORK)]) == 0
+    shown.flush()
+    assert b"signed_constant ?0.0" in shown.buffer.getvalue()
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(
+    digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    picture = tmp_path / "a.png"
+    command = ["inspect", str(digits.folder / NETWORK), "--plot", "-o", str(picture)]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "needs the package matplotlib; pip install 'aslp-jax[experiments]'" in err
+    assert err.count("\n") == 1 and not picture.exists()
+
+
+def test_a_finished_run_that_goes_on_has_no_network_until_it_is_finished(
+    pictures, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(pictures.folder, folder)
+    data, config = pictures.trial.run.data, pictures.trial.run.config
+    again(config, data, folder)
+    assert (folder / NETWORK).exists() and (folder / "result.json").exists()
+    again(dataclasses.replace(config, epochs=2), data, folder)
+    assert not (folder / NETWORK).exists() and not (folder / "result.json").exists()
+    assert main(["extract", str(folder), "-o", str(tmp_path / "new")]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 def test_help_waits_for_no_jax():

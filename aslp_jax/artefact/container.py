@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from aslp_jax.artefact.subnetwork import ArtefactError
+from aslp_jax.artefact.error import ArtefactError
 
 MAGIC = b"\x89ASLP\r\n\x1a"
 """As that of PNG: a file that was sent as text or cut to seven bits shows at once."""
 
 VERSION = 1
-LARGEST_FILE = 1 << 30
+LARGEST_FILE = 1 << 29
 LARGEST_HEADER = 1 << 20
 
 _PREFIX = struct.Struct("<8sII")
@@ -31,6 +31,9 @@ def pack(header: Mapping[str, Any], sections: Sequence[bytes]) -> bytes:
     Args:
       header: JSON values.
       sections: one after another, as the header describes them.
+
+    Raises:
+      ArtefactError: it is larger than a file may be.
     """
     text = json.dumps(
         header,
@@ -39,6 +42,11 @@ def pack(header: Mapping[str, Any], sections: Sequence[bytes]) -> bytes:
         sort_keys=True,
         separators=(",", ":"),
     ).encode()
+    if len(text) > LARGEST_HEADER:
+        raise ArtefactError(f"has a header of {len(text)} bytes, more than it can have")
+    size = _PREFIX.size + len(text) + sum(map(len, sections)) + _DIGEST
+    if size > LARGEST_FILE:
+        raise ArtefactError(f"takes {size} bytes, more than an artefact can have")
     whole = b"".join((_PREFIX.pack(MAGIC, VERSION, len(text)), text, *sections))
     return whole + hashlib.sha256(whole).digest()
 

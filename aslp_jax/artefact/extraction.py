@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +14,9 @@ from flax.typing import Initializer
 
 from aslp_jax._version import __version__
 from aslp_jax.artefact import network, recipe
-from aslp_jax.artefact.subnetwork import (
-    ArtefactError,
-    Description,
-    Entry,
-    Subnetwork,
-    make_entry,
-)
+from aslp_jax.artefact.description import Description
+from aslp_jax.artefact.error import ArtefactError
+from aslp_jax.artefact.subnetwork import Entry, Subnetwork, make_entry
 from aslp_jax.evaluate import realise
 from aslp_jax.masked import FROZEN, LEARNT, Masked
 from aslp_jax.methods import ASLP, Factored, Method
@@ -54,12 +51,15 @@ def extract(
 
     Returns:
       The subnetwork; its weights are those of `method.realise` bit for bit, but for the
-      sign of a 0.
+      sign of a 0. Its `net` is made anew and convolves with `convolution.of_platform`
+      of the default device, so that its outputs are those of `model` bit for bit only
+      where `model.net` does too.
 
     Raises:
-      ArtefactError: a network that no file can name, arrays of another dtype than
-        float32, or not finite, or effective weights that are not 0 where the method's
-        mask says they are dropped.
+      ArtefactError: a network that no file can name, a description of other classes or
+        images than it has, arrays that it does not have, of another dtype than float32,
+        or not finite, or effective weights that are not 0 where the method's mask says
+        they are dropped.
     """
     net = network.from_words(network.in_words(model.net))
     collections = dict(variables)
@@ -70,7 +70,9 @@ def extract(
     effective, (masks, factored), sources, others = jax.device_get(
         (_named(params), choices, _named(frozen), collections)
     )
-    for name, array in {**effective, **_named(others)}.items():
+    arrays = _named({"params": effective, **others})
+    _check_fits(net, description, arrays)
+    for name, array in arrays.items():
         _check(name, array)
     noted = {} if key is None else _note(model, key, description.image_shape)
     entries = {}
@@ -184,6 +186,30 @@ def _named(tree: Any) -> dict[str, Any]:
 def _like(tree: Any, entries: Mapping[str, Entry]) -> Any:
     """A tree of the effective weights in the places of the network's parameters."""
     return map_named(tree, entries, lambda name, _: jnp.asarray(entries[name].weights))
+
+
+def _check_fits(net: Any, about: Description, arrays: Mapping[str, np.ndarray]) -> None:
+    """Checks that a description and arrays are those of a network."""
+    if about.classes != net.classes:
+        raise ArtefactError(
+            f"extract: the network has {net.classes} classes, and its description "
+            f"{about.classes}"
+        )
+    try:
+        shapes = network.shapes_of(net, about.image_shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArtefactError(
+            f"extract: the network takes no images of {about.image_shape}: {error}"
+        ) from None
+    wanted = flax.traverse_util.flatten_dict(shapes, sep="/")
+    found = {name: np.shape(array) for name, array in arrays.items()}
+    for name in sorted({*wanted, *found}):
+        if found.get(name) != wanted.get(name):
+            raise ArtefactError(
+                f"extract: {name!r} has shape {found.get(name, 'none')}, where the "
+                f"network for images of {about.image_shape} has "
+                f"{wanted.get(name, 'none')}"
+            )
 
 
 def _check(name: str, array: np.ndarray) -> None:

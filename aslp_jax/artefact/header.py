@@ -1,7 +1,7 @@
 """What the header of an artefact says, and whether it can be true.
 
-Nothing here allocates more than the header itself: sizes are checked against the
-network that the header names before any array is made.
+Nothing here allocates more than the header itself: `sizes` checks it against the
+network that it names before any array is made.
 """
 
 import dataclasses
@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aslp_jax.artefact import network, values
+from aslp_jax.artefact.description import Description
+from aslp_jax.artefact.error import ArtefactError
 from aslp_jax.artefact.recipe import BIASES, GENERATOR, INITIALISERS, Recipe
-from aslp_jax.artefact.subnetwork import ArtefactError, Description, Origin
+from aslp_jax.artefact.subnetwork import Origin
 
-MOST_WEIGHTS = 1 << 28
-"""Of all arrays together: a gigabyte of float32."""
+MOST_WEIGHTS = 1 << 26
+"""Of all arrays together: three times those of the largest network here."""
 
-_WIDEST = 1 << 16
 _DEEPEST = 64
-_MOST_FACTS = 16
 _MOST_ARRAYS = 1 << 12
 
 
@@ -124,13 +124,26 @@ def from_json(found: dict[str, Any]) -> Header:
     Raises:
       ArtefactError: naming what is not as it should be.
     """
+    try:
+        return _header(found)
+    except ArtefactError as error:
+        raise ArtefactError(f"has a header whose {error}") from None
+
+
+def _header(found: dict[str, Any]) -> Header:
     keys = ("arrays", "collections", "description", "generator", "network")
     top = values.members(found, "top", keys)
     values.one_of(top["generator"], "generator", (GENERATOR,))
     words, image_shape = _network(top["network"])
+    said = {field.name for field in dataclasses.fields(Description)}
+    about = values.members(
+        top["description"], "description", said - {"classes", "image_shape"}
+    )
     return Header(
         network=words,
-        description=_description(top["description"], words["classes"], image_shape),
+        description=Description(
+            classes=words["classes"], image_shape=image_shape, **about
+        ),
         arrays=_each(top, "arrays", _array),
         collections=_each(top, "collections", _held),
     )
@@ -151,71 +164,25 @@ def _network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
     words = dict(values.members(value, "network", (*keys, *hidden)))
     values.one_of(words["dtype"], "network.dtype", network.DTYPES)
     values.boolean(words["biases"], "network.biases")
-    values.integer(words["classes"], "network.classes", 1, _WIDEST)
-    height, width, channels = _widths(words.pop("image_shape"), "image_shape", 3, 3)
+    values.integer(words["classes"], "network.classes", 1, values.WIDEST)
+    height, width, channels = values.sizes(
+        words.pop("image_shape"), "network.image_shape", 3, 3
+    )
     stages = words["stages"]
     if family == "VGG":
-        words["stages"] = tuple(
-            _widths(each, "stages")
-            for each in values.items(stages, "network.stages", _DEEPEST)
-        )
+        lists = values.items(stages, "network.stages", _DEEPEST)
+        if not lists:
+            raise values.wrong("network.stages", stages, "a list of at least 1")
+        words["stages"] = tuple(map(_stages, lists))
     else:
-        words["stages"] = _widths(stages, "stages")
+        words["stages"] = _stages(stages)
     if hidden:
-        words["hidden"] = _widths(words["hidden"], "hidden", least=0)
+        words["hidden"] = values.sizes(words["hidden"], "network.hidden", 0, _DEEPEST)
     return words, (height, width, channels)
 
 
-def _widths(
-    value: Any, name: str, least: int = 1, most: int = _DEEPEST
-) -> tuple[int, ...]:
-    what = f"network.{name}"
-    return values.sizes(value, what, least=least, most=most, largest=_WIDEST)
-
-
-def _description(
-    value: Any, classes: int, image_shape: tuple[int, int, int]
-) -> Description:
-    names = {field.name for field in dataclasses.fields(Description)}
-    found = values.members(value, "description", names - {"classes", "image_shape"})
-    for name in ("arch", "dataset", "method"):
-        values.text(found[name], f"description.{name}")
-    if found["seed"] is not None:
-        values.integer(found["seed"], "description.seed", 0, (1 << 64) - 1)
-    mean, std = (found[name] for name in ("mean", "std"))
-    if mean is not None or std is not None:
-        mean, std = (
-            tuple(
-                values.number(each, f"description.{name}")
-                for each in values.items(found[name], f"description.{name}", _WIDEST)
-            )
-            for name in ("mean", "std")
-        )
-        if not len(mean) == len(std) == image_shape[2] or min(std) <= 0:
-            raise values.wrong(
-                "description.std", std, "as many as channels, as mean has, all above 0"
-            )
-    return Description(
-        arch=found["arch"],
-        classes=classes,
-        image_shape=image_shape,
-        mean=mean,
-        std=std,
-        dataset=found["dataset"],
-        method=found["method"],
-        seed=found["seed"],
-        accuracies=_facts(found["accuracies"], "description.accuracies", values.share),
-        versions=_facts(found["versions"], "description.versions", values.text),
-    )
-
-
-def _facts(value: Any, what: str, check: Callable[[Any, str], Any]) -> dict[str, Any]:
-    if type(value) is not dict or len(value) > _MOST_FACTS:
-        raise values.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
-    return {
-        values.text(name, f"{what} key"): check(each, f"{what} {values.shown(name)}")
-        for name, each in value.items()
-    }
+def _stages(value: Any) -> tuple[int, ...]:
+    return values.sizes(value, "network.stages", 1, _DEEPEST)
 
 
 def _array(value: Any, what: str) -> Array:
@@ -241,9 +208,7 @@ def _array(value: Any, what: str) -> Array:
         recipe = _recipe(recipe, f"{what}.recipe")
     array = Array(
         name=values.text(found["name"], f"{what}.name"),
-        shape=values.sizes(
-            found["shape"], f"{what}.shape", least=1, most=8, largest=MOST_WEIGHTS
-        ),
+        shape=values.sizes(found["shape"], f"{what}.shape", 1, 8, MOST_WEIGHTS),
         origin=origin,
         sha256=values.digest(found["sha256"], f"{what}.sha256"),
         scale=scale,
@@ -271,9 +236,14 @@ def _check_parts(array: Array, what: str) -> None:
         if (getattr(array, name) is not None) != needed:
             kind = f"origin {array.origin}" + ("" if array.mask else " and no mask")
             raise ArtefactError(
-                f"has a header whose {what} of {kind} "
-                f"{'lacks' if needed else 'cannot have'} a {name}"
+                f"{what} of {kind} {'lacks' if needed else 'cannot have'} a {name}"
             )
+    if array.recipe is not None and len(array.shape) < array.recipe.fewest_axes:
+        raise values.wrong(
+            f"{what}.shape",
+            array.shape,
+            f"the two axes that {array.recipe.initialiser} needs at least",
+        )
 
 
 def _recipe(value: Any, what: str) -> Recipe:

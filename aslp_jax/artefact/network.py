@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from aslp_jax import convolution, initialisers
-from aslp_jax.artefact.subnetwork import ArtefactError
+from aslp_jax.artefact import values
+from aslp_jax.artefact.error import ArtefactError
 from aslp_jax.networks import ConvNet
 from aslp_jax.resnet import ResNet
 from aslp_jax.vgg import VGG
@@ -44,7 +45,7 @@ def in_words(net: Any) -> dict[str, Any]:
     words = {
         "family": family,
         "stages": net.stages,
-        "classes": net.classes,
+        "classes": values.plain(net.classes),
         "biases": net.bias_init is not None,
         "dtype": dtype,
     }
@@ -64,6 +65,21 @@ def from_words(words: Mapping[str, Any]) -> nn.Module:
         bias_init=initialisers.fan_in_uniform if biases else None,
         conv_general_dilated=convolution.of_platform(jax.default_backend()),
     )
+
+
+def count_arrays(words: Mapping[str, Any]) -> int:
+    """Returns how many arrays a network has, in all its collections.
+
+    Args:
+      words: as `in_words` returns them.
+    """
+    stages, biases = words["stages"], 2 if words["biases"] else 1
+    if words["family"] == "ConvNet":
+        return biases * (2 * len(stages) + len(words["hidden"]) + 1)
+    # Of a ResNet: one at first, four a stage, and a shortcut of each but the first.
+    layers = 5 * len(stages) if words["family"] == "ResNet" else sum(map(len, stages))
+    # A kernel, and of batch-norm scale, bias, mean and variance.
+    return 5 * layers + biases
 
 
 @functools.lru_cache(maxsize=8)

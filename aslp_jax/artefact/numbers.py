@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from aslp_jax.artefact.subnetwork import ArtefactError
+from aslp_jax.artefact.error import ArtefactError
 
 _FLOATS = np.dtype("<f4")
 
@@ -32,14 +32,14 @@ def unpack_bits(data: bytes, count: int) -> np.ndarray:
 
 def pack_floats(array: np.ndarray) -> bytes:
     """Returns float32 numbers in the order of the array, little-endian."""
-    return array.astype(_FLOATS).tobytes()
+    return array.astype(_FLOATS, copy=False).tobytes()
 
 
 def unpack_floats(data: bytes) -> np.ndarray:
-    """Returns float32 `[len(data) / 4]`."""
-    return np.frombuffer(data, _FLOATS).astype(np.float32)
+    """Returns float32 `[len(data) / 4]`, read-only."""
+    return np.frombuffer(data, _FLOATS).astype(np.float32, copy=False)
 
 
 def sha256(array: np.ndarray) -> str:
     """Returns the sha256 of what `pack_floats` gives, in hexadecimal digits."""
-    return hashlib.sha256(pack_floats(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array, _FLOATS)).hexdigest()

@@ -1,7 +1,6 @@
 """Files to subnetworks: read in full, checked, and only then put together."""
 
 import dataclasses
-import itertools
 import math
 import os
 import stat
@@ -14,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.artefact import container, network, values
-from aslp_jax.artefact.header import MOST_WEIGHTS, Array, Header, Section, from_json
+from aslp_jax.artefact import container, network, sizes
+from aslp_jax.artefact.error import ArtefactError
+from aslp_jax.artefact.header import Array, Header, Section, from_json
 from aslp_jax.artefact.numbers import sha256, unpack_bits, unpack_floats
 from aslp_jax.artefact.recipe import draw, with_signs
-from aslp_jax.artefact.subnetwork import ArtefactError, Entry, Subnetwork, make_entry
+from aslp_jax.artefact.subnetwork import Entry, Subnetwork, make_entry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,16 +76,22 @@ def read(path: str | os.PathLike[str]) -> Parts:
       OSError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ArtefactError("is no file")
+                raise ArtefactError("is no regular file")
             if status.st_size > container.LARGEST_FILE:
                 raise ArtefactError("is too large to be an artefact")
-            data = file.read()
+            # Of one that grows meanwhile no more than that, which is not whole.
+            data = file.read(status.st_size)
         return decode(data)
     except ArtefactError as error:
         raise ArtefactError(f"{os.fspath(path)} {error}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting for a writer, where it is a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(data: bytes) -> Parts:
@@ -100,7 +106,7 @@ def decode(data: bytes) -> Parts:
     found, body = container.unpack(data)
     header = from_json(found)
     net = network.from_words(header.network)
-    shapes = _check_sizes(header, net, len(body))
+    shapes = sizes.check(header, net, len(body))
     sections = _Sections(body)
     factors, frozen = {}, {}
     for array in header.arrays:
@@ -158,44 +164,6 @@ class _Sections:
         return bytes(stored)
 
 
-def _check_sizes(header: Header, net: nn.Module, body: int) -> dict[str, Any]:
-    """Compares names, shapes and lengths with the network and the file.
-
-    Args:
-      header: what the file says.
-      net: that it names.
-      body: bytes behind the header.
-
-    Returns:
-      Shapes of what is no parameter, by collection and name joined by `/`.
-    """
-    try:
-        collections = dict(network.shapes_of(net, header.description.image_shape))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ArtefactError(f"names a network that cannot be: {error}") from None
-    params = collections.pop("params")
-    rest = flax.traverse_util.flatten_dict(collections, sep="/")
-    shapes = {name: rest[name] for name in sorted(rest)}
-    listed = [(array.name, array.shape) for array in header.arrays]
-    for found, wanted in itertools.zip_longest(
-        [*listed, *(held.name for held in header.collections)],
-        [*sorted(params.items()), *shapes],
-    ):
-        if found != wanted:
-            raise ArtefactError(
-                f"has the array {values.shown(found)} where its network has {wanted!r}"
-            )
-    weights = sum(map(math.prod, (*params.values(), *shapes.values())))
-    if weights > MOST_WEIGHTS:
-        raise ArtefactError(f"holds {weights} weights, more than {MOST_WEIGHTS}")
-    declared = sum(section.bytes for section in header.sections)
-    if declared != body:
-        raise ArtefactError(
-            f"declares sections of {declared} bytes and holds {body} bytes of them"
-        )
-    return shapes
-
-
 def assemble(parts: Parts) -> Subnetwork:
     """Draws weights again and puts the network together.
 
@@ -233,6 +201,12 @@ def _entry(array: Array, parts: Parts) -> Entry:
             return entry
     if array.recipe is None:
         raise ArtefactError(f"has {array.name!r} with weights of another sha256")
+    if array.recipe.draws_signs:
+        raise ArtefactError(
+            f"has {array.name!r} with weights of another sha256; their signs are the "
+            "same wherever they are drawn, so that its mask, scale, magnitude or key "
+            "are not those that it was made of"
+        )
     made = parts.header.description.versions.items()
     raise ArtefactError(
         f"cannot be used here: jax {jax.__version__} on {jax.default_backend()} does "

@@ -54,6 +54,11 @@ class Recipe:
         """Whether only signs are drawn, of weights of one known magnitude."""
         return self.initialiser in _SIGNS
 
+    @property
+    def fewest_axes(self) -> int:
+        """That an array must have, the last one being left out of a fan-in."""
+        return 2 if self.initialiser == "kaiming_normal" else 1
+
 
 def draw(
     recipe: Recipe, shape: tuple[int, ...], magnitude: np.float32 | None
@@ -73,8 +78,10 @@ def draw(
       float32 in that shape.
     """
     if magnitude is not None:
-        highest = threefry.bits_on_host(recipe.key, math.prod(shape)) >> np.uint32(31)
+        highest = threefry.bits_on_host(recipe.key, math.prod(shape))
+        highest >>= np.uint32(31)
         negative = highest == _SIGNS[recipe.initialiser]
+        del highest  # as large as the weights
         yield with_signs(magnitude, negative.reshape(shape))
         return
     initialiser = _KAIMING if recipe.fan_in is None else _uniform(recipe.fan_in)
@@ -118,10 +125,10 @@ def magnitude_of(weights: np.ndarray) -> np.float32 | None:
     """Returns the one magnitude of all weights; None where they have several, or 0."""
     if weights.size == 0:
         return None
-    sizes = np.abs(weights)
-    first = np.float32(sizes.flat[0])
-    one = first > 0 and math.isfinite(first) and bool((sizes == first).all())
-    return first if one else None
+    first = np.abs(np.float32(weights.flat[0]))
+    if not 0 < first < np.inf:
+        return None
+    return first if ((weights == first) | (weights == -first)).all() else None
 
 
 def _platforms() -> list[str]:

@@ -11,13 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax import augment, evaluate
+from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.recipe import Recipe, magnitude_of
 
 Origin = Literal["recipe", "signs", "values", "dense"]
-
-
-class ArtefactError(ValueError):
-    """A file is damaged or no artefact, or a network is not what one can hold."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,15 +88,14 @@ def make_entry(
             name, frozen, frozen, None, None, None, recipe, magnitude_of(frozen)
         )
     mask = factors != 0
-    held = frozen
     if recipe is None:
         frozen = np.where(mask, frozen, np.float32(0))
-        held = frozen[mask]
-    # What is dropped is 0 and never -0, which a product may be or not, as compiled.
-    weights = np.where(mask, factors.astype(np.float32) * frozen, np.float32(0))
+    magnitude = magnitude_of(frozen if recipe else frozen[mask])
+    weights = np.multiply(factors, frozen, dtype=np.float32)
     if scale is not None:
-        weights = np.where(mask, scale * weights, weights)
-    magnitude = magnitude_of(held)
+        weights *= scale
+    # What is dropped is 0 and never -0, which a product may be or not, as compiled.
+    weights[~mask] = 0
     return Entry(name, weights, frozen, mask, factors, scale, recipe, magnitude)
 
 
@@ -117,35 +113,6 @@ def embed(subnetwork: "Subnetwork") -> "Subnetwork":
         for name, each in subnetwork.entries.items()
     }
     return dataclasses.replace(subnetwork, entries=entries)
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What a network is about, and where it comes from.
-
-    Attributes:
-      arch: its name, such as `conv4`.
-      classes: number of outputs.
-      image_shape: of one image, (height, width, channels).
-      mean: of each channel, pixels being in [0, 1]; None where they are not shifted.
-      std: likewise the standard deviation.
-      dataset: name of the images that it was selected on.
-      method: how the weights were selected.
-      seed: of the run; None where there was none.
-      accuracies: in [0, 1] on the test set, by name, such as `thresholding`.
-      versions: of what made it, by name: jax, jaxlib, flax, aslp_jax; and `platform`.
-    """
-
-    arch: str
-    classes: int
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    dataset: str = ""
-    method: str = ""
-    seed: int | None = None
-    accuracies: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,8 +140,10 @@ class Subnetwork:
             that are.
 
         Returns:
-          float32 `[batch, classes]`; the same bits as `evaluate.outputs` gives for the
-          thresholded network that was extracted, on the same device.
+          float32 `[batch, classes]`. On the same device they are the same bits as
+          `evaluate.outputs` gives for the thresholded network that was extracted,
+          where that convolves with `convolution.of_platform` of the device, as those of
+          runs do; where it convolves otherwise, the same up to rounding.
 
         Raises:
           TypeError: `images` are neither uint8 nor float32.

@@ -1,7 +1,7 @@
 """Values that JSON may hold, checked one by one.
 
 Each function takes a value of any kind and what it is, in words, and returns it as the
-format has it, or raises ArtefactError saying what was expected.
+format has it, or raises ArtefactError saying what it is and what was expected.
 """
 
 import re
@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aslp_jax.artefact.subnetwork import ArtefactError
+from aslp_jax.artefact.error import ArtefactError
+
+WIDEST = 1 << 16
+"""Of the sizes that networks and images are made of."""
 
 _LONGEST = 200
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -24,21 +27,18 @@ def members(value: Any, what: str, keys: Iterable[str]) -> Mapping[str, Any]:
     if type(value) is not dict:
         raise wrong(what, value, expected)
     if set(value) != keys:
-        raise ArtefactError(
-            f"has a header whose {what} holds {shown(sorted(value))}; expected "
-            f"{expected}"
-        )
+        raise ArtefactError(f"{what} holds {shown(sorted(value))}; expected {expected}")
     return value
 
 
 def items(value: Any, what: str, most: int) -> list[Any]:
-    if type(value) is not list or len(value) > most:
+    if type(value) not in (list, tuple) or len(value) > most:
         raise wrong(what, value, f"a list of at most {most}")
     return value
 
 
 def sizes(
-    value: Any, what: str, *, least: int, most: int, largest: int
+    value: Any, what: str, least: int, most: int, largest: int = WIDEST
 ) -> tuple[int, ...]:
     """A list of `least` to `most` whole numbers from 1 to `largest`."""
     found = items(value, what, most)
@@ -73,10 +73,8 @@ def share(value: Any, what: str) -> float:
 
 
 def single(value: Any, what: str) -> float:
-    """A number that is a float32, to the bit."""
-    if float(np.float32(number(value, what))) != value:
-        raise wrong(what, value, "a float32, written out in full")
-    return float(value)
+    """The float32 that is nearest to a number."""
+    return float(np.float32(number(value, what)))
 
 
 def text(value: Any, what: str) -> str:
@@ -98,9 +96,21 @@ def one_of(value: Any, what: str, names: tuple[str, ...]) -> Any:
 
 
 def wrong(what: str, value: Any, expected: str) -> ArtefactError:
-    return ArtefactError(
-        f"has a header whose {what} is {shown(value)}; expected {expected}"
-    )
+    return ArtefactError(f"{what} is {shown(value)}; expected {expected}")
+
+
+def plain(value: Any) -> Any:
+    """Returns Python's own values for those of NumPy and JAX, and tuples for lists."""
+    value = _own(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_own, value))
+    if isinstance(value, Mapping):
+        return {_own(name): _own(each) for name, each in value.items()}
+    return value
+
+
+def _own(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def shown(value: Any) -> str:

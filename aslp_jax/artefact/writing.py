@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.traverse_util
 import numpy as np
 
-from aslp_jax.artefact import container, network
+from aslp_jax.artefact import container, network, sizes
+from aslp_jax.artefact.error import ArtefactError
 from aslp_jax.artefact.header import Array, Header, Held, Section, from_json, to_json
 from aslp_jax.artefact.numbers import pack_bits, pack_floats, sha256
-from aslp_jax.artefact.subnetwork import ArtefactError, Entry, Subnetwork
+from aslp_jax.artefact.subnetwork import Entry, Subnetwork
 from aslp_jax.whole_file import replacing
 
 
@@ -40,8 +42,8 @@ def encode(subnetwork: Subnetwork) -> bytes:
       The whole file.
 
     Raises:
-      ArtefactError: something of the description that no file may say, such as an
-        accuracy beyond 1.
+      ArtefactError: its parts do not fit one another, or they are more than a file may
+        hold.
     """
     sections: list[bytes] = []
 
@@ -50,15 +52,9 @@ def encode(subnetwork: Subnetwork) -> bytes:
         sections.append(stored)
         return Section(len(stored), deflated)
 
-    rest = {
-        collection: tree
-        for collection, tree in subnetwork.variables.items()
-        if collection != "params"
-    }
-    others = {
-        name: np.asarray(leaf)
-        for name, leaf in flax.traverse_util.flatten_dict(rest, sep="/").items()
-    }
+    rest = dict(subnetwork.variables)
+    _check_same(_flat(rest.pop("params")), subnetwork.entries)
+    others = _flat(rest)
     header = Header(
         network=network.in_words(subnetwork.net),
         description=subnetwork.description,
@@ -73,10 +69,26 @@ def encode(subnetwork: Subnetwork) -> bytes:
     )
     told = to_json(header)
     try:
-        from_json(json.loads(json.dumps(told, allow_nan=False)))
-    except ValueError as error:
+        found = from_json(json.loads(json.dumps(told)))
+        sizes.check(found, subnetwork.net, sum(map(len, sections)))
+        return container.pack(told, sections)
+    except ArtefactError as error:
         raise ArtefactError(f"encode: cannot be read again, it {error}") from None
-    return container.pack(told, sections)
+
+
+def _check_same(params: Mapping[str, np.ndarray], entries: Mapping[str, Entry]) -> None:
+    """Checks that what runs is what is written."""
+    for name in sorted({*params, *entries}):
+        same = name in params and name in entries
+        if not same or not np.array_equal(params[name], entries[name].weights):
+            raise ArtefactError(
+                f"encode: the variables and the entries differ in {name!r}"
+            )
+
+
+def _flat(tree: Any) -> dict[str, np.ndarray]:
+    leaves = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def _encode_entry(entry: Entry, put: Callable[[bytes], Section]) -> Array:
