@@ -156,6 +156,8 @@ def export(file: Path, to: str, output: Path, **options: Any) -> int:
 
     with _files(f"read {file}"):
         subnetwork = artefact.load(file)
+    for each in (output, output.with_suffix(".h")) if to == "c" else (output,):
+        _check_output(each, file)
     with _files(f"write {output}"):
         written = write(subnetwork, to, output, **options)
     for each in written.files:

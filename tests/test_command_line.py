@@ -345,7 +345,9 @@ def test_each_export_predicts_what_the_run_does(
     options = ["--storage", "seed"] if kind == "c" else []
     command = ["export", str(extracted), "--to", kind, "-o", str(path), *options]
     assert main(command) == 0
-    assert f"{path}: {path.stat().st_size:,} bytes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{path}: {path.stat().st_size:,} bytes" in told
+    assert "bytes by their entropy" in told and "\ndropped     a weight " in told
     net = aslp_jax.load(extracted)
     found = np.asarray(outputs_of_export(kind, path, finished.images, net))
     wanted = outputs_of(finished)
@@ -387,13 +389,16 @@ def test_each_export_predicts_what_the_run_does(
         ("export RUN/network.aslp --to npz -o new --storage x", "'x'"),
         ("export RUN/network.aslp --to npz -o NOWHERE/new", "cannot write NOWHERE/new"),
         ("export DAMAGED/network.aslp --to npz -o new", "is damaged"),
+        ("export RUN/network.aslp --to npz -o LINK", "LINK is the file that is read"),
+        ("export NAMED.h --to c -o NAMED.c", "NAMED.h is the file that is read"),
     ],
 )
 def test_bad_input_is_one_line(line, words, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("RUN").symlink_to(digits.folder)
     Path("LINK").symlink_to(digits.folder / NETWORK)
-    shutil.copy(digits.folder / NETWORK, "NAMED.png")
+    for name in ("NAMED.png", "NAMED.h"):
+        shutil.copy(digits.folder / NETWORK, name)
     Path("BEGUN").mkdir()
     shutil.copy(digits.folder / "config.json", "BEGUN")
     Path("DAMAGED").mkdir()
@@ -409,7 +414,8 @@ def test_bad_input_is_one_line(line, words, digits, tmp_path, monkeypatch, capsy
     assert sorted(tmp_path.rglob("*")) == before
     assert sorted(digits.folder.iterdir()) == held
     assert (digits.folder / NETWORK).read_bytes() == content
-    assert Path("NAMED.png").read_bytes() == content
+    for name in ("NAMED.png", "NAMED.h"):
+        assert Path(name).read_bytes() == content
     assert out == "" or "--plot" in line
 
 
