@@ -142,7 +142,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, program_flags: str
+) -> dict[str, str]:
     """One device, an empty home, and no way into the network."""
     home = tmp_path_factory.mktemp("home")
     kept = {
@@ -157,6 +159,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         # All but the first run find their programs compiled.
         "XDG_CACHE_HOME": str(home / "cache"),
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": program_flags,
         "http_proxy": nowhere,
         "https_proxy": nowhere,
     }
