@@ -56,7 +56,7 @@ def program_flags() -> str:
     return f"{SIMPLE} --xla_backend_optimization_level=1"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def key() -> jax.Array:
     """A PRNG key; tests draw the ones they need from it."""
     return jax.random.key(20221016)
