@@ -32,6 +32,15 @@ import turns
 
 from aslp_jax import ASLP, Magnitude, Masked, augment, networks, threefry
 
+SIDE = 8  # of images whose size changes nothing that a test asserts
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Networks of images of `SIDE` pixels: most of their weights depend on it."""
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    monkeypatch.setattr(recipe, "_IMAGE", image)
+
 
 @pytest.mark.parametrize("logit", [0.0, 0.005, 0.02, -1.0, 4.0, -9.0, 30.0])
 def test_the_closed_form_is_the_integral(logit):
@@ -91,12 +100,11 @@ def test_seeds_as_one_program_give_the_same_bits():
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_both_sides_of_the_training_step_take_their_steps(augment):
-    images, labels = recipe.random_images(8)
+def test_both_sides_of_the_training_step_take_their_steps(augment, small):
     size = {"batch_size": 4, "steps": 2, "augment": augment}
-    training_step.ours("conv2", images, labels, **size)()
+    training_step.ours("conv2", *recipe.random_images(8, SIDE), **size)()
     pytest.importorskip("torch", reason="the comparison needs PyTorch")
-    training_step.theirs("conv2", images, labels, **size)()
+    training_step.theirs("conv2", *recipe.random_images(8), **size)()
 
 
 def test_crops_and_flips_in_pytorch_keep_pixels_and_bring_in_zeros():
@@ -217,8 +225,8 @@ def test_a_claim_is_met_on_the_right_side_of_its_bound(value, bound, least, met)
     assert str(claim) == f"epoch: {value:.2f} times ({side} 1.3: {verdict})"
 
 
-def test_a_turn_takes_whole_steps_or_says_that_the_loss_ended_them():
-    images, labels = recipe.random_images(8)
+def test_a_turn_takes_whole_steps_or_says_that_the_loss_ended_them(small):
+    images, labels = recipe.random_images(8, SIDE)
     program, create = recipe.training(recipe.network("conv2"), batch_size=4)
     recipe.turn(program, create(), images, labels, steps=2)()
     broken = create()
@@ -269,8 +277,8 @@ def test_words_drawn_over_and_over_are_of_their_keys():
     np.testing.assert_array_equal(draw.words(99, 2, threefry.bits)(), found)
 
 
-def test_masked_and_trained_steps_and_bare_passes_do_the_work_they_say():
-    data = recipe.random_images(8)
+def test_masked_and_trained_steps_and_bare_passes_do_the_work_they_say(small):
+    data = recipe.random_images(8, SIDE)
     for side in (masking.masked, masking.trained):
         side("conv2", data, batch_size=4, steps=2)()  # raises unless all are taken
     gradient, losses = masking.passes("conv2", data, batch_size=4, steps=2)()

@@ -417,7 +417,7 @@ def test_runs_that_are_not_what_was_asked_for_are_named(tmp_path, capsys):
 
 
 @pytest.mark.program
-def test_a_comparison_from_first_run_to_last(tmp_path):
+def test_a_comparison_from_first_run_to_last(tmp_path, program_flags):
     line = (
         "--dataset digits --arch conv2 --keep 0.0005 --method budget "
         "--epochs 1 --batch-size 320"
@@ -427,7 +427,7 @@ def test_a_comparison_from_first_run_to_last(tmp_path):
         cwd=tmp_path,
         env={
             **os.environ,
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": program_flags,
             "JAX_PLATFORMS": "cpu",
         },
         capture_output=True,

@@ -230,7 +230,9 @@ def test_bfloat16_convolves_and_batch_norm_does_not(network):
     outputs, updates = jax.jit(apply)(variables, images)
     assert outputs.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
-    wide = network().apply(variables, images, train=True, mutable=["batch_stats"])[0]
+    wide = jax.jit(
+        functools.partial(network().apply, train=True, mutable=["batch_stats"])
+    )(variables, images)[0]
     assert (outputs != wide).any()
     np.testing.assert_allclose(outputs, wide, atol=0.05 * float(jnp.abs(wide).max()))
 
@@ -255,7 +257,8 @@ def test_a_step_trains_selectors_and_moves_batch_statistics(key, network):
     model = Masked(network(conv_general_dilated=conv_in_loop), ASLP())
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e-2})
     images, labels = images_of(6, 8, 8, 1), jnp.arange(6, dtype=jnp.int32) % 3
-    state = train.create(model, optimiser, key, images[:1])
+    create = functools.partial(train.create, model, optimiser)
+    state = jax.jit(create)(key, images[:1])
     assert set(state.params) == {"logits", "scale"}
     assert list(state.collections) == ["batch_stats"]
     names = set(state.params["logits"])
@@ -275,5 +278,7 @@ def test_a_step_trains_selectors_and_moves_batch_statistics(key, network):
         # Of a channel that lost all its weights the mean stays at 0.
         assert (one != other).any()
     # The thresholded network reads the statistics and leaves them alone.
-    logits = model.apply(after.variables, images, train=False)
+    logits = jax.jit(functools.partial(model.apply, train=False))(
+        after.variables, images
+    )
     assert logits.shape == (6, 3) and np.isfinite(logits).all()

@@ -19,7 +19,7 @@ MODEL = Masked(NET, METHOD)
 OPTIONS = {"model": MODEL, "prepare": augment.to_float}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained(key):
     """Weights, random logits, and 50 images with labels."""
     variables = jax.jit(MODEL.init)(key, jnp.zeros((1, 8, 8, 1)))

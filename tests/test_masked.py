@@ -66,7 +66,7 @@ NETS = {
 }
 
 
-@pytest.fixture(params=NETS)
+@pytest.fixture(scope="module", params=NETS)
 def case(request, key):
     net, inputs, layers = NETS[request.param]
     model = Masked(net, ASLP())
@@ -153,7 +153,7 @@ def test_gradients_reach_logits_and_scales_of_every_layer(case, key):
             assert np.any(leaf != 0), (group, name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def residual(key):
     model = Masked(ResidualNet(), ASLP(keep_ties=True))
     return model, jax.jit(model.init)(key, IMAGES)
@@ -162,24 +162,21 @@ def residual(key):
 def test_batch_statistics_pass_through(residual, key):
     model, variables = residual
     before = variables["batch_stats"]
-    _, updates = model.apply(
-        variables, IMAGES, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def statistics(net, variables):
+        options = {"rngs": {"dropout": key}, "mutable": ["batch_stats"]}
+        return net.apply(variables, IMAGES, train=True, **options)[1]
+
+    updates = statistics(model, variables)
     assert sorted(updates) == ["batch_stats"]
     assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(before)
     moved = jax.tree.map(
         lambda new, old: bool(np.any(new != old)), updates, {"batch_stats": before}
     )
     assert all(jax.tree.leaves(moved))
-    plain = ResidualNet()
     weights = model.method.realise(variables["frozen"], variables["params"])
-    _, expected = plain.apply(
-        {"params": weights, "batch_stats": before},
-        IMAGES,
-        train=True,
-        rngs={"dropout": key},
-        mutable=["batch_stats"],
-    )
+    expected = statistics(ResidualNet(), {"params": weights, "batch_stats": before})
     for got, wanted in zip(
         jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True
     ):
@@ -288,9 +285,9 @@ def test_a_missing_collection_is_named(residual):
 def test_selectors_of_another_network_are_refused(residual):
     model, variables = residual
     logits = {"Conv_9/kernel": jnp.zeros((3, 3, 8, 8))}
-    variables["params"] = {**variables["params"], "logits": logits}
+    params = {**variables["params"], "logits": logits}
     with pytest.raises(KeyError, match="realise: no weight at"):
-        model.apply(variables, IMAGES)
+        model.apply({**variables, "params": params}, IMAGES)
 
 
 def test_masked_works_inside_another_module(key):

@@ -111,9 +111,11 @@ import json, sys
 
 sys.path.insert(0, sys.argv[1])
 from aslp_jax import checkpoint, datasets
+from compiled import keep_compiled
 from config import Config
 from run import Run
 
+keep_compiled()
 for options in map(json.loads, sys.argv[3:]):
     run = Run(Config(**options), datasets.load("digits"))
     checkpoint.save(sys.argv[2], options["seed"], run.snapshot(), {})
@@ -142,7 +144,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, program_flags: str
+) -> dict[str, str]:
     """One device, an empty home, and no way into the network."""
     home = tmp_path_factory.mktemp("home")
     kept = {
@@ -157,6 +161,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         # All but the first run find their programs compiled.
         "XDG_CACHE_HOME": str(home / "cache"),
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": program_flags,
         "http_proxy": nowhere,
         "https_proxy": nowhere,
     }
@@ -505,7 +510,6 @@ def test_another_seed_gives_another_run(
 
 
 def test_more_epochs_later_are_as_good_as_at_once(
-    program: Callable[..., Ended],
     warm: Callable[[str], Ended],
     whole: tuple[Path, Ended],
     tmp_path: Path,
@@ -515,7 +519,7 @@ def test_more_epochs_later_are_as_good_as_at_once(
     assert ended.code == 0, ended.err
     assert [*map(timeless, rows(out))] == [*map(timeless, rows(whole[0])[:2])]
     assert result(out)["epochs"] == 2
-    ended = program(f"--resume --epochs {EPOCHS} --out {out}")
+    ended = warm(f"--resume --epochs {EPOCHS} --out {out}")
     assert ended.code == 0, ended.err
     assert "from epoch 3" in ended.err.splitlines()[0]
     assert ended.err.splitlines()[1].startswith(f"epoch 3/{EPOCHS}")
@@ -528,7 +532,7 @@ def test_more_epochs_later_are_as_good_as_at_once(
 
 
 def test_a_run_stopped_again_and_again_ends_the_same(
-    program: Callable[..., Ended],
+    warm: Callable[[str], Ended],
     environment: dict[str, str],
     whole: tuple[Path, Ended],
     tmp_path: Path,
@@ -570,13 +574,16 @@ def test_a_run_stopped_again_and_again_ends_the_same(
         else:
             assert lines == []
         line = f"--resume --out {out}"
-    ended = program(line)
+    ended = warm(line)
     assert ended.code == 0, ended.err
     assert_same_run(out, whole[0])
 
 
 def test_a_run_stopped_within_an_epoch_ends_the_same(
-    program: Callable[..., Ended], whole: tuple[Path, Ended], tmp_path: Path
+    program: Callable[..., Ended],
+    warm: Callable[[str], Ended],
+    whole: tuple[Path, Ended],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "within"
     ended = program(
@@ -586,7 +593,7 @@ def test_a_run_stopped_within_an_epoch_ends_the_same(
     assert ended.code == 143, ended.err
     assert len(rows(out)) == 1
     assert checkpoint.steps(out / "checkpoints") == [STEPS + 1]
-    ended = program(f"--resume --out {out}")
+    ended = warm(f"--resume --out {out}")
     assert ended.code == 0, ended.err
     assert_same_run(out, whole[0])
 

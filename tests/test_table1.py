@@ -602,25 +602,26 @@ def test_a_grid_without_runs_says_so(tmp_path):
 
 # The program.
 
-SMALL = (
-    "--dataset digits --archs conv2 --methods aslp --rescales none --seeds 2 "
-    "--batch-size 320 --epochs 2 --eval-samples 2 --cells *-plain-*-sc"
-)
+EPOCHS = 4  # the schedule is compiled in: all runs take as many and share programs
+RUN = f"--dataset digits --batch-size 320 --epochs {EPOCHS} --eval-samples 2"
+SMALL = f"{RUN} --archs conv2 --methods aslp --rescales none --cells *-plain-*-sc"
 
 
-def start(line: str, home: Path, program: Path = PROGRAM) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(program), *line.split()],
-        cwd=home,
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
-            "JAX_PLATFORMS": "cpu",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(tmp_path, program_flags):
+    """Starts a program in a process of its own."""
+
+    def begin(line: str, program: Path = PROGRAM) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, str(program), *line.split()],
+            cwd=tmp_path,
+            env={**os.environ, "XLA_FLAGS": program_flags, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return begin
 
 
 def end(child: subprocess.Popen) -> tuple[int, str, str]:
@@ -640,8 +641,9 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.mark.program
-def test_a_grid_from_first_run_to_last(tmp_path):
-    code, out, err = end(start(SMALL, tmp_path))
+def test_a_grid_from_first_run_to_last(tmp_path, start):
+    line = f"{SMALL} --seeds 2"
+    code, out, err = end(start(line))
     assert code == 0, err
     made = tmp_path / "runs" / "table1-digits"
     assert out == (made / "table1.md").read_text()
@@ -653,29 +655,28 @@ def test_a_grid_from_first_run_to_last(tmp_path):
 
     # The seeds that went through one program are what each is alone.
     alone = (
-        "--preset fast --dataset digits --arch conv2 --rescale none --no-augment "
-        "--seed 1 --batch-size 320 --epochs 2 --eval-samples 2 --out alone --devices 1"
+        f"{RUN} --preset fast --arch conv2 --rescale none --no-augment --seed 1 "
+        "--out alone --devices 1"
     )
-    code, _, err = end(start(alone, tmp_path, PROGRAM.with_name("cifar.py")))
+    code, _, err = end(start(alone, PROGRAM.with_name("cifar.py")))
     assert code == 0, err
     assert metrics(tmp_path / "alone") == metrics(cells / names[1])
     assert metrics(cells / names[0]) != metrics(cells / names[1])
 
     # Again: nothing to do, nothing changed; another recipe is refused.
     before = {path: path.read_bytes() for path in made.glob("*.csv")}
-    code, _, err = end(start(SMALL, tmp_path))
+    code, _, err = end(start(line))
     assert code == 0 and "0 runs to make, 2 finished before" in err
     assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
-    code, _, err = end(start(f"{SMALL} --mask-lr 3", tmp_path))
+    code, _, err = end(start(f"{line} --mask-lr 3"))
     assert code == 2 and "holds a grid with options aslp mask_lr 0.5, not 3.0" in err
     assert len(err.splitlines()) == 1
 
 
 @pytest.mark.program
-def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
-    epochs = 6
-    line = f"{SMALL.replace('--epochs 2', f'--epochs {epochs}')} --seeds 1"
-    child = start(f"{line} --out stopped", tmp_path)
+def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, start):
+    line = f"{SMALL} --seeds 1"
+    child = start(f"{line} --out stopped")
     name = "conv2-plain-aslp-none-sc-seed0"
     folder = tmp_path / "stopped" / "cells" / name
     while not (folder / "metrics.jsonl").exists():
@@ -686,10 +687,10 @@ def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert code == 143, err
     assert "stopped by SIGTERM, all is saved; the same command goes on" in err
     done = len(metrics(folder))
-    assert 0 < done < epochs
+    assert 0 < done < EPOCHS
 
     # The clock stops it too, here before anything more is done.
-    code, _, err = end(start(f"{line} --out stopped --minutes 0.001", tmp_path))
+    code, _, err = end(start(f"{line} --out stopped --minutes 0.001"))
     assert code == 0, err
     assert "stopped by the time limit, all is saved" in err
     assert len(metrics(folder)) == done
@@ -700,9 +701,9 @@ def test_a_grid_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     (whole / "config.json.partial").write_text("{")
     shutil.copy(tmp_path / "stopped" / "grid.json", tmp_path / "whole")
     for out in ("stopped", "whole"):
-        code, _, err = end(start(f"{line} --out {out}", tmp_path))
+        code, _, err = end(start(f"{line} --out {out}"))
         assert code == 0, err
-    assert len(metrics(folder)) == epochs
+    assert len(metrics(folder)) == EPOCHS
     assert metrics(folder) == metrics(whole)
 
 

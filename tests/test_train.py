@@ -27,6 +27,13 @@ def integer(number):
     return jnp.asarray(number, jnp.int32)
 
 
+@functools.cache
+def creation(model, optimiser):
+    """What makes a state, traced once for all tests of a model."""
+    image = jnp.zeros((1, 8, 8, 1), jnp.float32)
+    return jax.jit(lambda key: train.create(model, optimiser, key, image))
+
+
 def problem(key, net=NET, method=None, optimiser=OPTIMISER, examples=64):
     """A state, data of three separable classes, and the options of a step."""
     model = Masked(net, method or ASLP())
@@ -35,10 +42,15 @@ def problem(key, net=NET, method=None, optimiser=OPTIMISER, examples=64):
     images = rng.integers(0, 90, (examples, 8, 8, 1)).astype(np.uint8)
     for index, label in enumerate(labels):
         images[index, 2 * label : 2 * label + 2] += 150
-    image = jnp.zeros((1, 8, 8, 1), jnp.float32)
-    state = jax.jit(lambda key: train.create(model, optimiser, key, image))(key)
+    state = creation(model, optimiser)(key)
     options = {"model": model, "optimiser": optimiser}
     return state, jnp.asarray(images), jnp.asarray(labels), options
+
+
+@functools.cache
+def one_step(**options):
+    """The step with these options, traced once for all tests that take it."""
+    return jax.jit(functools.partial(train.step, **options))
 
 
 def whole_batch(images, labels):
@@ -81,9 +93,7 @@ def test_a_step_follows_the_gradient_of_the_drawn_network(key):
         )
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
-    after, reported, correct = jax.jit(functools.partial(train.step, **options))(
-        state, inputs, truth, key
-    )
+    after, reported, correct = one_step(**options)(state, inputs, truth, key)
     np.testing.assert_allclose(reported, value, rtol=1e-5)
     assert 0 <= int(correct) <= BATCH
     assert int(after.step) == 1
@@ -113,16 +123,17 @@ def test_gradients_agree_with_finite_differences_of_the_scale(key):
 
     one, step = jnp.float32(1.0), jnp.float32(1e-2)
     numeric = (loss(one + step) - loss(one - step)) / (2 * step)
-    np.testing.assert_allclose(jax.grad(loss)(one), numeric, rtol=2e-2)
+    slope = jax.jit(jax.grad(loss))(one)
+    np.testing.assert_allclose(slope, numeric, rtol=2e-2)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64])
 def test_micro_batches_give_the_gradient_of_the_whole(key, micro_batch):
     state, images, labels, options = problem(key)
     inputs, truth = whole_batch(images, labels)
-    run = functools.partial(train.step, state, inputs, truth, key, **options)
-    whole, whole_loss, whole_correct = jax.jit(run)()
-    parts, loss, correct = jax.jit(functools.partial(run, micro_batch=micro_batch))()
+    batch = (state, inputs, truth, key)
+    whole, whole_loss, whole_correct = one_step(**options)(*batch)
+    parts, loss, correct = one_step(micro_batch=micro_batch, **options)(*batch)
     chex.assert_trees_all_close(parts.params, whole.params, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss, whole_loss, rtol=1e-5)
     assert int(correct) == int(whole_correct)
@@ -155,13 +166,14 @@ def mesh(count, axis=train.BATCH):
 def test_one_and_four_devices_agree(key, front, micro_batch):
     state, images, labels, options = problem(key)
     inputs, truth = whole_batch(images, labels)
-    single = jax.jit(functools.partial(train.step, **options))
-    expected, expected_loss, expected_correct = single(state, inputs, truth, key)
+    expected, expected_loss, expected_correct = one_step(**options)(
+        state, inputs, truth, key
+    )
 
     batch = PartitionSpec(train.BATCH)
     if front == "jit":
         spread = NamedSharding(mesh(4), batch)
-        run = jax.jit(functools.partial(train.step, micro_batch=micro_batch, **options))
+        run = one_step(micro_batch=micro_batch, **options)
         everywhere = NamedSharding(mesh(4), PartitionSpec())
         arguments = (
             jax.device_put(state, everywhere),
@@ -218,14 +230,15 @@ def test_one_and_four_devices_draw_the_same_masks(key):
     chex.assert_trees_all_equal(jax.device_get(one), jax.device_get(four))
 
 
-def compiled(options, **more):
+@functools.cache
+def compiled(**options):
+    """The epoch with these options, traced once for all tests that run it."""
     return train.compile_steps(
         batch_size=BATCH,
         prepare=lambda key, images: augment.to_float(
             augment.crop_and_flip(key, images, pad=1)
         ),
         **options,
-        **more,
     )
 
 
@@ -250,7 +263,7 @@ def run_steps(run, state, images, labels, key, bounds, epoch=0):
 
 def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
     state, images, labels, options = problem(key)
-    run = compiled(options, micro_batch=8)
+    run = compiled(**options, micro_batch=8)
     whole = run_steps(run, state, images, labels, key, (0, 4))
     pieces = run_steps(run, state, images, labels, key, (0, 1, 3, 4))
     chex.assert_trees_all_equal(whole, pieces)
@@ -260,10 +273,10 @@ def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
 
 def test_an_epoch_on_four_devices_agrees_with_one(key):
     state, images, labels, options = problem(key)
-    one = run_steps(compiled(options), state, images, labels, key, (0, 4))
+    one = run_steps(compiled(**options), state, images, labels, key, (0, 4))
     everywhere = NamedSharding(mesh(4), PartitionSpec())
     put = functools.partial(jax.device_put, device=everywhere)
-    run = compiled(options, mesh=mesh(4))
+    run = compiled(**options, mesh=mesh(4))
     placed = put((state, images, labels, key))
     many = run_steps(run, *placed, (0, 1, 4))
     assert run._cache_size() == 1, "what comes back is placed as what was given"
@@ -290,7 +303,7 @@ def run_together(options, runs, devices, bounds):
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tuple_of, runs, totals)),
         spread,
     )
-    run = compiled(options, seeds=mesh(devices, train.SEED))
+    run = compiled(**options, seeds=mesh(devices, train.SEED))
     for start, stop in itertools.pairwise(bounds):
         state, totals = run(
             state,
@@ -320,7 +333,7 @@ def tuple_of(run, totals):
 def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
     runs, options = several_runs(key, devices)
     together = run_together(options, runs, devices, (0, 1, 4))
-    alone = compiled(options)
+    alone = compiled(**options)
     for run, (state, totals) in zip(runs, together, strict=True):
         expected = run_steps(alone, *run, (0, 4), epoch=1)
         chex.assert_trees_all_equal((state, totals), expected)
@@ -333,7 +346,7 @@ def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
 def test_two_runs_on_one_device_agree_with_each_alone(key):
     runs, options = several_runs(key, 4)
     together = run_together(options, runs, 2, (0, 1))
-    alone = compiled(options)
+    alone = compiled(**options)
     for run, (state, totals) in zip(runs, together, strict=True):
         expected, expected_totals = run_steps(alone, *run, (0, 1), epoch=1)
         np.testing.assert_allclose(totals.loss, expected_totals.loss, rtol=1e-5)
@@ -388,7 +401,7 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
 
 def test_training_learns_and_leaves_the_frozen_weights_alone(key):
     state, images, labels, options = problem(key)
-    run = compiled(options)
+    run = compiled(**options)
     before = jax.device_get(state.frozen)
     losses = []
     for epoch in range(30):
@@ -401,7 +414,7 @@ def test_training_learns_and_leaves_the_frozen_weights_alone(key):
 def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e30})
     state, images, labels, options = problem(key, optimiser=optimiser)
-    state, totals = run_steps(compiled(options), state, images, labels, key, (0, 4))
+    state, totals = run_steps(compiled(**options), state, images, labels, key, (0, 4))
     assert not np.isfinite(totals.loss)
     assert 1 < int(totals.steps) < 4
     assert int(state.step) == int(totals.steps)
@@ -410,14 +423,16 @@ def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
 def test_an_epoch_runs_in_double_precision_too(key):
     with jax.enable_x64(True):
         state, images, labels, options = problem(key)
-        state, totals = run_steps(compiled(options), state, images, labels, key, (0, 4))
+        state, totals = run_steps(
+            compiled(**options), state, images, labels, key, (0, 4)
+        )
     assert np.isfinite(totals.loss) and int(totals.steps) == 4
 
 
 def test_the_state_is_donated(key):
     state, images, labels, options = problem(key)
     logits = state.params["logits"]["Dense_0/kernel"]
-    run = compiled(options)
+    run = compiled(**options)
     run(
         state,
         train.Totals.zeros(),
@@ -440,9 +455,9 @@ class BatchNormNet(nn.Module):
 @pytest.mark.parametrize("micro_batch", [None, 8])
 def test_batch_statistics_move_and_dropout_has_a_stream(key, micro_batch):
     state, images, labels, options = problem(key, net=BatchNormNet())
-    after, loss, _ = jax.jit(
-        functools.partial(train.step, micro_batch=micro_batch, **options)
-    )(state, *whole_batch(images, labels), key)
+    after, loss, _ = one_step(micro_batch=micro_batch, **options)(
+        state, *whole_batch(images, labels), key
+    )
     assert np.isfinite(loss)
     assert sorted(after.collections) == ["batch_stats"]
     for old, new in zip(
@@ -505,9 +520,9 @@ def test_the_step_serves_a_method_that_trains_weights_under_a_penalty(key):
         return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
 
     weights = state.params["weights"]
-    value, gradient = jax.value_and_grad(task)(weights)
+    value, gradient = jax.jit(jax.value_and_grad(task))(weights)
     penalty = Shrink().penalty({}, state.params)
-    after, loss, _ = train.step(state, inputs, truth, key, **options)
+    after, loss, _ = one_step(**options)(state, inputs, truth, key)
     np.testing.assert_allclose(loss, value + penalty, rtol=1e-5)
     expected = jax.tree.map(lambda w, g: w - 0.1 * (g + w), weights, gradient)
     chex.assert_trees_all_close(after.params["weights"], expected, rtol=1e-4, atol=1e-6)
@@ -517,7 +532,7 @@ def test_the_step_serves_a_method_that_trains_weights_under_a_penalty(key):
 def test_the_step_serves_a_method_of_scores(key):
     optimiser = sgd_by_group({"scores": 1.0})
     state, images, labels, options = problem(key, method=TopHalf(), optimiser=optimiser)
-    run = compiled(options)
+    run = compiled(**options)
     losses = []
     for epoch in range(15):
         state, totals = run_steps(run, state, images, labels, key, (0, 4), epoch)
