@@ -1,7 +1,8 @@
 """From a run to its network alone, as a person goes: extract, inspect, export, run.
 
 Two runs are made in this process, so that their programs are compiled as those of the
-tests: one on digits by the program itself, one on images of CIFAR's shape.
+tests: one on digits by the program itself, one on images of CIFAR's shape. A third was
+made on CIFAR-10 and lies under results/.
 """
 
 import configparser
@@ -36,6 +37,7 @@ from aslp_jax.artefact import NETWORK, container, writing
 pytestmark = pytest.mark.program
 
 ROOT = Path(__file__).parents[1]
+CIFAR10 = ROOT / "results" / "exports" / "conv4-cifar10-keep10.aslp"
 
 
 class Finished(NamedTuple):
@@ -353,6 +355,35 @@ def test_each_export_predicts_what_the_run_does(
     wanted = outputs_of(finished)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     np.testing.assert_array_equal(np.argmax(found, -1), np.argmax(wanted, -1))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo", "npz", "c"])
+def test_a_network_of_cifar10_is_the_same_in_each_format(kind, tmp_path, capsys):
+    if kind == "c" and shutil.which("gcc") is None:
+        pytest.skip("gcc is missing")
+    shutil.copy(CIFAR10, tmp_path / NETWORK)
+    taken, path = tmp_path / "conv4.aslp", tmp_path / f"network.{kind}"
+    assert main(["extract", str(tmp_path), "-o", str(taken)]) == 0
+    assert main(["inspect", str(taken)]) == 0
+    told = capsys.readouterr().out
+    assert "by aslp on cifar10" in told and "weights regenerate: yes" in told
+    options = ["--storage", "seed"] if kind == "c" else []
+    command = ["export", str(taken), "--to", kind, "-o", str(path), *options]
+    assert main(command) == 0
+    net = aslp_jax.load(taken)
+    wanted = np.asarray(net(coloured_digits()))
+    assert len(set(wanted.argmax(1).tolist())) > 2
+    found = np.asarray(outputs_of_export(kind, path, coloured_digits(), net))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    np.testing.assert_array_equal(found.argmax(1), wanted.argmax(1))
+
+
+def coloured_digits() -> np.ndarray:
+    """Pictures of CIFAR's shape, `[20, 32, 32, 3]`, that differ in more than noise."""
+    digits = datasets.load("digits").test_images[:20].astype(float)
+    large = np.kron(digits, np.ones((1, 4, 4, 1)))
+    contrast = np.linspace(-1, 1, 20).reshape(-1, 1, 1, 1) * np.array([1, -1, 0.5])
+    return np.clip(128 + (large - 128) * contrast, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
