@@ -131,10 +131,12 @@ def test_the_step_in_pytorch_is_ours(arch, key):
     torch = pytest.importorskip("torch", reason="the comparison needs PyTorch")
     import pytorch
 
-    images, labels = recipe.random_images(4)
+    images, labels = recipe.random_images(4, SIDE)
     # Half of the weights, the same on both sides, and the slope of the identity.
     theirs = pytorch.Step(
-        arch, mask=lambda logits: (logits > 0).float() + logits - logits.detach()
+        arch,
+        mask=lambda logits: (logits > 0).float() + logits - logits.detach(),
+        side=SIDE,
     )
     model = Masked(networks.NETWORKS[arch](classes=10), ASLP())
     inputs = augment.to_float(jnp.asarray(images))
@@ -155,8 +157,8 @@ def test_the_step_in_pytorch_is_ours(arch, key):
         order = (3, 2, 0, 1) if array.ndim == 4 else (1, 0)
         return torch.from_numpy(np.array(np.transpose(array, order)))
 
-    made = pytorch.shapes(arch, 32, 3, 10)
-    side = 32 >> len(pytorch.STAGES[arch])
+    made = pytorch.shapes(arch, SIDE, 3, 10)
+    side = SIDE >> len(pytorch.STAGES[arch])
     for index, name in enumerate(names):
         for target, source in (
             (theirs.weights, flat[name]),
