@@ -488,6 +488,17 @@ def test_the_same_command_gives_the_same_run(
     assert_same_run(out, whole[0])
 
 
+def test_compiled_as_for_a_user_a_run_is_the_same_up_to_rounding(
+    program: Callable[..., Ended], whole: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    ended = program(f"{SMALL} --epochs 1 --out {tmp_path / 'out'}", XLA_FLAGS="")
+    assert ended.code == 0, ended.err
+    found, expected = rows(tmp_path / "out")[0], rows(whole[0])[0]
+    assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
+    for layer, kept in expected["keep_fractions"].items():
+        assert found["keep_fractions"][layer] == pytest.approx(kept, abs=2e-3)
+
+
 def test_another_seed_gives_another_run(
     warm: Callable[[str], Ended],
     whole: tuple[Path, Ended],
