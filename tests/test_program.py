@@ -488,17 +488,6 @@ def test_the_same_command_gives_the_same_run(
     assert_same_run(out, whole[0])
 
 
-def test_compiled_as_for_a_user_a_run_is_the_same_up_to_rounding(
-    program: Callable[..., Ended], whole: tuple[Path, Ended], tmp_path: Path
-) -> None:
-    ended = program(f"{SMALL} --epochs 1 --out {tmp_path / 'out'}", XLA_FLAGS="")
-    assert ended.code == 0, ended.err
-    found, expected = rows(tmp_path / "out")[0], rows(whole[0])[0]
-    assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
-    for layer, kept in expected["keep_fractions"].items():
-        assert found["keep_fractions"][layer] == pytest.approx(kept, abs=2e-3)
-
-
 def test_another_seed_gives_another_run(
     warm: Callable[[str], Ended],
     whole: tuple[Path, Ended],
@@ -677,10 +666,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 # --- As many weights as asked for. ----------------------------------------------------
 
 
-def test_a_budget_is_met(warm: Callable[[str], Ended], tmp_path: Path) -> None:
+def test_a_budget_is_met(program: Callable[..., Ended], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = "--optimiser adam --mask-lr 0.5 --logit-std 10 --keep 0.2"
-    ended = warm(f"{SMALL} --epochs 1 {options} --out {out}")
+    # Compiled as for a user; the other runs are compiled in a hurry.
+    ended = program(f"{SMALL} --epochs 1 {options} --out {out}", XLA_FLAGS="")
     assert ended.code == 0, ended.err
     found = result(out)
     assert found["keep_fraction_asked"] == 0.2 and found["budget_miss"] == 0
