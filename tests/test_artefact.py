@@ -1,4 +1,8 @@
-"""The network as a file: the same weights to the bit, and nothing else is let in."""
+"""The network as a file: the same weights to the bit, and nothing else is let in.
+
+Long, because each way in which a file can be wrong is tried, one by one and at random,
+on the few files that are made here once.
+"""
 
 import copy
 import dataclasses
