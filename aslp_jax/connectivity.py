@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aslp_jax.methods.selection import kernels, map_named, named_leaves
+from aslp_jax._tree import kernels, map_named, named_leaves
 
 _NORMALISATIONS = (
     nn.BatchNorm,

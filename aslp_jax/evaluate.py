@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aslp_jax.masked import FROZEN, LEARNT, Masked
+from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 
 
@@ -94,7 +94,7 @@ def outputs(
     """
     collections = dict(variables)
     weights = realise(
-        collections.pop(FROZEN, {}), collections.pop(LEARNT), key, method=model.method
+        collections.pop(FROZEN, {}), collections.pop(PARAMS), key, method=model.method
     )
     return run(
         {"params": weights, **collections},

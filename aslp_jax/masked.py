@@ -6,12 +6,12 @@ from typing import Any
 import flax.linen as nn
 from flax.core.scope import subtract_filters
 
+from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
-from aslp_jax.methods.selection import Select, kernels
 
 FROZEN = "frozen"
-LEARNT = "params"
+PARAMS = "params"
 
 
 class Masked(nn.Module):
@@ -88,25 +88,25 @@ class Masked(nn.Module):
         scope: Any = self.scope
         key = self.make_rng("mask") if sample else None
         rngs = {stream: self.make_rng(stream) for stream in scope.rngs}
-        if self.is_initializing() and LEARNT not in self.variables:
+        if self.is_initializing() and PARAMS not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
             weights = nn.meta.unbox(variables.pop("params"))
             frozen, learnt = self.method.init(
                 self.make_rng("params"), weights, select=self.select
             )
-            self._put({FROZEN: frozen, LEARNT: learnt, **variables})
+            self._put({FROZEN: frozen, PARAMS: learnt, **variables})
             return output
 
         rest: dict[str, Any] = dict(self.variables)
         # A method that trains the weights themselves leaves nothing frozen.
-        frozen, learnt = rest.pop(FROZEN, {}), rest.pop(LEARNT, None)
+        frozen, learnt = rest.pop(FROZEN, {}), rest.pop(PARAMS, None)
         if learnt is None:
             raise KeyError(
-                f"Masked: no collection {LEARNT!r} in the variables, which hold "
+                f"Masked: no collection {PARAMS!r} in the variables, which hold "
                 f"{sorted(self.variables)}; they come from this model's own init"
             )
         weights = self.method.realise(frozen, learnt, key=key)
-        mutable = subtract_filters(scope.mutable, (FROZEN, LEARNT))
+        mutable = subtract_filters(scope.mutable, (FROZEN, PARAMS))
         output, updates = net.apply(
             {"params": weights, **rest},
             *args,

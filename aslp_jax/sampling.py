@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax import threefry
+from aslp_jax.ops import threefry
 
 
 def stgs(

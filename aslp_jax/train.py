@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax.masked import FROZEN, LEARNT, Masked
+from aslp_jax.masked import FROZEN, PARAMS, Masked
 
 BATCH = "batch"
 """Name of the mesh axis over which the examples of a batch are spread."""
@@ -47,7 +47,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         """The variables of the `Masked` model, as its `init` returned them."""
-        return {FROZEN: self.frozen, LEARNT: self.params, **self.collections}
+        return {FROZEN: self.frozen, PARAMS: self.params, **self.collections}
 
 
 class Totals(flax.struct.PyTreeNode):
@@ -106,7 +106,7 @@ def create(
       The state before the first step.
     """
     variables = jax.jit(functools.partial(model.init, train=False))(key, inputs)
-    frozen, params = variables.pop(FROZEN, {}), variables.pop(LEARNT)
+    frozen, params = variables.pop(FROZEN, {}), variables.pop(PARAMS)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         frozen=frozen,

@@ -1,6 +1,6 @@
 """Masks of a whole network, drawn and pulled back, against what bounds their cost.
 
-    python benchmarks/draw.py
+    python -m benchmarks.draw
 
 On a CPU: against `torch.nn.functional.gumbel_softmax` on the stacked logits, the way
 PyTorch draws such masks, and against drawing as many random 32-bit words. On a GPU:
@@ -17,9 +17,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from turns import Claim, Turn, take_turns, where
 
-from aslp_jax import stgs, threefry
+from aslp_jax import stgs
+from aslp_jax.ops import threefry
+from benchmarks.timing import Claim, Side, interleave, where
 
 LOGITS = 4_300_992
 """Of Conv2."""
@@ -27,7 +28,7 @@ LOGITS = 4_300_992
 OVER_PYTORCH, OVER_WORDS, OVER_COPY = 10.0, 1.4, 3.0
 
 
-def masks(logits: jax.Array, calls: int) -> Turn:
+def masks(logits: jax.Array, calls: int) -> Side:
     """Draws masks and pulls a gradient back to their logits, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
@@ -38,7 +39,7 @@ def masks(logits: jax.Array, calls: int) -> Turn:
     return _repeated(once, (logits, logits), calls)
 
 
-def words(count: int, calls: int, bits: Callable[..., jax.Array]) -> Turn:
+def words(count: int, calls: int, bits: Callable[..., jax.Array]) -> Side:
     """Draws `count` random 32-bit words, `calls` times."""
 
     def once(key: jax.Array, given: jax.Array) -> jax.Array:
@@ -47,7 +48,7 @@ def words(count: int, calls: int, bits: Callable[..., jax.Array]) -> Turn:
     return _repeated(once, jnp.zeros((count,), jnp.uint32), calls)
 
 
-def products(logits: jax.Array, weights: jax.Array, calls: int) -> Turn:
+def products(logits: jax.Array, weights: jax.Array, calls: int) -> Side:
     """Makes masks times weights, and pulls their gradient back, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
@@ -60,7 +61,7 @@ def products(logits: jax.Array, weights: jax.Array, calls: int) -> Turn:
     return _repeated(once, (weights, logits), calls)
 
 
-def copies(logits: jax.Array, weights: jax.Array, calls: int) -> Turn:
+def copies(logits: jax.Array, weights: jax.Array, calls: int) -> Side:
     """Reads what `products` reads and writes what it writes, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
@@ -70,10 +71,11 @@ def copies(logits: jax.Array, weights: jax.Array, calls: int) -> Turn:
     return _repeated(once, (weights, logits), calls)
 
 
-def pytorch_masks(count: int, calls: int) -> Turn:
+def pytorch_masks(count: int, calls: int) -> Side:
     """Draws masks and their gradient as PyTorch does, `calls` times."""
-    import pytorch
     import torch
+
+    from benchmarks import pytorch
 
     logits = torch.randn(count, requires_grad=True)
     given = torch.ones(count)
@@ -86,7 +88,7 @@ def pytorch_masks(count: int, calls: int) -> Turn:
     return turn
 
 
-def _repeated(once: Callable[..., Any], start: Any, calls: int) -> Turn:
+def _repeated(once: Callable[..., Any], start: Any, calls: int) -> Side:
     @jax.jit
     def run(key: jax.Array, start: Any) -> Any:
         def body(index: jax.Array, carry: Any) -> Any:
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
         }
     spent = {
         name: 1e3 * seconds / calls
-        for name, seconds in take_turns(sides, options.repeats).items()
+        for name, seconds in interleave(sides, options.repeats).items()
     }
     for name, milliseconds in spent.items():
         print(f"{name:<20}{milliseconds:8.2f} ms")

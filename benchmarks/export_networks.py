@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax import ASLP, Masked, artefact, datasets, networks
+from aslp_jax import ASLP, Masked, artefact, models
+from aslp_jax._tree import map_named
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.artefact.subnetwork import make_entry
-from aslp_jax.initialisers import kaiming_normal, signed_constant
-from aslp_jax.methods.selection import map_named
+from aslp_jax.artefact.subnetwork import make_layer_weights
+from aslp_jax.data import datasets
+from aslp_jax.models.initialisers import kaiming_normal, signed_constant
 
 
 def random_network(
@@ -20,7 +21,7 @@ def random_network(
 ) -> Subnetwork:
     """A network of signed constants with random masks that keep about `kept`."""
     constant = signed_constant(kaiming_normal())
-    net = networks.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
+    net = models.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
     model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(seed)
     variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
     middle = statistics.NormalDist().inv_cdf(kept)
@@ -42,7 +43,7 @@ def without_masks(subnetwork: Subnetwork) -> Subnetwork:
             )
             drawn = np.where(rng.random(weights.shape) < 0.5, 1, -1) * sizes.mean()
             weights = np.where(entry.mask, weights, drawn).astype(np.float32)
-        entries[name] = make_entry(name, weights)
+        entries[name] = make_layer_weights(name, weights)
     return dataclasses.replace(
         subnetwork,
         entries=entries,

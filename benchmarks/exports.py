@@ -1,7 +1,7 @@
 """What each export of a network weighs, and how long an image takes it.
 
-    python benchmarks/exports.py runs/NAME/network.aslp --out results/exports/NAME.csv
-    python benchmarks/exports.py --archs conv2 conv4 --shape 32x32x3 --keep 0.5 0.02
+    python -m benchmarks.exports runs/NAME/network.aslp --out results/exports/NAME.csv
+    python -m benchmarks.exports --archs conv2 conv4 --shape 32x32x3 --keep 0.5 0.02
 
 Each network, from a file or with random masks, is written as every export in every
 storage, run over images, compared with itself, and timed: one image at a time, on one
@@ -25,16 +25,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from export_networks import images_like, random_network, without_masks
-from export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
-from aslp_jax import artefact, export, networks
+from aslp_jax import artefact, export, models
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.artefact.writing import encode
+from aslp_jax.artefact.encoding import encode
+from aslp_jax.artefact.inspect import entropy
 from aslp_jax.export import Written
 from aslp_jax.export import graph as graphs
 from aslp_jax.export.describe import describe
-from aslp_jax.inspection import entropy
+from benchmarks.export_networks import images_like, random_network, without_masks
+from benchmarks.export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
 FLASH = 256_000
 """Bytes of a small microcontroller, that Conv2 on digits has to fit into."""
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, help="artefacts (.aslp)")
     parser.add_argument(
-        "--archs", nargs="*", default=(), choices=tuple(networks.NETWORKS)
+        "--archs", nargs="*", default=(), choices=tuple(models.NETWORKS)
     )
     parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
     parser.add_argument("--keep", nargs="*", type=float, default=(0.5,))

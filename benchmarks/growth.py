@@ -1,6 +1,6 @@
 """How time and memory of a training step grow with width, batch and devices.
 
-    python benchmarks/growth.py --out results/growth
+    python -m benchmarks.growth --out results/growth
 
 Conv4, one factor at a time; the devices are CPU devices of one core each, over which
 the batch is spread. Prints each value beside what the work of a step (its floating
@@ -21,12 +21,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import recipe
 from jax.sharding import AxisType, Mesh
 from matplotlib.figure import Figure
-from turns import where
 
 from aslp_jax import train
+from benchmarks import workload
+from benchmarks.timing import where
 
 ARCH = "conv4"
 FACTORS = {"width": (1, 2, 4), "batch": (64, 128, 256, 512), "devices": (1, 2)}
@@ -55,18 +55,18 @@ def measure(width: int, batch: int, devices: int, repeats: int) -> dict[str, flo
     if devices > 1:
         found = np.array(jax.devices()[:devices])
         mesh = Mesh(found, (train.BATCH,), axis_types=(AxisType.Auto,))
-    net = recipe.network(ARCH, width=width)
-    micro_batch = min(batch, recipe.MICRO_BATCH * devices)
-    program, create = recipe.training(
+    net = workload.network(ARCH, width=width)
+    micro_batch = min(batch, workload.MICRO_BATCH * devices)
+    program, create = workload.training(
         net, batch_size=batch, micro_batch=micro_batch, mesh=mesh
     )
-    data = recipe.random_images(batch)
+    data = workload.random_images(batch)
     state: Any = create()
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
-    arguments = (state, train.Totals.zeros(), *data, *recipe.key_and_bounds(1))
+    arguments = (state, train.Totals.zeros(), *data, *workload.key_and_bounds(1))
     needed = program.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
-    turn = recipe.turn(program, state, *data, steps=1)
+    turn = workload.side(program, state, *data, steps=1)
     seconds = []
     for repeat in range(repeats + 1):
         began = time.perf_counter()
@@ -75,7 +75,7 @@ def measure(width: int, batch: int, devices: int, repeats: int) -> dict[str, flo
             seconds.append(time.perf_counter() - began)
     return {
         "seconds": statistics.median(seconds),
-        "floats": batch * recipe.flops(net),
+        "floats": batch * workload.flops(net),
         "state_bytes": held,
         "step_bytes": needed,
         "weights": weights,
@@ -86,7 +86,14 @@ def in_a_process(setting: Mapping[str, int], repeats: int) -> dict[str, float]:
     """Measures in a process of its own, with as many CPU devices as are asked for."""
     given = [f"--{name}={value}" for name, value in setting.items()]
     ended = subprocess.run(
-        [sys.executable, __file__, "--one", f"--repeats={repeats}", *given],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.growth",
+            "--one",
+            f"--repeats={repeats}",
+            *given,
+        ],
         check=True,
         capture_output=True,
         text=True,

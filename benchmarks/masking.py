@@ -1,6 +1,6 @@
 """What selecting a subnetwork adds to training the same network without masks.
 
-    python benchmarks/masking.py --arch conv2 conv4
+    python -m benchmarks.masking --arch conv2 conv4
 
 Three sides take turns on the same random images: training steps with masks, scales,
 optimiser, cropping and flipping; the same network with its weights trained by the same
@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import recipe
-from turns import Claim, Turn, take_turns, where
 
 from aslp_jax import Magnitude
+from benchmarks import workload
+from benchmarks.timing import Claim, Side, interleave, where
 
 AT_MOST = 1.12
 """Times the time of the network without masks."""
 
 
-def masked(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Turn:
+def masked(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Side:
     """Steps that select weights.
 
     Args:
@@ -37,30 +37,30 @@ def masked(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Turn:
     return _training(arch, data, None, **size)
 
 
-def trained(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Turn:
+def trained(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Side:
     """Steps that train all weights; arguments as those of `masked`."""
     return _training(arch, data, Magnitude(keep_fraction=1.0), **size)
 
 
-def _training(arch, data, method, *, batch_size: int, steps: int) -> Turn:
-    program, create = recipe.training(
-        recipe.network(arch),
+def _training(arch, data, method, *, batch_size: int, steps: int) -> Side:
+    program, create = workload.training(
+        workload.network(arch),
         method=method,
-        prepare=recipe.augmented,
+        prepare=workload.augmented,
         batch_size=batch_size,
     )
-    return recipe.turn(program, create(), *data, steps=steps)
+    return workload.side(program, create(), *data, steps=steps)
 
 
 def passes(
     arch: str, data: tuple[np.ndarray, np.ndarray], *, batch_size: int, steps: int
-) -> Turn:
+) -> Side:
     """Gradients of all weights, summed over a turn; arguments as those of `masked`."""
-    net = recipe.network(arch)
+    net = workload.network(arch)
     images, labels = (jnp.asarray(each[: batch_size * steps]) for each in data)
     on_cpu = jax.default_backend() == "cpu"
-    at_once = min(batch_size, recipe.MICRO_BATCH) if on_cpu else batch_size
-    inputs = recipe.plain(jax.random.key(0), images)
+    at_once = min(batch_size, workload.MICRO_BATCH) if on_cpu else batch_size
+    inputs = workload.plain(jax.random.key(0), images)
     inputs = inputs.reshape(-1, at_once, *images.shape[1:])
     params = jax.jit(net.init)(jax.random.key(0), inputs[0, :1])
 
@@ -84,12 +84,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     archs = ("conv2", "conv4", "conv6")
     parser.add_argument("--arch", nargs="+", choices=archs, default=[*archs])
-    parser.add_argument("--batch-size", type=int, default=recipe.BATCH_SIZE)
+    parser.add_argument("--batch-size", type=int, default=workload.BATCH_SIZE)
     parser.add_argument("--steps", type=int, default=4, help="of a turn")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args(arguments)
     size = {"batch_size": options.batch_size, "steps": options.steps}
-    data = recipe.random_images(options.batch_size * options.steps)
+    data = workload.random_images(options.batch_size * options.steps)
     print(f"{where()}, batches of {options.batch_size}")
     met = True
     for arch in options.arch:
@@ -98,9 +98,9 @@ def main(arguments: Sequence[str]) -> int:
             "trained": trained(arch, data, **size),
             "passes": passes(arch, data, **size),
         }
-        seconds = take_turns(sides, options.repeats)
+        seconds = interleave(sides, options.repeats)
         epoch = {
-            name: each / len(data[1]) * recipe.EPOCH for name, each in seconds.items()
+            name: each / len(data[1]) * workload.EPOCH for name, each in seconds.items()
         }
         for other, text in (
             ("trained", "the same training without masks"),

@@ -1,6 +1,6 @@
 """What a training step keeps in memory, and what a whole run takes.
 
-    python benchmarks/memory.py --arch conv2 conv4 conv6
+    python -m benchmarks.memory --arch conv2 conv4 conv6
 
 Compiles the steps that select weights and those that train the same network without
 masks, and reads their memory analyses: masks or noise that are kept while the network
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import recipe
-from turns import Claim, where
 
 from aslp_jax import Magnitude, evaluate, train
 from aslp_jax.masked import Masked
 from aslp_jax.methods import Method
+from benchmarks import workload
+from benchmarks.timing import Claim, where
 
 KEPT_BYTES = 0.5
 """A weight, at the most, beyond the network without masks."""
@@ -43,24 +43,24 @@ def analyse(arch: str, method: Method | None = None) -> tuple[float, float]:
       arch: name of the network.
       method: how weights are selected; None is ASLP with smart rescale.
     """
-    images, labels = recipe.random_images(recipe.BATCH_SIZE)
-    net = recipe.network(arch)
-    program, create = recipe.training(net, method=method)
+    images, labels = workload.random_images(workload.BATCH_SIZE)
+    net = workload.network(arch)
+    program, create = workload.training(net, method=method)
     state = jax.eval_shape(create)
     arguments = (state, train.Totals.zeros(), images, labels)
-    compiled = program.lower(*arguments, *recipe.key_and_bounds(1)).compile()
+    compiled = program.lower(*arguments, *workload.key_and_bounds(1)).compile()
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    weights = sum(leaf.size for leaf in jax.tree.leaves(recipe.kernels(net)))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(workload.kernels(net)))
     return held / weights, compiled.memory_analysis().temp_size_in_bytes / weights
 
 
 def run(arch: str, images: int, steps: int) -> float:
     """Trains and scores, and returns the peak memory of this process in GB."""
-    net = recipe.network(arch)
-    program, create = recipe.training(net, prepare=recipe.augmented)
-    data = jax.device_put(recipe.random_images(images))
+    net = workload.network(arch)
+    program, create = workload.training(net, prepare=workload.augmented)
+    data = jax.device_put(workload.random_images(images))
     state: Any = create()
-    key_and_bounds = recipe.key_and_bounds(steps)
+    key_and_bounds = workload.key_and_bounds(steps)
     state, totals = program(state, train.Totals.zeros(), *data, *key_and_bounds)
     model = Masked(net)
     test = [each[:TEST_IMAGES] for each in data]
@@ -68,7 +68,7 @@ def run(arch: str, images: int, steps: int) -> float:
         state.variables,
         *test,
         model=model,
-        prepare=recipe.to_float,
+        prepare=workload.to_float,
         batch_size=AT_ONCE,
     )
     jax.block_until_ready((totals, scored))
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.run is not None:
         print(run(options.run, options.images, options.steps))
         return 0
-    print(f"{where()}, batches of {recipe.BATCH_SIZE}")
+    print(f"{where()}, batches of {workload.BATCH_SIZE}")
     claims = []
     for arch in options.arch:
         held, needed = analyse(arch)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         ]
     command = f"--run conv4 --images {options.images} --steps {options.steps}"
     ended = subprocess.run(
-        [sys.executable, __file__, *command.split()],
+        [sys.executable, "-m", "benchmarks.memory", *command.split()],
         check=True,
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
 """What smart and dynamic rescale add to an epoch, over no rescale (section 3.3).
 
-    python benchmarks/rescale.py --arch conv4 --out results/rescale
+    python -m benchmarks.rescale --arch conv4 --out results/rescale
 
 Two measures of the same: the part of a training step that depends on the rescale (draw
 the masks, make the effective weights, pull a gradient back, update what is learnt),
@@ -20,19 +20,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import recipe
-from turns import Turn, all_turns, where
 
-from aslp_jax import ASLP, Masked, networks, train
-from aslp_jax.methods.drawn import Rescale
+from aslp_jax import ASLP, Masked, models, train
+from aslp_jax.methods.sampled import Rescale
+from benchmarks import workload
+from benchmarks.timing import Side, interleave_all, where
 
 KINDS: tuple[Rescale, ...] = ("none", "smart", "dynamic")
 
 
-def masking(arch: str, kind: Rescale, calls: int) -> Turn:
+def masking(arch: str, kind: Rescale, calls: int) -> Side:
     """Masks, effective weights, pull-back and update, `calls` times as one program."""
-    method, optimiser = ASLP(rescale=kind), recipe.sgd()
-    net, inputs = recipe.network(arch), jnp.zeros((1, recipe.SIDE, recipe.SIDE, 3))
+    method, optimiser = ASLP(rescale=kind), workload.sgd()
+    net, inputs = (
+        workload.network(arch),
+        jnp.zeros((1, workload.SIDE, workload.SIDE, 3)),
+    )
     create = functools.partial(train.create, Masked(net, method), optimiser)
     state = jax.jit(create)(jax.random.key(0), inputs)
     frozen = state.frozen
@@ -56,17 +59,17 @@ def masking(arch: str, kind: Rescale, calls: int) -> Turn:
     return lambda: run(jax.random.key(1))
 
 
-def training(arch: str, kind: Rescale, calls: int) -> Turn:
+def training(arch: str, kind: Rescale, calls: int) -> Side:
     """`calls` whole training steps on random images, augmentation on."""
-    net, method = recipe.network(arch), ASLP(rescale=kind)
-    program, create = recipe.training(net, method=method, prepare=recipe.augmented)
-    images, labels = recipe.random_images(calls * recipe.BATCH_SIZE)
-    return recipe.turn(program, create(), images, labels, steps=calls)
+    net, method = workload.network(arch), ASLP(rescale=kind)
+    program, create = workload.training(net, method=method, prepare=workload.augmented)
+    images, labels = workload.random_images(calls * workload.BATCH_SIZE)
+    return workload.side(program, create(), images, labels, steps=calls)
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", choices=tuple(networks.NETWORKS), default="conv4")
+    parser.add_argument("--arch", choices=tuple(models.NETWORKS), default="conv4")
     parser.add_argument("--out", type=Path, help="folder for rescale.csv")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--steps", type=int, default=2, help="whole steps a repeat")
@@ -77,16 +80,16 @@ def main(arguments: Sequence[str]) -> int:
         "whole step": (training, options.steps, options.repeats),
     }
     print(
-        f"{options.arch}, {where()}; an epoch is {recipe.STEPS} steps of "
-        f"{recipe.BATCH_SIZE} images"
+        f"{options.arch}, {where()}; an epoch is {workload.STEPS} steps of "
+        f"{workload.BATCH_SIZE} images"
     )
     lines: list[dict[str, Any]] = []
     for name, (make, calls, repeats) in measures.items():
-        seconds = all_turns(
+        seconds = interleave_all(
             {kind: make(options.arch, kind, calls) for kind in KINDS}, repeats
         )
         epoch = {
-            kind: [second * recipe.STEPS / calls for second in seconds[kind]]
+            kind: [second * workload.STEPS / calls for second in seconds[kind]]
             for kind in KINDS
         }
         for kind in KINDS:

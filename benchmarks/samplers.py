@@ -1,6 +1,6 @@
 """ASLP's sampler beside the naive Gumbel-Softmax and the Bernoulli straight-through.
 
-    python benchmarks/samplers.py --out results/samplers
+    python -m benchmarks.samplers --out results/samplers
 
 Prints and writes: the time and the memory of draw and gradient (`cost.csv`); how often
 each sampler keeps a weight, and how often its gradient is not finite, by dtype and
@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from turns import take_turns, where
 
 from aslp_jax.sampling import bernoulli_st, naive_gumbel_softmax, stgs
+from benchmarks.timing import interleave, where
 
 Sampler = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -82,7 +82,7 @@ def measure_cost(size: int, repeats: int) -> list[dict[str, Any]]:
         for name, sampler in SAMPLERS.items()
     }
     key = jax.random.key(1)
-    seconds = take_turns(
+    seconds = interleave(
         {n: functools.partial(program, key, logits) for n, program in programs.items()},
         repeats,
     )

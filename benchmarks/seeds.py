@@ -1,6 +1,6 @@
 """Several seeds as one program against one after another, in training images a second.
 
-    python benchmarks/seeds.py --arch conv4 --batch-size 8
+    python -m benchmarks.seeds --arch conv4 --batch-size 8
 
 Three ways to train the same two runs on digits: one after the other; as one program
 with a run on each of two CPU devices, as `experiments/table1.py` does; as one program
@@ -23,8 +23,10 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax import ASLP, Masked, augment, datasets, initialisers, networks, train
-from aslp_jax.convolution import conv_in_loop
+from aslp_jax import ASLP, Masked, models, train
+from aslp_jax.data import augment, datasets
+from aslp_jax.models import initialisers
+from aslp_jax.ops.convolution import conv_in_loop
 from aslp_jax.optim import by_group
 
 RUNS = 2
@@ -37,7 +39,7 @@ def _call(program: Callable[..., Any], bounds: Sequence[Any], parts: Any) -> Any
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     # Digits are too small for vgg19.
-    archs = [name for name in networks.NETWORKS if name != "vgg19"]
+    archs = [name for name in models.NETWORKS if name != "vgg19"]
     parser.add_argument("--arch", choices=archs, default="conv4")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=80, help="of each run a repeat")
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     devices = jax.devices()
 
     constant = initialisers.signed_constant(initialisers.kaiming_normal())
-    net = networks.NETWORKS[options.arch](
+    net = models.NETWORKS[options.arch](
         classes=10,
         conv_init=constant,
         dense_init=constant,

@@ -1,6 +1,6 @@
 """How long it takes until something happens: import, help, and a second run.
 
-    python benchmarks/startup.py
+    python -m benchmarks.startup
 
 Times processes from start to end, the two of a pair taking turns: importing `Masked`
 of `aslp_jax` against `import flax.linen`; `--help` of each program; a short run that

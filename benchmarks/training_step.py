@@ -1,7 +1,7 @@
 """A whole training step, in images a second, against plain PyTorch.
 
-    python benchmarks/training_step.py --arch conv2 conv4 conv6
-    python benchmarks/training_step.py --platform gpu --arch conv4 --augment \
+    python -m benchmarks.training_step --arch conv2 conv4 conv6
+    python -m benchmarks.training_step --platform gpu --arch conv4 --augment \
       --dtype float32 bfloat16
 
 Both sides train the same network on the same random images: frozen signed-constant
@@ -19,8 +19,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import recipe
-from turns import Claim, Turn, take_turns, where
+
+from benchmarks import workload
+from benchmarks.timing import Claim, Side, interleave, where
 
 BOUNDS = {
     "cpu": {"conv2": 1.3, "conv4": 1.0, "conv6": 1.0},
@@ -44,7 +45,7 @@ def ours(
     steps: int,
     dtype: str = "float32",
     augment: bool = False,
-) -> Turn:
+) -> Side:
     """Returns what takes `steps` steps with this library.
 
     Args:
@@ -56,12 +57,12 @@ def ours(
       dtype: of the computation.
       augment: whether images are cropped and flipped at random.
     """
-    program, create = recipe.training(
-        recipe.network(arch, dtype=jnp.dtype(dtype)),
-        prepare=recipe.augmented if augment else recipe.plain,
+    program, create = workload.training(
+        workload.network(arch, dtype=jnp.dtype(dtype)),
+        prepare=workload.augmented if augment else workload.plain,
         batch_size=batch_size,
     )
-    return recipe.turn(program, create(), images, labels, steps=steps)
+    return workload.side(program, create(), images, labels, steps=steps)
 
 
 def theirs(
@@ -73,10 +74,11 @@ def theirs(
     steps: int,
     dtype: str = "float32",
     augment: bool = False,
-) -> Turn:
+) -> Side:
     """Returns what takes `steps` steps with PyTorch; arguments as those of `ours`."""
-    import pytorch
     import torch
+
+    from benchmarks import pytorch
 
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     step = pytorch.Step(arch, device=device, dtype=dtype)
@@ -112,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"]
     )
     parser.add_argument("--augment", action="store_true", help="crop and flip")
-    parser.add_argument("--batch-size", type=int, default=recipe.BATCH_SIZE)
+    parser.add_argument("--batch-size", type=int, default=workload.BATCH_SIZE)
     parser.add_argument("--steps", type=int, default=4, help="of a turn")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     print(f"{where()}, PyTorch {torch.__version__}, batches of {options.batch_size}")
-    images, labels = recipe.random_images(options.batch_size * options.steps)
+    images, labels = workload.random_images(options.batch_size * options.steps)
     met = True
     for arch in options.arch:
         for dtype in options.dtype:
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
                 "ours": ours(arch, images, labels, **setting),
                 "theirs": theirs(arch, images, labels, **setting),
             }
-            seconds = take_turns(sides, options.repeats)
+            seconds = interleave(sides, options.repeats)
             speed = {name: len(images) / each for name, each in seconds.items()}
             bound = BOUNDS[options.platform][arch]
             claims = [
@@ -154,10 +156,10 @@ def main(arguments: Sequence[str]) -> int:
                 )
             ]
             at_best = peak(dtype)
-            rate = recipe.flops(recipe.network(arch)) * speed["ours"]
+            rate = workload.flops(workload.network(arch)) * speed["ours"]
             print(
-                f"{arch}, {dtype}: {recipe.EPOCH / speed['ours']:.2f} s an epoch of "
-                f"{recipe.EPOCH:,} images, {rate / 1e12:.3f} TFLOP/s"
+                f"{arch}, {dtype}: {workload.EPOCH / speed['ours']:.2f} s an epoch of "
+                f"{workload.EPOCH:,} images, {rate / 1e12:.3f} TFLOP/s"
             )
             if at_best is not None and dtype == "bfloat16":
                 text = f"{arch}, {dtype}: share of the chip's peak"

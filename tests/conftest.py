@@ -16,18 +16,11 @@ import jaxlib.version
 import optax
 import pytest
 
-from aslp_jax import (
-    ASLP,
-    Masked,
-    augment,
-    datasets,
-    initialisers,
-    networks,
-    optim,
-    train,
-)
+from aslp_jax import ASLP, Masked, models, optim, train
 from aslp_jax.artefact import Description, Subnetwork, extract
-from aslp_jax.convolution import conv_in_loop
+from aslp_jax.data import augment, datasets
+from aslp_jax.models import initialisers
+from aslp_jax.ops.convolution import conv_in_loop
 
 atexit.register(
     shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
@@ -73,7 +66,7 @@ def digits_network() -> Subnetwork:
     """A Conv2 of signed constants, trained on digits for an epoch, extracted."""
     data, key = datasets.load("digits"), jax.random.key(0)
     constant = initialisers.signed_constant(initialisers.kaiming_normal())
-    net = networks.Conv2(
+    net = models.Conv2(
         classes=data.classes,
         conv_init=constant,
         dense_init=constant,

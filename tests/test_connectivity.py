@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from aslp_jax import EdgePopup, Masked
+from aslp_jax._tree import kernels, named_leaves
 from aslp_jax.connectivity import connectivity
-from aslp_jax.layers import max_pool_2x2
-from aslp_jax.methods.selection import kernels, named_leaves
-from aslp_jax.networks import ConvNet
+from aslp_jax.models import ConvNet
+from aslp_jax.models.layers import max_pool_2x2
 
 
 class Perceptron(nn.Module):

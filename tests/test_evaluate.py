@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, EdgePopup, Magnitude, Masked, augment
+from aslp_jax import ASLP, EdgePopup, Magnitude, Masked
+from aslp_jax._tree import split_by_name
+from aslp_jax.data import augment
 from aslp_jax.evaluate import evaluate, score, summarise
-from aslp_jax.methods.selection import key_for_each
-from aslp_jax.networks import ConvNet
+from aslp_jax.models import ConvNet
 
 NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
 METHOD = ASLP()
@@ -26,7 +27,7 @@ def trained(key):
     params = variables["params"]
     params["logits"] = {
         name: jax.random.normal(each, params["logits"][name].shape)
-        for name, each in key_for_each(key, params["logits"]).items()
+        for name, each in split_by_name(key, params["logits"]).items()
     }
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from aslp_jax import ASLP, Masked
-from aslp_jax.initialisers import fan_in_uniform
-from aslp_jax.methods.selection import kernels, named_leaves
-from aslp_jax.networks import Conv4
+from aslp_jax._tree import kernels, named_leaves
+from aslp_jax.models import Conv4
+from aslp_jax.models.initialisers import fan_in_uniform
 
 
 class ResidualBlock(nn.Module):

@@ -11,8 +11,8 @@ import scipy.special
 import scipy.stats
 
 from aslp_jax import ASLP, stgs
-from aslp_jax.initialisers import fan_in_uniform, kaiming_normal, signed_constant
-from aslp_jax.networks import NETWORKS, ConvNet
+from aslp_jax.models import NETWORKS, ConvNet
+from aslp_jax.models.initialisers import fan_in_uniform, kaiming_normal, signed_constant
 
 FIVE_SIGMAS = 5.7e-7  # two-sided
 

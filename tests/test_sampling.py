@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax import threefry
+from aslp_jax.ops import threefry
 from aslp_jax.sampling import (
     bernoulli_st,
     logistic_noise,

@@ -13,9 +13,10 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from aslp_jax import ASLP, Masked, augment, train
-from aslp_jax.methods.selection import kernels, key_for_each, map_named, named_leaves
-from aslp_jax.networks import ConvNet
+from aslp_jax import ASLP, Masked, train
+from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
+from aslp_jax.data import augment
+from aslp_jax.models import ConvNet
 from aslp_jax.optim import sgd_by_group
 
 NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
@@ -490,7 +491,7 @@ class TopHalf:
 
     def init(self, key, weights, *, select=kernels):
         named = named_leaves(weights, select)
-        keys = key_for_each(key, named)
+        keys = split_by_name(key, named)
         return weights, {
             "scores": {
                 name: jax.random.uniform(keys[name], leaf.shape)

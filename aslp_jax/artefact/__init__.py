@@ -1,12 +1,12 @@
 """The network that remains of a run, as one small file and as a function of images."""
 
+from aslp_jax.artefact.container import ArtefactError
+from aslp_jax.artefact.decoding import load
 from aslp_jax.artefact.description import Description
-from aslp_jax.artefact.error import ArtefactError
+from aslp_jax.artefact.encoding import save
 from aslp_jax.artefact.extraction import extract
-from aslp_jax.artefact.reading import load
-from aslp_jax.artefact.recipe import Recipe
-from aslp_jax.artefact.subnetwork import Entry, Subnetwork, embed
-from aslp_jax.artefact.writing import save
+from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, embed
+from aslp_jax.artefact.weight_recipe import WeightRecipe
 
 NETWORK = "network.aslp"
 """What a finished run leaves in its folder; `aslp-jax extract` looks for it."""
@@ -15,9 +15,9 @@ __all__ = [
     "NETWORK",
     "ArtefactError",
     "Description",
-    "Entry",
-    "Recipe",
+    "LayerWeights",
     "Subnetwork",
+    "WeightRecipe",
     "embed",
     "extract",
     "load",

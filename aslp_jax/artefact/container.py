@@ -12,7 +12,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from aslp_jax.artefact.error import ArtefactError
+
+class ArtefactError(ValueError):
+    """A file is damaged or no artefact, or a network is not what one can hold."""
+
 
 MAGIC = b"\x89ASLP\r\n\x1a"
 """As that of PNG: a file that was sent as text or cut to seven bits shows at once."""

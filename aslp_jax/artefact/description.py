@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aslp_jax.artefact import values
+from aslp_jax.artefact import schema
 
 _MOST_FACTS = 16
 _NARROWEST = 2.0**-126
@@ -46,7 +46,7 @@ class Description:
 
     def __post_init__(self) -> None:
         found = {
-            field.name: values.plain(getattr(self, field.name))
+            field.name: schema.plain(getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
         for name, value in _checked(found).items():
@@ -58,27 +58,27 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
         found[name] = by(found[name], f"description.{name}", *limits)
 
     for name in ("arch", "dataset", "method"):
-        check(name, values.text)
-    check("classes", values.integer, 1, values.WIDEST)
-    check("image_shape", values.sizes, 3, 3)
+        check(name, schema.text)
+    check("classes", schema.integer, 1, schema.WIDEST)
+    check("image_shape", schema.sizes, 3, 3)
     if found["seed"] is not None:
-        check("seed", values.integer, 0, (1 << 64) - 1)
+        check("seed", schema.integer, 0, (1 << 64) - 1)
     if found["mean"] is not None or found["std"] is not None:
         channels = found["image_shape"][2]
         check("mean", _by_channel, channels, "numbers")
         check("std", _by_channel, channels, "numbers of at least 2^-126", _NARROWEST)
-    check("accuracies", _facts, values.share)
-    check("versions", _facts, values.text)
+    check("accuracies", _facts, schema.share)
+    check("versions", _facts, schema.text)
     return found
 
 
 def _by_channel(
     value: Any, what: str, channels: int, expected: str, least: float | None = None
 ) -> tuple[float, ...]:
-    wrong = values.wrong(what, value, f"{channels} {expected}, one for each channel")
+    wrong = schema.wrong(what, value, f"{channels} {expected}, one for each channel")
     if type(value) is not tuple or len(value) != channels:
         raise wrong
-    numbers = tuple(values.number(each, what) for each in value)
+    numbers = tuple(schema.number(each, what) for each in value)
     if least is not None and min(numbers) < least:
         raise wrong
     return numbers
@@ -86,8 +86,8 @@ def _by_channel(
 
 def _facts(value: Any, what: str, check: Callable[[Any, str], Any]) -> dict[str, Any]:
     if type(value) is not dict or len(value) > _MOST_FACTS:
-        raise values.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
+        raise schema.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
     return {
-        values.text(name, f"{what} key"): check(each, f"{what} {values.shown(name)}")
+        schema.text(name, f"{what} key"): check(each, f"{what} {schema.shown(name)}")
         for name, each in value.items()
     }

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
 
+from aslp_jax._tree import map_named
 from aslp_jax._version import __version__
-from aslp_jax.artefact import network, recipe
+from aslp_jax.artefact import architecture, weight_recipe
+from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.description import Description
-from aslp_jax.artefact.error import ArtefactError
-from aslp_jax.artefact.subnetwork import Entry, Subnetwork, make_entry
+from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
 from aslp_jax.evaluate import realise
-from aslp_jax.masked import FROZEN, LEARNT, Masked
-from aslp_jax.methods import ASLP, Factored, Method
-from aslp_jax.methods.selection import map_named
+from aslp_jax.masked import FROZEN, PARAMS, Masked
+from aslp_jax.methods import ASLP, Method, ScaledMask
 
 _VERSIONED = ("jax", "jaxlib", "flax")
 
@@ -61,9 +61,9 @@ def extract(
         or not finite, or effective weights that are not 0 where the method's mask says
         they are dropped.
     """
-    net = network.from_words(network.in_words(model.net))
+    net = architecture.from_config(architecture.to_config(model.net))
     collections = dict(variables)
-    frozen, learnt = collections.pop(FROZEN, {}), collections.pop(LEARNT)
+    frozen, learnt = collections.pop(FROZEN, {}), collections.pop(PARAMS)
     params = realise(frozen, learnt, None, method=model.method)
     choices = _choices(frozen, learnt, method=model.method)
     # All at once, so that the host waits but once.
@@ -106,23 +106,23 @@ def _choices(frozen: Any, learnt: Any, *, method: Method) -> tuple[Any, Any]:
 
 
 def _factored(
-    name: str, frozen: np.ndarray, factored: Factored, noted: _Noted | None
-) -> Entry:
+    name: str, frozen: np.ndarray, factored: ScaledMask, noted: _Noted | None
+) -> LayerWeights:
     """An array whose frozen weights are selected from."""
     scale = None if factored.scale is None else np.float32(factored.scale)
-    found = noted and recipe.find(frozen, noted.key, noted.fan_in)
+    found = noted and weight_recipe.find(frozen, noted.key, noted.fan_in)
     factors = np.asarray(factored.factors)
-    return make_entry(name, frozen, factors=factors, scale=scale, recipe=found)
+    return make_layer_weights(name, frozen, factors=factors, scale=scale, recipe=found)
 
 
 def _whole(
     name: str, weights: np.ndarray, mask: np.ndarray | None, noted: _Noted | None
-) -> Entry:
+) -> LayerWeights:
     """An array of which the effective weights themselves are what there is."""
     if mask is None:
-        found = noted and recipe.find(weights, noted.key, noted.fan_in)
-        return make_entry(name, weights, recipe=found)
-    entry = make_entry(name, weights, factors=mask.astype(np.int8))
+        found = noted and weight_recipe.find(weights, noted.key, noted.fan_in)
+        return make_layer_weights(name, weights, recipe=found)
+    entry = make_layer_weights(name, weights, factors=mask.astype(np.int8))
     if not np.array_equal(entry.weights, weights):
         raise ArtefactError(
             f"extract: {name!r} has weights other than 0 where its mask drops them"
@@ -138,7 +138,7 @@ def _note(
     The network is drawn once more with others that keep their key, and write into the
     array that they return which of them it came from.
     """
-    if str(jax.random.key_impl(key)) != recipe.GENERATOR:
+    if str(jax.random.key_impl(key)) != weight_recipe.GENERATOR:
         return {}
     keys: list[jax.Array] = []
     fan_ins: list[int | None] = []
@@ -183,7 +183,7 @@ def _named(tree: Any) -> dict[str, Any]:
     }
 
 
-def _like(tree: Any, entries: Mapping[str, Entry]) -> Any:
+def _like(tree: Any, entries: Mapping[str, LayerWeights]) -> Any:
     """A tree of the effective weights in the places of the network's parameters."""
     return map_named(tree, entries, lambda name, _: jnp.asarray(entries[name].weights))
 
@@ -196,7 +196,7 @@ def _check_fits(net: Any, about: Description, arrays: Mapping[str, np.ndarray]) 
             f"{about.classes}"
         )
     try:
-        shapes = network.shapes_of(net, about.image_shape)
+        shapes = architecture.shapes_of(net, about.image_shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise ArtefactError(
             f"extract: the network takes no images of {about.image_shape}: {error}"

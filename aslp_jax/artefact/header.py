@@ -8,11 +8,16 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aslp_jax.artefact import network, values
+from aslp_jax.artefact import architecture, schema
+from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.description import Description
-from aslp_jax.artefact.error import ArtefactError
-from aslp_jax.artefact.recipe import BIASES, GENERATOR, INITIALISERS, Recipe
 from aslp_jax.artefact.subnetwork import Origin
+from aslp_jax.artefact.weight_recipe import (
+    BIASES,
+    GENERATOR,
+    INITIALISERS,
+    WeightRecipe,
+)
 
 MOST_WEIGHTS = 1 << 26
 """Of all arrays together: three times those of the largest network here."""
@@ -22,7 +27,7 @@ _MOST_ARRAYS = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class Segment:
     """A stretch of the file behind the header; sections follow one another.
 
     Attributes:
@@ -56,20 +61,20 @@ class Array:
     origin: Origin
     sha256: str
     scale: float | None
-    recipe: Recipe | None
+    recipe: WeightRecipe | None
     magnitude: float | None
-    mask: Section | None
-    inverted: Section | None
-    data: Section | None
+    mask: Segment | None
+    inverted: Segment | None
+    data: Segment | None
 
     @property
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[Segment]:
         """Those it has, in the order of the file."""
         return [each for each in (self.mask, self.inverted, self.data) if each]
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class ExtraArray:
     """An array that is no parameter, such as batch statistics: all of it is kept.
 
     Attributes:
@@ -80,7 +85,7 @@ class Held:
 
     name: str
     sha256: str
-    data: Section
+    data: Segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +102,10 @@ class Header:
     network: dict[str, Any]
     description: Description
     arrays: tuple[Array, ...]
-    collections: tuple[Held, ...]
+    collections: tuple[ExtraArray, ...]
 
     @property
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[Segment]:
         """All, in the order of the file."""
         own = [section for array in self.arrays for section in array.sections]
         return own + [held.data for held in self.collections]
@@ -132,11 +137,11 @@ def from_json(found: dict[str, Any]) -> Header:
 
 def _header(found: dict[str, Any]) -> Header:
     keys = ("arrays", "collections", "description", "generator", "network")
-    top = values.members(found, "top", keys)
-    values.one_of(top["generator"], "generator", (GENERATOR,))
+    top = schema.members(found, "top", keys)
+    schema.one_of(top["generator"], "generator", (GENERATOR,))
     words, image_shape = _network(top["network"])
     said = {field.name for field in dataclasses.fields(Description)}
-    about = values.members(
+    about = schema.members(
         top["description"], "description", said - {"classes", "image_shape"}
     )
     return Header(
@@ -152,43 +157,43 @@ def _header(found: dict[str, Any]) -> Header:
 def _each(
     top: Mapping[str, Any], what: str, parse: Callable[[Any, str], Any]
 ) -> tuple[Any, ...]:
-    found = values.items(top[what], what, _MOST_ARRAYS)
+    found = schema.items(top[what], what, _MOST_ARRAYS)
     return tuple(parse(each, f"{what}[{i}]") for i, each in enumerate(found))
 
 
 def _network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
     told = value.get("family") if type(value) is dict else None
-    family = values.one_of(told, "network.family", tuple(network.FAMILIES))
+    family = schema.one_of(told, "network.family", tuple(architecture.FAMILIES))
     keys = ("biases", "classes", "dtype", "family", "image_shape", "stages")
     hidden = ("hidden",) if family == "ConvNet" else ()
-    words = dict(values.members(value, "network", (*keys, *hidden)))
-    values.one_of(words["dtype"], "network.dtype", network.DTYPES)
-    values.boolean(words["biases"], "network.biases")
-    values.integer(words["classes"], "network.classes", 1, values.WIDEST)
-    height, width, channels = values.sizes(
+    words = dict(schema.members(value, "network", (*keys, *hidden)))
+    schema.one_of(words["dtype"], "network.dtype", architecture.DTYPES)
+    schema.boolean(words["biases"], "network.biases")
+    schema.integer(words["classes"], "network.classes", 1, schema.WIDEST)
+    height, width, channels = schema.sizes(
         words.pop("image_shape"), "network.image_shape", 3, 3
     )
     stages = words["stages"]
     if family == "VGG":
-        lists = values.items(stages, "network.stages", _DEEPEST)
+        lists = schema.items(stages, "network.stages", _DEEPEST)
         if not lists:
-            raise values.wrong("network.stages", stages, "a list of at least 1")
+            raise schema.wrong("network.stages", stages, "a list of at least 1")
         words["stages"] = tuple(map(_stages, lists))
     else:
         words["stages"] = _stages(stages)
     if hidden:
-        words["hidden"] = values.sizes(words["hidden"], "network.hidden", 0, _DEEPEST)
+        words["hidden"] = schema.sizes(words["hidden"], "network.hidden", 0, _DEEPEST)
     return words, (height, width, channels)
 
 
 def _stages(value: Any) -> tuple[int, ...]:
-    return values.sizes(value, "network.stages", 1, _DEEPEST)
+    return schema.sizes(value, "network.stages", 1, _DEEPEST)
 
 
 def _array(value: Any, what: str) -> Array:
     names = [field.name for field in dataclasses.fields(Array)]
-    found = values.members(value, what, names)
-    origin = values.one_of(
+    found = schema.members(value, what, names)
+    origin = schema.one_of(
         found["origin"], f"{what}.origin", ("recipe", "signs", "values", "dense")
     )
     sections = {
@@ -199,18 +204,18 @@ def _array(value: Any, what: str) -> Array:
         found[name] for name in ("scale", "magnitude", "recipe")
     )
     if scale is not None:
-        scale = values.single(scale, f"{what}.scale")
+        scale = schema.single(scale, f"{what}.scale")
     if magnitude is not None:
-        magnitude = values.single(magnitude, f"{what}.magnitude")
+        magnitude = schema.single(magnitude, f"{what}.magnitude")
         if magnitude <= 0:
-            raise values.wrong(f"{what}.magnitude", magnitude, "a number above 0")
+            raise schema.wrong(f"{what}.magnitude", magnitude, "a number above 0")
     if recipe is not None:
         recipe = _recipe(recipe, f"{what}.recipe")
     array = Array(
-        name=values.text(found["name"], f"{what}.name"),
-        shape=values.sizes(found["shape"], f"{what}.shape", 1, 8, MOST_WEIGHTS),
+        name=schema.text(found["name"], f"{what}.name"),
+        shape=schema.sizes(found["shape"], f"{what}.shape", 1, 8, MOST_WEIGHTS),
         origin=origin,
-        sha256=values.digest(found["sha256"], f"{what}.sha256"),
+        sha256=schema.digest(found["sha256"], f"{what}.sha256"),
         scale=scale,
         recipe=recipe,
         magnitude=magnitude,
@@ -239,44 +244,44 @@ def _check_parts(array: Array, what: str) -> None:
                 f"{what} of {kind} {'lacks' if needed else 'cannot have'} a {name}"
             )
     if array.recipe is not None and len(array.shape) < array.recipe.fewest_axes:
-        raise values.wrong(
+        raise schema.wrong(
             f"{what}.shape",
             array.shape,
             f"the two axes that {array.recipe.initialiser} needs at least",
         )
 
 
-def _recipe(value: Any, what: str) -> Recipe:
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    found = values.members(value, what, names)
-    name = values.one_of(found["initialiser"], f"{what}.initialiser", INITIALISERS)
-    words = values.items(found["key"], f"{what}.key", 2)
+def _recipe(value: Any, what: str) -> WeightRecipe:
+    names = [field.name for field in dataclasses.fields(WeightRecipe)]
+    found = schema.members(value, what, names)
+    name = schema.one_of(found["initialiser"], f"{what}.initialiser", INITIALISERS)
+    words = schema.items(found["key"], f"{what}.key", 2)
     if len(words) != 2:
-        raise values.wrong(f"{what}.key", words, "two words")
+        raise schema.wrong(f"{what}.key", words, "two words")
     first, second = (
-        values.integer(word, f"{what}.key", 0, (1 << 32) - 1) for word in words
+        schema.integer(word, f"{what}.key", 0, (1 << 32) - 1) for word in words
     )
     fan_in = found["fan_in"]
     if fan_in is not None:
-        values.integer(fan_in, f"{what}.fan_in", 1, 1 << 53)
-    recipe = Recipe(name, (first, second), fan_in)
+        schema.integer(fan_in, f"{what}.fan_in", 1, 1 << 53)
+    recipe = WeightRecipe(name, (first, second), fan_in)
     if (name == BIASES) != (fan_in is not None):
-        raise values.wrong(f"{what}.fan_in", fan_in, f"what {name} draws from")
+        raise schema.wrong(f"{what}.fan_in", fan_in, f"what {name} draws from")
     return recipe
 
 
-def _held(value: Any, what: str) -> Held:
-    found = values.members(value, what, ("name", "sha256", "data"))
-    return Held(
-        name=values.text(found["name"], f"{what}.name"),
-        sha256=values.digest(found["sha256"], f"{what}.sha256"),
+def _held(value: Any, what: str) -> ExtraArray:
+    found = schema.members(value, what, ("name", "sha256", "data"))
+    return ExtraArray(
+        name=schema.text(found["name"], f"{what}.name"),
+        sha256=schema.digest(found["sha256"], f"{what}.sha256"),
         data=_section(found["data"], f"{what}.data"),
     )
 
 
-def _section(value: Any, what: str) -> Section:
-    found = values.members(value, what, ("bytes", "deflated"))
-    return Section(
-        values.integer(found["bytes"], f"{what}.bytes", 0, 1 << 40),
-        values.boolean(found["deflated"], f"{what}.deflated"),
+def _section(value: Any, what: str) -> Segment:
+    found = schema.members(value, what, ("bytes", "deflated"))
+    return Segment(
+        schema.integer(found["bytes"], f"{what}.bytes", 0, 1 << 40),
+        schema.boolean(found["deflated"], f"{what}.deflated"),
     )

@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax import augment, evaluate
+from aslp_jax import evaluate
 from aslp_jax.artefact.description import Description
-from aslp_jax.artefact.recipe import Recipe, magnitude_of
+from aslp_jax.artefact.weight_recipe import WeightRecipe, magnitude_of
+from aslp_jax.data import augment
 
 Origin = Literal["recipe", "signs", "values", "dense"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Entry:
+class LayerWeights:
     """One array of weights, whole and in the parts that a file is made of.
 
     `weights` is scale * (factors * frozen), a scale of None being 1, and 0 (not -0)
@@ -44,7 +45,7 @@ class Entry:
     mask: np.ndarray | None
     factors: np.ndarray | None
     scale: np.float32 | None
-    recipe: Recipe | None
+    recipe: WeightRecipe | None
     magnitude: np.float32 | None
 
     @property
@@ -66,14 +67,14 @@ class Entry:
         return "dense" if self.mask is None else "values"
 
 
-def make_entry(
+def make_layer_weights(
     name: str,
     frozen: np.ndarray,
     *,
     factors: np.ndarray | None = None,
     scale: np.float32 | None = None,
-    recipe: Recipe | None = None,
-) -> Entry:
+    recipe: WeightRecipe | None = None,
+) -> LayerWeights:
     """Puts an entry together from what decides it.
 
     Args:
@@ -84,7 +85,7 @@ def make_entry(
       recipe: how `frozen` is drawn again.
     """
     if factors is None:
-        return Entry(
+        return LayerWeights(
             name, frozen, frozen, None, None, None, recipe, magnitude_of(frozen)
         )
     mask = factors != 0
@@ -96,7 +97,7 @@ def make_entry(
         weights *= scale
     # What is dropped is 0 and never -0, which a product may be or not, as compiled.
     weights[~mask] = 0
-    return Entry(name, weights, frozen, mask, factors, scale, recipe, magnitude)
+    return LayerWeights(name, weights, frozen, mask, factors, scale, recipe, magnitude)
 
 
 def embed(subnetwork: "Subnetwork") -> "Subnetwork":
@@ -109,7 +110,9 @@ def embed(subnetwork: "Subnetwork") -> "Subnetwork":
       subnetwork: the network.
     """
     entries = {
-        name: make_entry(name, each.frozen, factors=each.factors, scale=each.scale)
+        name: make_layer_weights(
+            name, each.frozen, factors=each.factors, scale=each.scale
+        )
         for name, each in subnetwork.entries.items()
     }
     return dataclasses.replace(subnetwork, entries=entries)
@@ -128,7 +131,7 @@ class Subnetwork:
 
     net: nn.Module
     variables: Mapping[str, Any]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, LayerWeights]
     description: Description
 
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:

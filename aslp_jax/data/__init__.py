@@ -1,1 +1,1 @@
-"""The embedded data files; see README.md beside them."""
+"""Images and labels: named sets, their cache on disk, and augmentation."""

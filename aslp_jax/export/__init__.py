@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aslp_jax._atomic import write_all
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.export.encoded import Encoded
-from aslp_jax.whole_file import write_all
+from aslp_jax.export.result import ExportResult
 
 KINDS = ("onnx", "c", "stablehlo", "npz")
 """What a subnetwork can be written as."""
@@ -22,7 +22,7 @@ class Written(NamedTuple):
     """
 
     files: tuple[Path, ...]
-    encoded: Encoded
+    encoded: ExportResult
 
 
 def write(
@@ -68,7 +68,7 @@ def write(
     return Written(tuple(files), encoded)
 
 
-def _encoder(kind: str) -> Callable[..., Encoded]:
+def _encoder(kind: str) -> Callable[..., ExportResult]:
     """What encodes; a format's packages are imported only when it is asked for."""
     match kind:
         case "onnx":
@@ -80,7 +80,7 @@ def _encoder(kind: str) -> Callable[..., Encoded]:
                 ) from error
             return onnx.encode
         case "c":
-            from aslp_jax.export import c
+            from aslp_jax.export.c import code as c
 
             return c.encode
         case "stablehlo":

@@ -12,10 +12,10 @@ import flax.linen as nn
 import numpy as np
 
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node, Shape, summed_shape
-from aslp_jax.layers import BATCH_NORM_EPSILON
-from aslp_jax.networks import ConvNet
-from aslp_jax.resnet import ResNet
-from aslp_jax.vgg import VGG
+from aslp_jax.models import ConvNet
+from aslp_jax.models.layers import BATCH_NORM_EPSILON
+from aslp_jax.models.resnet import ResNet
+from aslp_jax.models.vgg import VGG
 
 SUPPORTED = ("ConvNet (conv2, conv4, conv6)", "VGG (vgg19)", "ResNet (resnet18)")
 """The modules that can be described."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.layers import max_pool_2x2
+from aslp_jax.models.layers import max_pool_2x2
 
 Shape = tuple[int, int, int]
 

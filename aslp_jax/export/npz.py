@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.export.encoded import Encoded
+from aslp_jax.export.result import ExportResult
 
 Storage = Literal["dense", "sparse"]
 
 
-def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> Encoded:
+def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> ExportResult:
     """Returns an npz file that `numpy.load` reads, without pickle.
 
     It holds every array of the network by the path of its variable, such as
@@ -56,7 +56,7 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> Encoded:
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     left = "a 0, deflated" if storage == "dense" else "a bit"
-    return Encoded(
+    return ExportResult(
         {"": file.getvalue()},
         before=None,
         after=None,

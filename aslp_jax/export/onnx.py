@@ -13,11 +13,11 @@ import onnx.numpy_helper
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import ROUND
-from aslp_jax.export.compaction import compact as compacted
 from aslp_jax.export.describe import describe
-from aslp_jax.export.encoded import Encoded
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export.passes import ROUND
+from aslp_jax.export.passes import compact as compacted
+from aslp_jax.export.result import ExportResult
 
 OPSET = 17
 """Of 2022: what runs ONNX today knows it."""
@@ -35,7 +35,7 @@ def encode(
     storage: Storage = "float",
     inputs: Inputs = "uint8",
     compact: bool = True,
-) -> Encoded:
+) -> ExportResult:
     """Returns an ONNX model from images to logits.
 
     Its input `images` is `[batch, channels, height, width]`, as ONNX knows images, and
@@ -81,7 +81,7 @@ def encode(
         sources = [names[index] for index in node.inputs]
         _add(draft, node, sources, name)
     content = _model(draft, about, network, inputs).SerializeToString()
-    return Encoded({"": content}, before, after, after.multiply_adds, graphs.DENSE)
+    return ExportResult({"": content}, before, after, after.multiply_adds, graphs.DENSE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,15 +6,15 @@ from jax import export
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.compaction import ROUND
-from aslp_jax.export.compaction import compact as compacted
 from aslp_jax.export.describe import describe
-from aslp_jax.export.encoded import Encoded
+from aslp_jax.export.passes import ROUND
+from aslp_jax.export.passes import compact as compacted
+from aslp_jax.export.result import ExportResult
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def encode(subnetwork: Subnetwork, *, compact: bool = True) -> Encoded:
+def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
     """Returns the serialised function from images to logits, its weights included.
 
     `jax.export.deserialize(content).call(images)` runs it on any of `PLATFORMS`, for
@@ -47,4 +47,4 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> Encoded:
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     content = bytes(exported.serialize())
-    return Encoded({"": content}, before, after, after.multiply_adds, graphs.DENSE)
+    return ExportResult({"": content}, before, after, after.multiply_adds, graphs.DENSE)

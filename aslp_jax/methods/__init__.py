@@ -14,12 +14,12 @@ Weights and selectors travel as two trees:
 
 from collections.abc import Callable
 
+from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods.aslp import ASLP
-from aslp_jax.methods.budget import Budget
+from aslp_jax.methods.base import Frozen, Method, Params, ScaledMask
+from aslp_jax.methods.budget_aware import Budget
 from aslp_jax.methods.edge_popup import EdgePopup
 from aslp_jax.methods.magnitude import Magnitude
-from aslp_jax.methods.method import Factored, Method, Selectors, Weights
-from aslp_jax.methods.selection import Select, kernels
 from aslp_jax.methods.signed import Signed
 from aslp_jax.methods.supermask import Supermask
 
@@ -37,13 +37,16 @@ __all__ = [
     "METHODS",
     "Budget",
     "EdgePopup",
-    "Factored",
+    "Frozen",
     "Magnitude",
     "Method",
+    "Params",
+    "ScaledMask",
     "Select",
-    "Selectors",
     "Signed",
     "Supermask",
-    "Weights",
     "kernels",
+    "map_named",
+    "named_leaves",
+    "split_by_name",
 ]

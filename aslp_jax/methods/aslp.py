@@ -6,7 +6,7 @@ import math
 import jax
 
 from aslp_jax.methods.bernoulli import BernoulliMasks
-from aslp_jax.methods.drawn import Rescale
+from aslp_jax.methods.sampled import Rescale
 from aslp_jax.sampling import stgs
 
 

@@ -6,11 +6,11 @@ import statistics
 
 import jax
 
-from aslp_jax.methods.drawn import DrawnMasks
+from aslp_jax.methods.sampled import SampledMasks
 
 
 @dataclasses.dataclass(frozen=True)
-class BernoulliMasks(DrawnMasks):
+class BernoulliMasks(SampledMasks):
     """Keeps each masked weight with probability sigmoid(logit).
 
     Subclasses say how a mask is drawn (`sample`, exactly 0 or 1), and so what gradient

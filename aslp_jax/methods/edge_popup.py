@@ -7,16 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from aslp_jax.methods import budgets
-from aslp_jax.methods.budgets import Scope
-from aslp_jax.methods.method import Factored, Method
-from aslp_jax.methods.selection import (
-    Select,
-    kernels,
-    key_for_each,
-    map_named,
-    named_leaves,
-)
+from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
+from aslp_jax.methods import _keep_budget
+from aslp_jax.methods._keep_budget import Scope
+from aslp_jax.methods.base import Method, ScaledMask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +37,7 @@ class EdgePopup(Method):
     rescale: Literal["none", "fan"] = "none"
 
     def __post_init__(self) -> None:
-        budgets.check_budget("EdgePopup", self.keep_fraction, self.scope)
+        _keep_budget.check_budget("EdgePopup", self.keep_fraction, self.scope)
         if self.rescale not in ("none", "fan"):
             raise ValueError(
                 f"EdgePopup: rescale must be 'none' or 'fan', got {self.rescale!r}"
@@ -73,7 +67,7 @@ class EdgePopup(Method):
             bound = 1 / math.sqrt(max(1, math.prod(leaf.shape[:-1])))
             return jax.random.uniform(subkey, leaf.shape, leaf.dtype, -bound, bound)
 
-        keys = key_for_each(key, chosen)
+        keys = split_by_name(key, chosen)
         return weights, {"scores": {name: draw(name, keys[name]) for name in chosen}}
 
     def realise(
@@ -121,13 +115,13 @@ class EdgePopup(Method):
             name: jnp.abs(jax.lax.stop_gradient(scores))
             for name, scores in selectors["scores"].items()
         }
-        return budgets.within(sizes, self.keep_fraction, self.scope)
+        return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)
 
-    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, Factored]:
+    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, ScaledMask]:
         """Returns by name 1 for what is kept and 0 for the rest, and the fan scale."""
         scale = jnp.float32(self._fan_scale) if self.rescale == "fan" else None
         return {
-            name: Factored(mask.astype(jnp.int8), scale)
+            name: ScaledMask(mask.astype(jnp.int8), scale)
             for name, mask in self.masks(weights, selectors).items()
         }
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from aslp_jax.methods import budgets
-from aslp_jax.methods.budgets import Scope
-from aslp_jax.methods.method import Method
-from aslp_jax.methods.selection import Select, kernels, map_named, named_leaves
+from aslp_jax._tree import Select, kernels, map_named, named_leaves
+from aslp_jax.methods import _keep_budget
+from aslp_jax.methods._keep_budget import Scope
+from aslp_jax.methods.base import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Magnitude(Method):
     kept_bits: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        budgets.check_budget("Magnitude", self.keep_fraction, self.scope)
+        _keep_budget.check_budget("Magnitude", self.keep_fraction, self.scope)
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
@@ -56,7 +56,7 @@ class Magnitude(Method):
         """
         del key
         chosen = named_leaves(weights, select)
-        budgets.check_room(chosen, self.keep_fraction, self.scope)
+        _keep_budget.check_room(chosen, self.keep_fraction, self.scope)
         held = {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
         return {"masks": held}, {"weights": weights}
 
@@ -103,4 +103,4 @@ class Magnitude(Method):
                 jax.lax.stop_gradient(selectors["weights"]), lambda name: name in held
             ).items()
         }
-        return budgets.within(sizes, self.keep_fraction, self.scope)
+        return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)

@@ -8,12 +8,12 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from aslp_jax.methods.drawn import DrawnMasks, Rescale
+from aslp_jax.methods.sampled import Rescale, SampledMasks
 from aslp_jax.sampling import signed_stgs
 
 
 @dataclasses.dataclass(frozen=True)
-class Signed(DrawnMasks):
+class Signed(SampledMasks):
     """Selects a factor of 1, 0 or -1 for each weight, as ASLP selects 1 or 0.
 
     Each weight has two logits, to be kept and to be inverted; that to be dropped is

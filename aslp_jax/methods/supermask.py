@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from aslp_jax.methods.bernoulli import BernoulliMasks
-from aslp_jax.methods.drawn import Rescale
+from aslp_jax.methods.sampled import Rescale
 from aslp_jax.sampling import bernoulli_st
 
 

@@ -1,5 +1,0 @@
-"""What goes wrong with artefacts."""
-
-
-class ArtefactError(ValueError):
-    """A file is damaged or no artefact, or a network is not what one can hold."""

@@ -1,0 +1,90 @@
+"""Helpers of the commands that read an artefact: their parser, files and errors."""
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from aslp_jax._errors import BadInput
+from aslp_jax.cli.arguments import OneLineParser
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Returns a parser for one command, without flags of its own yet."""
+    return OneLineParser(
+        prog=f"aslp-jax {name}", description=description, allow_abbrev=False
+    )
+
+
+def add_output(
+    parser: argparse.ArgumentParser, help: str, *, required: bool = False
+) -> None:
+    """Adds the flag that names the file to write."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=required, metavar="FILE", help=help
+    )
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors about a file, a missing package or this machine into `BadInput`."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    except (AssertionError, MemoryError, RuntimeError) as error:
+        lack = _lack(error)
+        if lack is None:
+            raise
+        raise BadInput(lack) from error
+
+
+@contextlib.contextmanager
+def accessing(action: str) -> Iterator[None]:
+    """Turns an error of the file system into `BadInput` that names the action.
+
+    Args:
+      action: verb and file, such as `"read conv4.aslp"`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot {action}: {error.strerror or error}") from error
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Checks that the output replaces neither a folder nor the file that was read.
+
+    Args:
+      output: the file to write.
+      source: the file that was read.
+
+    Raises:
+      BadInput: it would.
+    """
+    with accessing(f"write {output}"):
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if output.exists() and output.samefile(source):
+            raise BadInput(f"{output} is the file that is read; name another to write")
+
+
+def _lack(error: Exception) -> str | None:
+    """Names what this machine lacks; None for a mistake in the code."""
+    if isinstance(error, MemoryError):
+        return f"too little memory here: {str(error) or 'no more can be had'}"
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        first, *_ = f"{error}\n".splitlines()
+        return f"JAX cannot do this here: {first}"
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as none:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX has no device here (JAX_PLATFORMS={asked}) {none}"
+    return None

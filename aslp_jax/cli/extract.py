@@ -1,0 +1,65 @@
+"""Takes the network out of the folder of a finished run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aslp_jax._errors import BadInput
+from aslp_jax.cli._artefacts import (
+    accessing,
+    add_output,
+    check_output,
+    command_parser,
+    one_line_errors,
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `aslp-jax extract`.
+
+    Args:
+      arguments: the command line without the command's name.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      BadInput: there is no finished run, or a file cannot be read or written.
+    """
+    parser = command_parser("extract", __doc__)
+    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
+    add_output(parser, "the artefact to write", required=True)
+    parser.add_argument(
+        "--embed-weights",
+        action="store_true",
+        help="keep the frozen weights in the file (one bit more for each kept weight "
+        "of signed constants, 32 of others) instead of the seed they are drawn from",
+    )
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        _extract(options.run_folder, options.output, embed=options.embed_weights)
+    return 0
+
+
+def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
+    with accessing(f"read {run_folder}"):
+        if not run_folder.is_dir():
+            raise BadInput(f"{run_folder} is no run folder")
+    # Only now: `--help` and mistyped names should not wait for JAX.
+    from aslp_jax import artefact
+
+    source = run_folder / artefact.NETWORK
+    with accessing(f"read {source}"):
+        if not source.is_file():
+            raise BadInput(
+                f"{run_folder} holds no finished run, which has a {source.name}; one "
+                "that has begun is finished with --resume by the program that began it"
+            )
+        subnetwork = artefact.load(source)
+    check_output(output, source)
+    if embed:
+        subnetwork = artefact.embed(subnetwork)
+    with accessing(f"write {output}"):
+        artefact.save(subnetwork, output)
+        size = output.stat().st_size
+    weights = sum(entry.weights.size for entry in subnetwork.entries.values())
+    print(f"{output}: {size:,} bytes, {8 * size / weights:.3f} bits a weight")

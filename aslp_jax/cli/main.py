@@ -1,0 +1,70 @@
+"""The command `aslp-jax`: one program for each of its commands."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from aslp_jax._errors import BadInput
+from aslp_jax._version import __version__
+from aslp_jax.cli.arguments import OneLineParser
+from aslp_jax.cli.errors import run
+
+COMMANDS = {
+    "train": "train one subnetwork, or continue a run",
+    "table1": "train the grid of table 1 (Dupont et al. 2022)",
+    "budget": "compare ways to a network of few weights (Dupont et al. 2021)",
+    "compare": "set one cell of several grids side by side",
+    "extract": "take the network out of the folder of a finished run",
+    "inspect": "say what an artefact is, how small, and whether it is whole",
+    "export": "write a network as C, ONNX, StableHLO or npz",
+}
+"""Commands by name, each a module of this package with a function `main`."""
+
+_EPILOGUE = """commands:
+{commands}
+
+`aslp-jax COMMAND --help` lists the options of a command.
+
+exit codes:
+  0    done
+  2    bad input, or something that this machine cannot do; one line says what
+  3    the loss became NaN or infinite; the last good state is saved
+  4    the network keeps more or fewer weights than --keep asked for
+  130  stopped by Ctrl-C; a training run is saved
+  143  stopped by SIGTERM; a training run is saved
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      arguments: the command line without the program's name; None takes that of the
+        process.
+
+    Returns:
+      The exit code.
+    """
+    return run(_dispatch, sys.argv[1:] if arguments is None else arguments)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    name = arguments[0] if arguments else "-"
+    if name in COMMANDS:
+        return importlib.import_module(f"aslp_jax.cli.{name}").main(arguments[1:])
+    if not name.startswith("-"):
+        raise BadInput(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    parser = OneLineParser(
+        prog="aslp-jax",
+        usage="aslp-jax COMMAND [OPTION ...]",
+        description="Light, accurate subnetworks of untrained networks.",
+        epilog=_EPILOGUE.format(commands=listed),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args(arguments)
+    raise BadInput(f"no command; expected one of {', '.join(COMMANDS)}")

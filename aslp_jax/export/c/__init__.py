@@ -1,0 +1,1 @@
+"""C source of a network: code, layers, weights, memory plan, runtime."""

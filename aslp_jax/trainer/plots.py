@@ -1,0 +1,214 @@
+"""Plots of a run: accuracy, kept fractions, keep-probabilities."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+BINS = 50  # of the histogram; an even number, so that 0.5 is an edge
+
+
+def plot_curves(
+    rows: Sequence[Mapping[str, Any]],
+    keep_probabilities: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draws accuracy, kept fractions and keep-probabilities side by side as a PNG.
+
+    The file appears whole or not at all; one that was there before is replaced.
+
+    Args:
+      rows: one an epoch, at least one, as the top of this file describes them.
+      keep_probabilities: arrays of any shape in [0, 1], by layer; may be empty.
+      path: of the PNG; its folder exists.
+      title: a line above the panels.
+
+    Raises:
+      ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("curves: rows must hold at least one epoch, got none")
+    # Figure without pyplot: no window, no registry of figures that grows with each run.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), dpi=100, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
+    if title:
+        figure.suptitle(title, fontsize=12)
+    accuracy, kept, histogram = figure.subplots(1, 3)
+    _plot_accuracy(accuracy, rows)
+    _plot_kept(kept, rows)
+    _plot_probabilities(histogram, keep_probabilities)
+    for axes in (accuracy, kept, histogram):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plot_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    epochs = [row["epoch"] for row in rows]
+    style = _line_style(rows)
+    training = [row["train_accuracy"] for row in rows]
+    validation = [row["validation_accuracy"] for row in rows]
+    axes.plot(epochs, training, color="tab:orange", label="training", **style)
+    axes.plot(epochs, validation, color="tab:blue", label="validation", **style)
+    epoch, best = rows[-1]["best_epoch"], rows[-1]["best_validation_accuracy"]
+    axes.plot(
+        [epoch],
+        [best],
+        linestyle="none",
+        marker="*",
+        markersize=12,
+        markeredgecolor="white",
+        color="black",
+        zorder=3,
+        label=f"best: {best:.1%}, epoch {epoch}",
+    )
+    axes.set_ylim(*_limits(np.array([*training, *validation, best], np.float64)))
+    axes.set_title("Accuracy", fontsize=11)
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(loc="best", frameon=False, fontsize=9)
+    axes.yaxis.set_major_formatter(_percent)
+    _epoch_axis(axes, epochs)
+
+
+def _plot_kept(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    import matplotlib
+
+    epochs = [row["epoch"] for row in rows]
+    style = _line_style(rows)
+    names = list(rows[-1]["keep_fractions"])
+    # Colours follow depth, so that a trend from the first layer to the last shows.
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(names)))
+    colours[:, :3] *= 0.85  # its yellows are too pale for text on white
+    lines = {
+        name: ([row["keep_fractions"][name] for row in rows], colour)
+        for name, colour in zip(names, colours, strict=True)
+    }
+    total = "total"
+    lines[total] = ([row["keep_fraction"] for row in rows], "black")
+    for name, (values, colour) in lines.items():
+        width = 2.2 if name == total else 1.3
+        axes.plot(epochs, values, color=colour, linewidth=width, **style)
+
+    low, high = _limits(np.array([values for values, _ in lines.values()], np.float64))
+    axes.set_ylim(low, high)
+    ends = np.array([(values[-1] - low) / (high - low) for values, _ in lines.values()])
+    heights = _spread(ends, gap=min(0.065, 1.0 / len(ends)))
+    for (name, (values, colour)), height in zip(lines.items(), heights, strict=True):
+        axes.annotate(
+            name.removesuffix("/kernel"),
+            xy=(epochs[-1], values[-1]),
+            xytext=(1.06, height),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=8.5 if len(lines) <= 14 else 6.5,
+            fontweight="bold" if name == total else "normal",
+            verticalalignment="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "relpos": (0, 0.5),
+                "color": colour,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 1,
+            },
+        )
+    axes.set_title("Weights kept, by layer", fontsize=11)
+    axes.set_ylabel("kept (% of the layer's weights)")
+    axes.yaxis.set_major_formatter(_percent)
+    _epoch_axis(axes, epochs)
+
+
+def _spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
+    """Moves labels apart as little as need be, in their order, within [0, 1].
+
+    Args:
+      heights: float `[labels]`, where each would like to be.
+      gap: least distance of neighbours; `gap * (labels - 1)` is at most 1.
+
+    Returns:
+      float `[labels]`.
+    """
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(heights))
+    # With the steps taken off, "a gap apart" is "not decreasing". The nearest such
+    # sequence lies between the running maximum and its mirror image; take the middle.
+    wanted = heights[order] - steps
+    upper = np.maximum.accumulate(wanted)
+    lower = np.minimum.accumulate(wanted[::-1])[::-1]
+    placed = np.clip((upper + lower) / 2, 0.0, 1.0 - steps[-1]) + steps
+    result = np.empty_like(heights)
+    result[order] = placed
+    return result
+
+
+def _plot_probabilities(
+    axes: Any, keep_probabilities: Mapping[str, np.ndarray]
+) -> None:
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    counts = np.zeros(BINS, np.int64)
+    # Layer by layer: millions of weights need not be copied into one array.
+    for values in keep_probabilities.values():
+        flat = np.asarray(values, np.float32).ravel()
+        counts += np.histogram(flat, bins=BINS, range=(0.0, 1.0))[0]
+    axes.set_title("Keep-probabilities, all layers", fontsize=11)
+    axes.set_xlabel("keep-probability (%)")
+    axes.set_ylabel(f"weights (% in each of {BINS} bins, log scale)")
+    axes.set_xlim(0.0, 1.0)
+    axes.xaxis.set_major_formatter(_percent)
+    if not counts.any():
+        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
+        axes.set_yticks([])
+        return
+    fractions = counts / counts.sum()
+    # Most weights of a wide layer hardly move from one half; without the logarithm the
+    # rest would lie flat on the axis.
+    axes.set_yscale("log")
+    floor = fractions[fractions > 0].min() / 2
+    axes.stairs(fractions, edges, baseline=floor, fill=True, color="tab:blue")
+    top = min(2.0, 2 * fractions.max())
+    axes.set_ylim(floor, top)
+    axes.yaxis.set_major_formatter(_percent)
+    # Within about a decade there is hardly a power of ten to label.
+    axes.yaxis.set_minor_formatter(_percent if top < 30 * floor else lambda *_: "")
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Returns limits in [0, 1] around the values, at least ten points of percent apart.
+
+    A wobble of a tenth of a point must not look like an event.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    margin = max(0.05 * (high - low), (0.1 - (high - low)) / 2)
+    return max(0.0, float(low - margin)), min(1.0, float(high + margin))
+
+
+def _line_style(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    # A line through one point is nothing; beyond a few dozen, markers are clutter.
+    return {"marker": "o", "markersize": 3} if len(rows) <= 25 else {}
+
+
+def _percent(value: float, position: int | None = None) -> str:
+    """Formats a tick."""
+    return f"{100 * value:g}"
+
+
+def _epoch_axis(axes: Any, epochs: Sequence[int]) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) == 1:
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)

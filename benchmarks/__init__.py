@@ -1,0 +1,1 @@
+"""One script per claim of cost; run as `python -m benchmarks.NAME`."""

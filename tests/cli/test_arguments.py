@@ -1,0 +1,599 @@
+"""The options: defaults, presets, what is refused and in which words, resuming."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aslp_jax._errors import BadInput
+from aslp_jax.cli.arguments import Command, parse
+from aslp_jax.cli.errors import run_script
+from aslp_jax.data.datasets import NAMES
+from aslp_jax.methods import METHODS
+from aslp_jax.trainer import presets
+from aslp_jax.trainer.options import FIELDS, RESCALES, Config, check
+from aslp_jax.trainer.presets import DATASET_DEFAULTS, METHOD_DEFAULTS, PRESETS
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+PAPER = {
+    "arch": "conv4",
+    "dataset": "cifar10",
+    "data_dir": None,
+    "manual_dir": None,
+    "cache_dir": None,
+    "method": "aslp",
+    "rescale": "smart",
+    "scale_init": 1.0,
+    "logit_std": None,
+    "keep_fraction": None,
+    "scope": "global",
+    "budget_weight": 10.0,
+    "sharpness_init": 100.0,
+    "sharpness_scope": "global",
+    "signed_constant": "all",
+    "constant": "std",
+    "bias": "none",
+    "augment": True,
+    "standardise": False,
+    "epochs": 1000,
+    "patience": 100,
+    "finetune": False,
+    "select_by": "thresholding",
+    "keep_ties": False,
+    "batch_size": 256,
+    "micro_batch": None,
+    "optimiser": "sgd",
+    "schedule": "constant",
+    "mask_lr": 50.0,
+    "scale_lr": 0.001,
+    "weight_lr": 0.1,
+    "sharpness_lr": 1e-3,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "temperature": 1.0,
+    "dtype": "float32",
+    "eval_samples": 10,
+    "seed": 0,
+    "devices": None,
+    "checkpoint_seconds": 60.0,
+}
+"""The settings of the paper, where it states them."""
+
+FREE = {
+    "cache_dir",
+    "checkpoint_seconds",
+    "data_dir",
+    "devices",
+    "epochs",
+    "manual_dir",
+    "patience",
+}
+"""What may change when a run is resumed."""
+
+DIGITS = {"batch_size": 32, "epochs": 120}
+
+NUMERIC = {
+    name: field
+    for name, field in FIELDS.items()
+    if "int" in str(field.type) or "float" in str(field.type)
+}
+
+
+def parsed(line: str, saved: Any = None) -> Command:
+    return parse(line.split(), description="A program.", saved=saved)
+
+
+def refused(line: str, saved: Any = None) -> str:
+    """The message with which a command line is refused."""
+    with pytest.raises(BadInput) as caught:
+        parsed(line, saved)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def help_text(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parsed("--help")
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_without_flags_it_is_the_paper() -> None:
+    command = parsed("")
+    assert command.config.as_dict() == PAPER
+    assert command.out is None
+    assert command.resume is False
+    assert parsed("--preset paper").config == command.config == Config()
+
+
+def test_flags_have_the_type_of_their_option() -> None:
+    found = parsed(
+        "--epochs 3 --mask-lr 2 --seed 4294967295 --no-augment --standardise "
+        "--micro-batch 8 --devices 2 --checkpoint-seconds 0 --momentum 0 --out a/b"
+    )
+    changed = {
+        "epochs": 3,
+        "mask_lr": 2.0,
+        "seed": 4294967295,
+        "augment": False,
+        "standardise": True,
+        "micro_batch": 8,
+        "devices": 2,
+        "checkpoint_seconds": 0.0,
+        "momentum": 0.0,
+    }
+    assert found.config.as_dict() == {**PAPER, **changed}
+    for name, value in changed.items():
+        assert type(getattr(found.config, name)) is type(value), name
+    assert found.out == Path("a/b")
+
+
+def test_digits_has_its_own_defaults() -> None:
+    assert DATASET_DEFAULTS == {"digits": DIGITS}
+    found = parsed("--dataset digits").config.as_dict()
+    assert found == {**PAPER, "dataset": "digits", **DIGITS}
+    for other in ("cifar10", "cifar100", "tiny_imagenet"):
+        found = parsed(f"--dataset {other}").config.as_dict()
+        assert found == {**PAPER, "dataset": other}
+
+
+@pytest.mark.parametrize("digits_first", [True, False])
+def test_flags_win_over_the_defaults_of_digits(digits_first: bool) -> None:
+    flags = ["--no-augment --batch-size 64 --epochs 3", "--dataset digits"]
+    found = parsed(" ".join(flags[::-1] if digits_first else flags)).config
+    assert (found.augment, found.batch_size, found.epochs) == (False, 64, 3)
+    # A flag that repeats the paper's value wins as well.
+    found = parsed("--dataset digits --batch-size 256 --epochs 1000").config
+    assert (found.augment, found.batch_size, found.epochs) == (True, 256, 1000)
+
+
+def test_the_released_code_differs_where_the_readme_says() -> None:
+    changed = {
+        "bias": "uniform",
+        "signed_constant": "conv",
+        "standardise": True,
+        "keep_ties": True,
+        "select_by": "sample",
+    }
+    found = parsed("--preset released_code")
+    assert found.config.as_dict() == {**PAPER, **changed}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--preset released_code --bias none --no-standardise --epochs 5",
+        "--epochs 5 --no-standardise --bias none --preset released_code",
+        "--bias none --preset released_code --epochs 5 --no-standardise",
+    ],
+)
+def test_a_flag_wins_over_the_preset_in_any_order(line: str) -> None:
+    found = parsed(line).config
+    assert (found.bias, found.standardise, found.epochs) == ("none", False, 5)
+    assert (found.signed_constant, found.keep_ties) == ("conv", True)
+
+
+def test_a_preset_gives_a_method_only_what_it_knows() -> None:
+    fast = parsed("--preset fast --method edge_popup").config
+    assert (fast.scale_init, fast.mask_lr, fast.optimiser) == (1.0, 1e-3, "adam")
+    assert parsed("--preset fast").config.scale_init == 1.2
+    digits = parsed("--preset fast --dataset digits").config
+    assert (digits.epochs, digits.batch_size) == (12, 16)
+
+
+def test_the_released_code_standardises_only_what_it_augments() -> None:
+    assert parsed("--preset released_code").config.standardise
+    assert not parsed("--preset released_code --no-augment").config.standardise
+    line = "--preset released_code --no-augment --standardise"
+    assert parsed(line).config.standardise
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--method edge_popup --rescale smart", "valid: none, fan"),
+        ("--rescale fan", "--rescale fan means nothing to --method aslp; valid: none"),
+        ("--weight-lr 0.3", "--weight-lr means nothing to --method aslp"),
+        ("--method magnitude --budget-weight 1", "budget-weight means nothing to"),
+        ("--method supermask --temperature 2", "--temperature means nothing to"),
+        ("--method edge_popup --keep-fraction 0", "--keep-fraction must be above 0"),
+        ("--method edge_popup --keep-fraction 1.1", "must be at most 1, got 1.1"),
+    ],
+)
+def test_what_means_nothing_to_a_method_is_refused(line: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        parsed(line)
+
+
+def test_each_method_has_a_rescale_of_its_own_to_start_from() -> None:
+    assert parsed("--method supermask").config.rescale == "dynamic"
+    assert parsed("--method supermask").config.select_by == "sample"
+    assert parsed("--method supermask --preset paper").config.select_by == "sample"
+    assert parsed("--method edge_popup").config.rescale == "none"
+
+
+def test_epochs_are_settled_where_the_learning_rate_follows_them() -> None:
+    saved = Config(schedule="cosine", epochs=5).as_dict()
+    with pytest.raises(BadInput, match="a run with --epochs 5, not 6"):
+        parsed("--resume --out run --epochs 6", lambda _: saved)
+    constant = Config(epochs=5).as_dict()
+    assert (
+        parsed("--resume --out run --epochs 6", lambda _: constant).config.epochs == 6
+    )
+
+
+def test_the_methods_are_those_of_the_library() -> None:
+    assert list(RESCALES) == list(METHODS)
+
+
+def test_presets_hold_valid_values() -> None:
+    assert set(PRESETS) == {"paper", "released_code", "fast", "edge_popup"}
+    for values in PRESETS.values():
+        check(Config(**values))
+
+
+def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    # argparse breaks lines at hyphens, too.
+    text = " ".join(help_text(capsys).split()).replace("- ", "-")
+    assert "A program." in text
+    text = text[text.index(" options: ") :]
+    for name, field in FIELDS.items():
+        words = field.metadata["help"]
+        assert words, name
+        entry = flag(name)
+        if isinstance(field.default, bool):
+            entry += f", --no-{name.replace('_', '-')}"
+        elif choices := field.metadata.get("choices"):
+            entry += f" {{{','.join(choices)}}}"
+        elif name in NUMERIC:
+            kind = " N" if "int" in str(field.type) else " X"
+            also = field.metadata.get("alias")
+            entry += kind if also is None else f"{kind}, {also}{kind}"
+        else:
+            entry += " FOLDER"
+        entry += f" {words}"
+        default = field.default
+        if default is None:
+            default = field.metadata.get("none")
+        if default is not None:
+            entry += f" (default: {on_or_off(default)}"
+            for other, values in {"digits": DIGITS, **METHOD_DEFAULTS}.items():
+                if name in values:
+                    entry += f"; {other}: {on_or_off(values[name])}"
+            entry += ")"
+        assert f" {entry} ".replace("- ", "-") in text
+    for other in (
+        "--preset {paper,released_code,fast,edge_popup}",
+        "--out FOLDER",
+        "--resume",
+    ):
+        assert other in text
+
+
+def on_or_off(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def test_unknown_flags_are_refused() -> None:
+    assert "--colour" in refused("--colour red")
+    assert "extra" in refused("--epochs 3 extra")
+
+
+@pytest.mark.parametrize(
+    "line", ["--arc conv2", "--res", "--e 3", "--batch 32", "--no-aug", "--prese paper"]
+)
+def test_abbreviations_are_refused(line: str) -> None:
+    assert line.split()[0] in refused(line)
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n, f in FIELDS.items() if "choices" in f.metadata), "preset"]
+)
+def test_unknown_names_are_refused(name: str) -> None:
+    message = refused(f"{flag(name)} other")
+    assert flag(name) in message
+    assert "'other'" in message
+    valid = PRESETS if name == "preset" else FIELDS[name].metadata["choices"]
+    for choice in valid:
+        assert choice in message
+
+
+def test_budgets_of_single_layers_weigh_more():
+    for method in ("aslp", "supermask", "signed"):
+        for scope, weight in (("global", 10), ("layer", 100)):
+            asked = {"method": method, "keep_fraction": 0.1, "scope": scope}
+            assert presets.resolve("fast", asked).budget_weight == weight
+            chosen = presets.resolve("fast", asked | {"budget_weight": 3.0})
+            assert chosen.budget_weight == 3
+    asked = {"method": "magnitude", "scope": "layer"}
+    assert presets.resolve("fast", asked).budget_weight == Config.budget_weight
+
+
+def test_presets_train_weights_that_are_not_of_one_magnitude():
+    for preset in (None, "paper", "fast"):
+        for method in ("budget", "magnitude"):
+            chosen = presets.resolve(preset, {"method": method})
+            assert chosen.signed_constant == "none"
+            assert chosen.optimiser == "sgd" and chosen.momentum == 0.9
+    for preset in ("paper", "released_code"):
+        for method, selected in (("magnitude", "sample"), ("budget", "thresholding")):
+            chosen = presets.resolve(preset, {"method": method})
+            assert (chosen.select_by, chosen.signed_constant) == (selected, "none")
+    fast = presets.resolve("fast", {"method": "budget", "dataset": "digits"})
+    assert (fast.weight_lr, fast.sharpness_lr, fast.budget_weight) == (0.05, 0.01, 500)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_flag_without_its_value_is_refused(name: str) -> None:
+    if "bool" in str(FIELDS[name].type):
+        assert flag(name) in refused(f"{flag(name)}=yes")
+    else:
+        assert flag(name) in refused(flag(name))
+
+
+def test_every_number_has_a_lower_bound() -> None:
+    assert {"epochs", "mask_lr", "seed", "momentum", "checkpoint_seconds"} < set(
+        NUMERIC
+    )
+    for name, field in NUMERIC.items():
+        assert {"above", "least"} & set(field.metadata), name
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "-inf", "1e999", "-0.5"])
+@pytest.mark.parametrize("name", NUMERIC)
+def test_numbers_out_of_range_are_refused(name: str, value: str) -> None:
+    field = NUMERIC[name]
+    zero_is_valid = field.metadata.get("least") == 0
+    if value == "0" and zero_is_valid:
+        assert getattr(parsed(f"{flag(name)} 0").config, name) == 0
+        return
+    message = refused(f"{flag(name)}={value}")
+    assert flag(name) in message
+    whole = "int" in str(field.type)
+    if whole and value not in ("-1", "0"):
+        assert f"'{value}'" in message
+        assert "int" in message
+    elif value in ("-1", "0", "-0.5"):
+        assert f"got {value}" in message
+        assert ("at least" if "least" in field.metadata else "above 0") in message
+    else:
+        assert f"got {'inf' if value == '1e999' else value}" in message
+        assert "finite" in message
+
+
+@pytest.mark.parametrize("value", ["ten", "", "1,5", "0x10", "1e", "-"])
+@pytest.mark.parametrize("name", NUMERIC)
+def test_what_is_no_number_is_refused(name: str, value: str) -> None:
+    message = refused(f"{flag(name)}={value}")
+    assert flag(name) in message
+    assert repr(value) in message
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in NUMERIC.items() if "int" in str(field.type)]
+)
+def test_a_whole_number_is_not_rounded(name: str) -> None:
+    assert "'1.5'" in refused(f"{flag(name)} 1.5")
+
+
+def test_upper_bounds() -> None:
+    assert "--seed must be at most 4294967295, got 4294967296" in refused(
+        "--seed 4294967296"
+    )
+    assert "--momentum must be below 1, got 1.0" in refused("--momentum 1")
+    assert parsed("--momentum 0.999").config.momentum == 0.999
+
+
+def test_values_that_no_flag_brought_are_checked_too() -> None:
+    with pytest.raises(BadInput, match=r"--arch must be one of conv2.*, got vgg"):
+        check(Config(arch="vgg"))
+    with pytest.raises(BadInput, match=r"--epochs must be at least 1, got 0"):
+        check(Config(epochs=0))
+    check(Config(mask_lr=2))  # JSON knows one kind of number
+
+
+def test_one_folder_of_images_at_most() -> None:
+    message = refused("--data-dir a --manual-dir b")
+    assert "--data-dir" in message
+    assert "--manual-dir" in message
+    assert "not both" in message
+
+
+@pytest.mark.parametrize("folder", ["--data-dir", "--manual-dir"])
+def test_digits_takes_no_folder(folder: str) -> None:
+    assert "digits" in refused(f"--dataset digits {folder} a")
+    assert parsed(f"{folder} a").config.dataset == "cifar10"
+
+
+def test_tiny_imagenet_takes_the_official_folder_alone() -> None:
+    line = "--dataset tiny_imagenet"
+    assert refused(f"{line} --data-dir a") == (
+        f"{line} is not in TFDS; give --manual-dir, not --data-dir"
+    )
+    assert parsed(f"{line} --manual-dir a").config.manual_dir == "a"
+
+
+def test_the_data_sets_are_those_of_the_library() -> None:
+    assert FIELDS["dataset"].metadata["choices"] == NAMES
+
+
+def test_resuming_needs_the_folder() -> None:
+    message = refused("--resume")
+    assert "--resume" in message
+    assert "--out" in message
+
+
+SAVED = Config(
+    arch="conv2",
+    dataset="digits",
+    augment=False,
+    epochs=7,
+    seed=3,
+    mask_lr=20.0,
+    micro_batch=8,
+).as_dict()
+
+
+def saved(folder: Path) -> Mapping[str, Any]:
+    assert folder == Path("run")
+    return dict(SAVED)
+
+
+def test_a_resumed_run_keeps_its_options() -> None:
+    command = parsed("--resume --out run", saved)
+    assert command.resume is True
+    assert command.out == Path("run")
+    # Neither the defaults nor those of its data set come back.
+    assert command.config.as_dict() == SAVED
+
+
+def test_repeating_the_options_of_a_resumed_run_is_fine() -> None:
+    line = "--resume --out run --arch conv2 --seed 3 --mask-lr 20 --no-augment"
+    assert parsed(line, saved).config.as_dict() == SAVED
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "old", "new"),
+    [
+        ("--arch conv4", "--arch", "conv2", "conv4"),
+        ("--seed 4", "--seed", "3", "4"),
+        ("--seed 0", "--seed", "3", "0"),
+        ("--mask-lr 50", "--mask-lr", "20.0", "50.0"),
+        ("--batch-size 32", "--batch-size", "256", "32"),
+        ("--micro-batch 4", "--micro-batch", "8", "4"),
+        ("--dataset cifar10", "--dataset", "digits", "cifar10"),
+        ("--preset released_code", "--signed-constant", "all", "conv"),
+    ],
+)
+def test_a_resumed_run_cannot_become_another(
+    line: str, name: str, old: str, new: str
+) -> None:
+    message = refused(f"--resume --out run {line}", saved)
+    assert "run " in message
+    if "preset" in line:
+        assert any(flag(option) in message for option in PRESETS["released_code"])
+    else:
+        assert f"{name} {old}, not {new}" in message
+
+
+def test_a_run_of_the_released_code_does_not_become_the_papers() -> None:
+    released = {**SAVED, **PRESETS["released_code"]}
+    refused("--resume --out run --preset paper", lambda _: released)
+
+
+def test_what_changes_no_step_may_change() -> None:
+    free = {name for name, field in FIELDS.items() if field.metadata.get("free")}
+    assert free == FREE
+    line = "--epochs 9 --patience 2 --devices 1 --checkpoint-seconds 1 --cache-dir c"
+    found = parsed(f"--resume --out run {line}", saved).config.as_dict()
+    assert found == {
+        **SAVED,
+        "epochs": 9,
+        "patience": 2,
+        "devices": 1,
+        "checkpoint_seconds": 1.0,
+        "cache_dir": "c",
+    }
+
+
+def test_a_saved_value_is_checked_again() -> None:
+    message = refused("--resume --out run", lambda _: {**SAVED, "epochs": 0})
+    assert "--epochs must be at least 1, got 0" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "many"),
+        ("epochs", None),
+        ("epochs", True),
+        ("mask_lr", [1.0]),
+        ("augment", "yes"),
+    ],
+)
+def test_a_saved_value_of_another_type_is_refused(name: str, value: Any) -> None:
+    message = refused("--resume --out run", lambda _: {**SAVED, name: value})
+    assert flag(name) in message
+
+
+def test_bad_input_is_one_line_and_code_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/cifar.py", "--epochs", "0"])
+
+    def main(arguments: list[str]) -> int:
+        parse(arguments, description="")
+        return 0
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 2
+    words = "cifar.py: --epochs must be at least 1, got 0\n"
+    assert capsys.readouterr() == ("", words)
+
+    monkeypatch.setattr(sys, "argv", ["cifar.py"])
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 0
+
+
+def test_ctrl_c_outside_of_training_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cifar.py"])
+
+    def main(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "cifar.py: interrupted\n")
+
+
+LOADED = """
+import runpy, sys
+sys.argv = ["cifar.py", *{arguments!r}]
+try:
+    {statement}
+except SystemExit as stop:
+    print("code", stop.code)
+heavy = {{"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "matplotlib"}}
+print("loaded", sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "code"),
+    [
+        ("import aslp_jax.trainer.options, aslp_jax.trainer.run_folder", [], None),
+        ("runpy.run_path({program!r}, run_name='__main__')", ["--help"], 0),
+        ("runpy.run_path({program!r}, run_name='__main__')", ["--epochs", "x"], 2),
+    ],
+)
+def test_flags_are_read_before_jax(
+    statement: str, arguments: list[str], code: int | None
+) -> None:
+    program = LOADED.format(
+        arguments=arguments,
+        statement=statement.format(program=str(EXPERIMENTS / "cifar.py")),
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.splitlines()[-1] == "loaded []"
+    if code is not None:
+        assert f"code {code}" in child.stdout.splitlines()
+    assert child.stderr.count("\n") == (1 if code == 2 else 0)

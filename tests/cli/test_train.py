@@ -1,0 +1,959 @@
+"""The program as a person meets it: its files, its words, its exit codes.
+
+Whole runs take seconds each, so that many tests look at the same few of them. What
+depends on a process of its own (signals, limits, devices) gets one; all else runs in
+one warm process, which imports JAX once.
+"""
+
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from aslp_jax import checkpoint
+from aslp_jax._errors import BadInput
+from aslp_jax.data import datasets
+from aslp_jax.trainer.options import FIELDS, Config
+from aslp_jax.trainer.run_folder import RunFolder
+
+pytestmark = pytest.mark.program
+
+PROGRAM = str(Path(__file__).parents[2] / "experiments" / "cifar.py")
+SMALL = "--dataset digits --arch conv2 --batch-size 320 --eval-samples 3"
+LAYERS = ["Conv_0/kernel", "Conv_1/kernel", *(f"Dense_{i}/kernel" for i in range(3))]
+STEPS = 4  # of an epoch: 1,280 images or so, 320 at a time
+EPOCHS = 5
+TIMES = {"seconds", "images_per_second"}
+
+ROW = {
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "best_validation_accuracy",
+    "best_epoch",
+    "keep_fraction",
+    "keep_fractions",
+    "flip_rate",
+    "scalars",
+    "statistics",
+    "images_per_second",
+    "seconds",
+}
+
+
+class Ended(NamedTuple):
+    """What a process that ended left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+# Runs the program as often as it is asked to: one JSON list of arguments a line.
+WARM = """
+import json, os, runpy, sys, tempfile, traceback
+
+answers = os.fdopen(os.dup(1), "w")
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+    print(json.dumps([code, *texts]), file=answers, flush=True)
+"""
+
+# Lets no file grow beyond so many bytes, as on a full disk.
+LIMITED = """
+import resource, runpy, signal, sys
+
+limit = int(sys.argv[1])
+del sys.argv[:2]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+# Saves what runs of some options start from, in one process and without a step.
+DRAWN = """
+import json, sys
+
+from aslp_jax import checkpoint
+from aslp_jax.data import datasets
+from aslp_jax.trainer.compilation_cache import enable_compilation_cache
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_state import Run
+
+enable_compilation_cache()
+for options in map(json.loads, sys.argv[2:]):
+    run = Run(Config(**options), datasets.load("digits"))
+    checkpoint.save(sys.argv[1], options["seed"], run.snapshot(), {})
+"""
+
+# Is told to stop in the middle of its second epoch.
+INTERRUPTED = """
+import runpy, signal, sys
+
+del sys.argv[:1]
+from aslp_jax.trainer import loop
+from aslp_jax.trainer.run_state import Run
+
+loop._CHUNK_SECONDS = 0  # one step at a time, as where steps are slow
+account = Run.account
+
+def account_and_stop(self, *arguments, **options):
+    account(self, *arguments, **options)
+    if (self.position.epoch, self.position.step) == (1, 1):
+        signal.raise_signal(signal.SIGTERM)
+
+Run.account = account_and_stop
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, program_flags: str
+) -> dict[str, str]:
+    """One device, an empty home, and no way into the network."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("XLA_", "JAX_")) and not name.lower().endswith("_proxy")
+    }
+    nowhere = "http://127.0.0.1:9"
+    return {
+        **kept,
+        "HOME": str(home),
+        # All but the first run find their programs compiled.
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": program_flags,
+        "http_proxy": nowhere,
+        "https_proxy": nowhere,
+    }
+
+
+@pytest.fixture(scope="module")
+def program(environment: dict[str, str]) -> Callable[..., Ended]:
+    """Runs the program in a process of its own."""
+
+    def run(line: str, *, before: tuple[str, ...] = (), **variables: str) -> Ended:
+        ended = subprocess.run(
+            [sys.executable, *before, PROGRAM, *line.split()],
+            env={**environment, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def warm(environment: dict[str, str]) -> Iterator[Callable[[str], Ended]]:
+    """Runs the program in a process that has imported JAX before."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", WARM],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run(line: str) -> Ended:
+        child.stdin.write(json.dumps([PROGRAM, *line.split()]) + "\n")
+        child.stdin.flush()
+        return Ended(*json.loads(child.stdout.readline()))
+
+    with child:
+        yield run
+        child.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(program: Callable[..., Ended], runs: Path) -> tuple[Path, Ended]:
+    """A run that nothing interrupted, its two newest checkpoints an epoch apart."""
+    out = runs / "whole"
+    ended = program(f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}")
+    return out, ended
+
+
+@pytest.fixture
+def copy(whole: tuple[Path, Ended], tmp_path: Path) -> Path:
+    """The finished run once more, to be spoilt."""
+    return Path(shutil.copytree(whole[0], tmp_path / "copy"))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def timeless(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in value.items() if name not in TIMES}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def options(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())["options"]
+
+
+def small(seed: int) -> Config:
+    """The options of `SMALL`, of one device."""
+    return Config(
+        dataset="digits",
+        arch="conv2",
+        batch_size=320,
+        devices=1,
+        seed=seed,
+    )
+
+
+@functools.cache
+def like(seed: int) -> dict[str, Any]:
+    """Structure, shapes and dtypes of a snapshot.
+
+    Not its values: this process compiles with other flags than a run does.
+    """
+    from aslp_jax.trainer.run_state import Run
+
+    return jax.device_get(Run(small(seed), datasets.load("digits")).snapshot())
+
+
+@pytest.fixture(scope="module")
+def drawn(environment: dict[str, str], runs: Path) -> dict[int, dict[str, Any]]:
+    """What runs of seed 0 and 1 start from."""
+    seeds = (0, 1)
+    arguments = [json.dumps(small(seed).as_dict()) for seed in seeds]
+    subprocess.run(
+        [sys.executable, "-c", DRAWN, str(runs / "drawn"), *arguments],
+        env=environment,
+        check=True,
+    )
+    return {
+        seed: checkpoint.restore(runs / "drawn", seed, like(seed), {}) for seed in seeds
+    }
+
+
+def saved(folder: Path, step: int) -> dict[str, Any]:
+    """The arrays of a checkpoint, times left out."""
+    path = folder / "checkpoints"
+    identity = json.loads((path / str(step) / "manifest.json").read_text())["identity"]
+    fixed = {
+        name: value
+        for name, value in options(folder).items()
+        if not FIELDS[name].metadata.get("free")
+    }
+    assert identity == {**fixed, "images_sha256": identity["images_sha256"]}
+    assert len(identity["images_sha256"]) == 64
+    tree = checkpoint.restore(path, step, like(identity["seed"]), identity)
+    del tree["position"]["seconds"]
+    return tree
+
+
+def assert_same_arrays(one: Any, other: Any) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        left, right = np.asarray(left), np.asarray(right)
+        assert left.dtype == right.dtype
+        assert left.tobytes() == right.tobytes()
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Asserts that two runs went the same way, bit for bit; only times may differ."""
+    assert [*map(timeless, rows(folder))] == [*map(timeless, rows(other))]
+    assert timeless(result(folder)) == timeless(result(other))
+    last = STEPS * EPOCHS
+    assert checkpoint.steps(folder / "checkpoints")[-1] == last
+    assert_same_arrays(saved(folder, last), saved(other, last))
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder, or that it is a file, or that it is not there."""
+    if folder.is_file():
+        return {"": folder.read_bytes()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def only_line(ended: Ended) -> str:
+    """The one line of a refusal."""
+    assert ended.code == 2, ended.err
+    assert ended.out == ""
+    assert ended.err.startswith("cifar.py: ")
+    assert ended.err.endswith("\n")
+    assert ended.err.count("\n") == 1, ended.err
+    return ended.err
+
+
+# --- A run that ends well. ------------------------------------------------------------
+
+
+def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
+    folder, ended = whole
+    assert ended.code == 0, ended.err
+    found = json.loads((folder / "config.json").read_text())
+    wanted = Config(
+        dataset="digits",
+        arch="conv2",
+        batch_size=320,
+        eval_samples=3,
+        epochs=EPOCHS,
+        checkpoint_seconds=0.0,
+    )
+    assert found["options"] == wanted.as_dict()
+    assert found["command"][:3] == ["cifar.py", "--dataset", "digits"]
+    assert found["command"][-2:] == ["--out", str(folder)]
+    assert found["device"] == "1 x cpu"
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert found["versions"]["python"] == version
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["versions"]["numpy"] == np.__version__
+    assert {"aslp-jax", "flax", "jaxlib", "optax"} < set(found["versions"])
+    # None where there is no git repository around the program.
+    assert found["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", found["commit"])
+    assert set(os.listdir(folder)) == {
+        "checkpoints",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "network.aslp",
+        "result.json",
+    }
+    assert checkpoint.steps(folder / "checkpoints") == [
+        STEPS * (EPOCHS - 1),
+        STEPS * EPOCHS,
+    ]
+
+
+def test_compiled_programs_are_kept(
+    whole: tuple[Path, Ended], environment: dict[str, str]
+) -> None:
+    [folder] = (Path(environment["XDG_CACHE_HOME"]) / "aslp-jax/compiled").iterdir()
+    assert any(path.name.startswith("jit_steps") for path in folder.iterdir())
+
+
+def test_every_epoch_has_its_row(whole: tuple[Path, Ended]) -> None:
+    found = rows(whole[0])
+    assert [row["epoch"] for row in found] == list(range(1, EPOCHS + 1))
+    assert [row["step"] for row in found] == [STEPS * row["epoch"] for row in found]
+    best, best_epoch, before = -1.0, 0, 0.0
+    for row in found:
+        assert set(row) == ROW
+        if row["validation_accuracy"] > best:
+            best, best_epoch = row["validation_accuracy"], row["epoch"]
+        assert row["best_validation_accuracy"] == best
+        assert row["best_epoch"] == best_epoch
+        for name in ("train_accuracy", "validation_accuracy", "flip_rate"):
+            assert 0 <= row[name] <= 1, name
+        assert 0 < row["keep_fraction"] < 1
+        assert list(row["keep_fractions"]) == LAYERS
+        assert all(0 <= kept <= 1 for kept in row["keep_fractions"].values())
+        assert list(row["scalars"]) == ["scale"]
+        assert list(row["scalars"]["scale"]) == LAYERS
+        assert np.isfinite([row["train_loss"], row["validation_loss"]]).all()
+        assert row["images_per_second"] > 0
+        assert row["seconds"] > before
+        before = row["seconds"]
+    # It learns: the masks move, and so do the scales.
+    assert found[0]["flip_rate"] > 0.01
+    assert found[-1]["scalars"] != found[0]["scalars"]
+
+
+def test_the_result_is_of_the_best_epoch(whole: tuple[Path, Ended]) -> None:
+    found, row = result(whole[0]), rows(whole[0])[-1]
+    for name in ("thresholding", "averaging_mean", "single"):
+        assert 0 <= found[name] <= 1, name
+    assert 0 <= found["averaging_std"] <= 0.5
+    assert found["best_epoch"] == row["best_epoch"]
+    assert found["best_validation_accuracy"] == row["best_validation_accuracy"]
+    best = rows(whole[0])[found["best_epoch"] - 1]
+    assert found["keep_fraction"] == best["keep_fraction"]
+    assert found["keep_fractions"] == best["keep_fractions"]
+    assert found["scalars"] == best["scalars"]
+    assert list(found["keep_fractions"]) == LAYERS
+    assert found["seconds"] >= row["seconds"]
+    assert (found["epochs"], found["stopped"]) == (EPOCHS, "epochs")
+    assert (found["seed"], found["eval_samples"]) == (0, 3)
+    assert (found["arch"], found["dataset"], found["method"]) == (
+        "conv2",
+        "digits",
+        "aslp",
+    )
+    assert list(found["weights"]) == LAYERS
+    count = sum(found["weights"].values())
+    assert found["dense_bytes"] == 4 * count
+    assert found["mask_bytes"] == count / 8
+    kept = sum(found["weights"][at] * found["keep_fractions"][at] for at in LAYERS)
+    assert kept / count == pytest.approx(found["keep_fraction"], abs=1e-6)
+
+
+def test_the_curves_open(whole: tuple[Path, Ended]) -> None:
+    with Image.open(whole[0] / "curves.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+def test_a_log_gets_one_plain_line_an_epoch(whole: tuple[Path, Ended]) -> None:
+    lines = whole[1].err.splitlines()
+    assert str(whole[0]) in lines[0]
+    assert "digits" in lines[0]
+    assert [line[:9] for line in lines[1:]] == [
+        f"epoch {epoch}/{EPOCHS}" for epoch in range(1, EPOCHS + 1)
+    ]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole[1].err)
+
+
+def test_the_table_is_printed(whole: tuple[Path, Ended]) -> None:
+    found, text = result(whole[0]), whole[1].out
+    assert text.startswith("aslp on conv2, digits\n")
+    for layer in LAYERS:
+        kept = f"{found['keep_fractions'][layer]:.1%}"
+        assert re.search(rf"^{layer} .* {kept} ", text, re.MULTILINE)
+    assert f"{found['thresholding']:.2%} thresholding" in text
+    assert f"{found['averaging_mean']:.2%} ± {found['averaging_std']:.2%}" in text
+
+
+def test_frozen_weights_stay_frozen(
+    whole: tuple[Path, Ended], drawn: dict[int, dict[str, Any]]
+) -> None:
+    first, last = drawn[0]["state"], saved(whole[0], STEPS * EPOCHS)["state"]
+    assert len(jax.tree.leaves(first.frozen)) == len(LAYERS)
+    assert_same_arrays(last.frozen, first.frozen)
+    for layer in LAYERS:
+        before, after = first.params["logits"][layer], last.params["logits"][layer]
+        assert np.any(np.asarray(before) != np.asarray(after)), layer
+
+
+# --- The same seed, the same run: at once, resumed, stopped, killed. ------------------
+
+
+def test_the_same_command_gives_the_same_run(
+    program: Callable[..., Ended], whole: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    ended = program(
+        f"{SMALL} --epochs {EPOCHS} --out {out}",
+        # Compiled once more, too.
+        JAX_ENABLE_COMPILATION_CACHE="false",
+    )
+    assert ended.code == 0, ended.err
+    assert_same_run(out, whole[0])
+
+
+def test_another_seed_gives_another_run(
+    warm: Callable[[str], Ended],
+    whole: tuple[Path, Ended],
+    drawn: dict[int, dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "seed"
+    assert warm(f"{SMALL} --epochs 1 --seed 1 --out {out}").code == 0
+    one, other = rows(out)[0], rows(whole[0])[0]
+    for name in ("train_loss", "validation_loss", "keep_fractions"):
+        assert one[name] != other[name], name
+    # Even with one epoch there is a state to go on from.
+    assert checkpoint.steps(out / "checkpoints") == [STEPS]
+    frozen = saved(out, STEPS)["state"].frozen
+    assert_same_arrays(frozen, drawn[1]["state"].frozen)
+    for left, right in zip(
+        jax.tree.leaves(frozen), jax.tree.leaves(drawn[0]["state"].frozen), strict=True
+    ):
+        assert np.any(np.sign(left) != np.sign(right))
+
+
+def test_more_epochs_later_are_as_good_as_at_once(
+    warm: Callable[[str], Ended],
+    whole: tuple[Path, Ended],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "more"
+    ended = warm(f"{SMALL} --epochs 2 --out {out}")
+    assert ended.code == 0, ended.err
+    assert [*map(timeless, rows(out))] == [*map(timeless, rows(whole[0])[:2])]
+    assert result(out)["epochs"] == 2
+    ended = warm(f"--resume --epochs {EPOCHS} --out {out}")
+    assert ended.code == 0, ended.err
+    assert "from epoch 3" in ended.err.splitlines()[0]
+    assert ended.err.splitlines()[1].startswith(f"epoch 3/{EPOCHS}")
+    assert_same_run(out, whole[0])
+    # The times add up over both parts.
+    seconds = [row["seconds"] for row in rows(out)]
+    assert seconds == sorted(seconds)
+    # What the folder says is what was run, for a reader and for the next --resume.
+    assert options(out)["epochs"] == EPOCHS
+
+
+def test_a_run_stopped_again_and_again_ends_the_same(
+    warm: Callable[[str], Ended],
+    environment: dict[str, str],
+    whole: tuple[Path, Ended],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "stopped"
+    line = f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}"
+    for number, code in (
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ):
+        done = len(rows(out)) if (out / "metrics.jsonl").exists() else 0
+        with subprocess.Popen(
+            [sys.executable, PROGRAM, *line.split()],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            for text in child.stderr:
+                if text.startswith("epoch "):
+                    child.send_signal(number)
+                    break
+            ended = Ended(0, *child.communicate(timeout=60))
+        assert child.returncode == code, ended.err
+        assert ended.out == ""
+        assert done < len(rows(out)) < EPOCHS
+        assert not (out / "result.json").exists()
+        lines = [text for text in ended.err.splitlines() if text[:6] != "epoch "]
+        if number != signal.SIGKILL:
+            (last,) = lines
+            assert last.startswith("cifar.py: ")
+            assert number.name in last
+            assert f"--out {out}" in last
+            assert "--resume" in last
+            # All is saved: nothing that was done is done again.
+            newest = checkpoint.steps(out / "checkpoints")[-1]
+            assert newest >= STEPS * len(rows(out))
+        else:
+            assert lines == []
+        line = f"--resume --out {out}"
+    ended = warm(line)
+    assert ended.code == 0, ended.err
+    assert_same_run(out, whole[0])
+
+
+def test_a_run_stopped_within_an_epoch_ends_the_same(
+    program: Callable[..., Ended],
+    warm: Callable[[str], Ended],
+    whole: tuple[Path, Ended],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "within"
+    ended = program(
+        f"{SMALL} --epochs {EPOCHS} --out {out}",
+        before=("-c", INTERRUPTED),
+    )
+    assert ended.code == 143, ended.err
+    assert len(rows(out)) == 1
+    assert checkpoint.steps(out / "checkpoints") == [STEPS + 1]
+    ended = warm(f"--resume --out {out}")
+    assert ended.code == 0, ended.err
+    assert_same_run(out, whole[0])
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    warm: Callable[[str], Ended], whole: tuple[Path, Ended], copy: Path
+) -> None:
+    before = content(copy)
+    ended = warm(f"--resume --out {copy}")
+    assert ended.code == 0, ended.err
+
+    def without_compiling(text: str) -> list[str]:
+        lines = text.splitlines()
+        kept = [line for line in lines if not line.startswith("compiling ")]
+        assert len(kept) == len(lines) - 1
+        return kept
+
+    assert without_compiling(ended.out) == without_compiling(whole[1].out)
+    after = content(copy)
+    for name in ("result.json", "metrics.jsonl"):
+        assert after[name] == before[name], name
+    assert {n: after[n] for n in after if n.startswith("checkpoints")} == {
+        n: before[n] for n in before if n.startswith("checkpoints")
+    }
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    warm: Callable[[str], Ended], whole: tuple[Path, Ended], copy: Path
+) -> None:
+    damage(copy / "checkpoints" / str(STEPS * EPOCHS))
+    ended = warm(f"--resume --out {copy}")
+    assert ended.code == 0, ended.err
+    # The last epoch is run again, and what it saves can be read.
+    assert_same_run(copy, whole[0])
+
+
+def damage(step: Path) -> None:
+    """Cuts every file of a checkpoint in half."""
+    for file in step.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    warm: Callable[[str], Ended], drawn: dict[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "nan"
+    ended = warm(f"{SMALL} --epochs 2 --scale-lr 1e30 --out {out}")
+    assert ended.code == 3
+    assert ended.out == ""
+    note, line = ended.err.splitlines()
+    assert note.startswith(f"{out}: ")
+    found = re.match(
+        r"cifar\.py: the loss became (nan|inf) in epoch 1, step (\d) of 4", line
+    )
+    assert found, line
+    assert 1 <= int(found[2]) <= STEPS
+    assert not (out / "result.json").exists()
+    assert checkpoint.steps(out / "checkpoints") == [0]
+    good = saved(out, 0)
+    wanted = drawn[0]
+    for part in ("state", "totals", "best", "previous"):
+        assert_same_arrays(good[part], wanted[part])
+    # Going on meets the same end, and says so again.
+    ended = warm(f"--resume --out {out}")
+    assert ended.code == 3
+    assert found[0] in ended.err
+
+
+# --- As many weights as asked for. ----------------------------------------------------
+
+
+def test_a_budget_is_met(program: Callable[..., Ended], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = "--optimiser adam --mask-lr 0.5 --logit-std 10 --keep 0.2"
+    # Compiled as for a user; the other runs are compiled in a hurry.
+    ended = program(f"{SMALL} --epochs 1 {options} --out {out}", XLA_FLAGS="")
+    assert ended.code == 0, ended.err
+    found = result(out)
+    assert found["keep_fraction_asked"] == 0.2 and found["budget_miss"] == 0
+    assert abs(found["keep_fraction"] - 0.2) <= 0.01
+    kept = sum(layer["kept"] for layer in found["connectivity"].values())
+    count = sum(found["weights"].values())
+    assert kept == round(found["keep_fraction"] * count)
+    assert found["outputs_reached"] == found["outputs"] == 10
+
+
+def test_a_budget_that_is_missed_ends_with_four(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = warm(f"{SMALL} --epochs 1 --keep 0.02 --method budget --out {out}")
+    assert ended.code == 4
+    assert "thresholding" in ended.out and "before pruning" in ended.out
+    found = result(out)
+    # It is cut to the budget, and by how much more than trained is not hidden.
+    assert found["keep_fraction"] == pytest.approx(0.02, abs=1e-5)
+    assert found["budget_miss"] > 0.005
+    assert f"is {found['budget_miss']:.2%} of all weights away" in ended.err
+
+
+def test_an_empty_layer_is_warned_of(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = "--method magnitude --keep 0.0005"
+    ended = warm(f"{SMALL} --epochs 1 {options} --out {out}")
+    assert ended.code == 0, ended.err
+    found = result(out)
+    empty = [name for name, each in found["connectivity"].items() if not each["kept"]]
+    assert empty
+    for name in empty:
+        assert f"cifar.py: WARNING: {name} is left empty" in ended.err
+
+
+def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
+    warm: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    line = f"{SMALL} --epochs 2 --method magnitude --keep 0.1 --finetune"
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert warm(f"{line} --checkpoint-seconds 0 --out {whole}").code == 0
+    assert [row["epoch"] for row in rows(whole)] == [1, 2, 3, 4]
+    found = result(whole)
+    assert found["best_epoch"] > 2 and found["epochs"] == 4
+    # Nothing is left to prune.
+    assert found["thresholding"] == found["averaging_mean"]
+    assert rows(whole)[2]["flip_rate"] == rows(whole)[3]["flip_rate"] == 0
+    # From the checkpoint after the first epoch of fine-tuning.
+    shutil.copytree(whole, stopped)
+    steps = checkpoint.steps(stopped / "checkpoints")
+    assert steps[-1] == 4 * STEPS
+    shutil.rmtree(stopped / "checkpoints" / str(steps[-1]))
+    ended = warm(f"--resume --out {stopped}")
+    assert ended.code == 0, ended.err
+    assert [*map(timeless, rows(stopped))] == [*map(timeless, rows(whole))]
+    assert timeless(result(stopped)) == timeless(found)
+
+
+# --- What cannot be done is said in one line, and leaves nothing behind. --------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--epochs 0", ["--epochs", "at least 1", "got 0"]),
+        ("--arch conv3", ["--arch", "conv3", "conv2"]),
+        (f"{SMALL} --devices 2", ["--devices 2", "only 1"]),
+        (f"{SMALL} --micro-batch 7", ["--micro-batch 7", "320"]),
+        (f"{SMALL} --batch-size 2000", ["--batch-size 2000", "more than the"]),
+        ("--data-dir MISSING", ["MISSING"]),
+        ("--data-dir EMPTY", ["EMPTY", "cifar10"]),
+        ("--data-dir OTHER", ["OTHER", "cifar10"]),
+        ("--manual-dir MISSING", ["MISSING", "cifar-10-binary.tar.gz"]),
+        ("--manual-dir EMPTY", ["EMPTY", "cifar-10-binary.tar.gz"]),
+    ],
+)
+def test_mistakes(
+    warm: Callable[[str], Ended], tmp_path: Path, line: str, words: list[str]
+) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "OTHER" / "mnist" / "3.0.1").mkdir(parents=True)
+    for name in ("MISSING", "EMPTY", "OTHER"):
+        line = line.replace(name, str(tmp_path / name))
+    before = content(tmp_path)
+    message = only_line(warm(f"{line} --out {tmp_path / 'out'}"))
+    for word in words:
+        assert word in message
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("file", "is a file"),
+        ("file/below", "Not a directory"),
+        ("full", "is not empty"),
+        ("x" * 300, "name too long"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    warm: Callable[[str], Ended], tmp_path: Path, out: str, words: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    before = content(tmp_path)
+    message = only_line(warm(f"{SMALL} --epochs 1 --out {tmp_path / out}"))
+    assert words in message
+    assert str(tmp_path / out) in message
+    assert content(tmp_path) == before
+
+
+def test_a_run_is_not_overwritten(
+    warm: Callable[[str], Ended], whole: tuple[Path, Ended]
+) -> None:
+    before = content(whole[0])
+    message = only_line(warm(f"{SMALL} --epochs 1 --out {whole[0]}"))
+    assert "--resume" in message
+    assert content(whole[0]) == before
+
+
+@pytest.mark.parametrize("place", ["missing", "empty", "file"])
+def test_no_run_to_resume(
+    warm: Callable[[str], Ended], tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    before = content(tmp_path)
+    message = only_line(warm(f"--resume --out {tmp_path / place}"))
+    assert str(tmp_path / place) in message
+    assert "no run to resume" in message
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--arch conv4", "--arch conv2, not conv4"),
+        ("--seed 7", "--seed 0, not 7"),
+        ("--preset released_code", "--bias none, not uniform"),
+    ],
+)
+def test_a_run_resumes_with_its_own_options_only(
+    warm: Callable[[str], Ended], whole: tuple[Path, Ended], flags: str, words: str
+) -> None:
+    before = content(whole[0])
+    message = only_line(warm(f"--resume --out {whole[0]} {flags}"))
+    assert words in message
+    assert content(whole[0]) == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: lines[: EPOCHS - 1],
+        lambda lines: [lines[0], *lines[2:]],
+        lambda lines: [b"{", *lines[1:]],
+        lambda lines: [b"[]\n", *lines[1:]],
+        lambda lines: [b"{}\n", *lines[1:]],
+        lambda lines: [b"\xff\xfe\n", *lines[1:]],
+        lambda lines: [],
+        None,
+    ],
+)
+def test_damaged_metrics_are_refused(
+    whole: tuple[Path, Ended], tmp_path: Path, spoil: Any
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = (whole[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    if spoil is None:
+        file.mkdir()
+    else:
+        file.write_bytes(b"".join(spoil(lines)))
+    before = content(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        RunFolder(tmp_path).rows(EPOCHS)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content(tmp_path) == before
+
+
+def test_rows_after_the_checkpoint_are_dropped(
+    whole: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    text = (whole[0] / "metrics.jsonl").read_text()
+    # As a kill -9 in the middle of a line leaves it.
+    (tmp_path / "metrics.jsonl").write_text(text + text[:50])
+    assert RunFolder(tmp_path).rows(2) == rows(whole[0])[:2]
+    assert rows(tmp_path) == rows(whole[0])[:2]
+    assert RunFolder(tmp_path).rows(0) == []
+    assert rows(tmp_path) == []
+
+
+def test_a_run_with_damaged_metrics_is_left_as_it_is(
+    warm: Callable[[str], Ended], copy: Path
+) -> None:
+    (copy / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch"')
+    before = content(copy)
+    message = only_line(warm(f"--resume --out {copy}"))
+    assert "metrics.jsonl" in message
+    assert "damaged" in message
+    assert content(copy) == before
+
+
+def test_a_run_with_only_damaged_checkpoints_is_left_as_it_is(
+    warm: Callable[[str], Ended], copy: Path
+) -> None:
+    for step in (copy / "checkpoints").iterdir():
+        damage(step)
+    before = content(copy)
+    message = only_line(warm(f"--resume --out {copy}"))
+    assert str(copy / "checkpoints" / str(STEPS * EPOCHS)) in message
+    assert re.search(r"cannot be read|damaged", message)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"options": null}',
+        b'{"options": 5}',
+        b'{"options": []}',
+        b'{"options": {"arch": "conv2"}}',
+    ],
+)
+def test_a_damaged_config_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(BadInput) as caught:
+        RunFolder(tmp_path).saved_options()
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_is_spread_evenly(
+    program: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = program(
+        f"{SMALL} --devices 3 --out {tmp_path / 'out'}",
+        XLA_FLAGS="--xla_force_host_platform_device_count=3",
+    )
+    message = only_line(ended)
+    assert "--batch-size 320" in message
+    assert "3 devices" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_network_there_is_a_way_on(
+    program: Callable[..., Ended], tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    ended = program(f"--dataset cifar10 --out {tmp_path / 'out'}")
+    assert time.monotonic() - began < 10
+    message = only_line(ended)
+    for word in (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "holds cifar-10-binary.tar.gz",
+        "--manual-dir",
+        "--dataset digits",
+    ):
+        assert word in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_said_in_one_line(
+    program: Callable[..., Ended], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = program(
+        f"{SMALL} --epochs 2 --checkpoint-seconds 0 --out {out}",
+        before=("-c", LIMITED, "100000"),
+    )
+    assert ended.code == 2, ended.err[-2000:]
+    note, epoch, line = ended.err.splitlines()
+    assert note.startswith(f"{out}: ")
+    assert epoch.startswith("epoch 1/2")
+    assert line.startswith(f"cifar.py: cannot write to {out}: ")
+    assert "too large" in line
+    assert "--resume" in line
+    # With room again it goes on as if nothing had been.
+    assert checkpoint.steps(out / "checkpoints") == []
+    assert len(rows(out)) == 1

@@ -1,0 +1,122 @@
+"""Networks described by their layers: they compute what the module computes."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax.export import graph as graphs
+from aslp_jax.export.describe import describe
+from aslp_jax.export.graph import Conv
+from aslp_jax.models import NETWORKS, Conv2, ConvNet
+from aslp_jax.models.initialisers import fan_in_uniform
+from aslp_jax.models.resnet import ResNet
+from aslp_jax.models.vgg import VGG
+
+
+def variables_of(net, shape, seed=0):
+    """Variables of which nothing is at 0 or 1, without compiling an initialisation."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        if leaf.ndim > 1:
+            std = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
+        return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), images)
+    return jax.tree.map(draw, shapes)
+
+
+def check(net, shape, batch=3):
+    variables = variables_of(net, shape)
+    images = np.random.default_rng(1).uniform(size=(batch, *shape))
+    images = jnp.asarray(images, jnp.float32)
+    expected = jax.jit(net.apply)(variables, images)
+    graph = describe(net, variables, shape)
+    found = jax.jit(functools.partial(graphs.run, graph))(images)
+    assert found.shape == expected.shape and found.dtype == jnp.float32
+    size = float(jnp.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * size)
+    assert float(jnp.std(expected, axis=0).max()) > 1e-3 * size
+    return graph
+
+
+BIASES = pytest.mark.parametrize("bias_init", [None, fan_in_uniform])
+
+
+@BIASES
+@pytest.mark.parametrize("arch", ["conv2", "conv4", "conv6"])
+def test_the_papers_networks_on_digits(arch, bias_init):
+    net = NETWORKS[arch](classes=10, bias_init=bias_init)
+    graph = check(net, (8, 8, 1))
+    shifts = [node.layer.shift is None for node in graph.nodes]
+    assert shifts == [bias_init is None] * len(graph.nodes)
+
+
+@BIASES
+@pytest.mark.parametrize(
+    "network, shape",
+    [
+        (functools.partial(ConvNet, stages=(3, 5), hidden=(7,)), (9, 11, 2)),
+        (functools.partial(VGG, stages=((4,), (5, 6))), (8, 8, 3)),
+        (functools.partial(VGG, stages=((4, 3),)), (7, 12, 3)),  # the mean of pixels
+        (functools.partial(ResNet, stages=(4, 6, 6)), (9, 8, 3)),
+        # A stride that leaves one pixel one pixel, and the channels as they are.
+        (functools.partial(ResNet, stages=(4, 6, 6)), (2, 2, 3)),
+    ],
+)
+def test_small_networks(network, shape, bias_init):
+    check(network(classes=4, bias_init=bias_init), shape)
+
+
+@pytest.mark.parametrize("arch", ["vgg19", "resnet18"])
+def test_deep_networks_as_they_are(arch):
+    graph = check(NETWORKS[arch](classes=10), (32, 32, 3), batch=2)
+    # Convolutions and the dense layer.
+    weights = sum(
+        node.layer.kernel.size for node in graph.nodes if isinstance(node.layer, Conv)
+    )
+    assert weights == {"vgg19": 20_024_000, "resnet18": 11_164_352}[arch]
+
+
+def test_what_a_network_takes():
+    net = Conv2(classes=10, bias_init=fan_in_uniform)
+    variables = variables_of(net, (32, 32, 3))
+    kernel = variables["params"]["Conv_1"]["kernel"]
+    half = jnp.arange(kernel.size).reshape(kernel.shape) % 2
+    variables["params"]["Conv_1"]["kernel"] = kernel * half.astype(jnp.float32)
+    found = graphs.cost(describe(net, variables, (32, 32, 3)))
+    weights = 4_300_992
+    assert found.parameters == weights + 64 + 64 + 256 + 256 + 10
+    assert found.nonzero == weights - 9 * 64 * 64 // 2
+    dense = weights - 9 * 3 * 64 - 9 * 64 * 64
+    assert found.multiply_adds == 1024 * 9 * (3 * 64 + 64 * 64) + dense
+    assert found.nonzero_multiply_adds == 1024 * 9 * (3 * 64 + 64 * 32) + dense
+
+
+def test_dense_layers_are_told_from_convolutions():
+    net = Conv2(classes=10)
+    graph = describe(net, variables_of(net, (8, 8, 1)), (8, 8, 1))
+    assert [node.layer.dense for node in graph.nodes] == [False] * 2 + [True] * 3
+    assert graph.nodes[2].layer.kernel.shape == (4, 4, 64, 256)
+    assert graphs.summed_shape(graph.nodes[1].layer, (8, 8, 64)) == (8, 8, 64)
+    assert graph.nodes[1].shape == (4, 4, 64) and graph.classes == 10
+
+
+class Other(ConvNet):
+    """May compute anything."""
+
+
+@pytest.mark.parametrize("net", [nn.Dense(3), Other(stages=(4,), classes=3)])
+def test_another_module_is_refused_by_name(net):
+    with pytest.raises(ValueError) as refused:
+        describe(net, {"params": {}}, (8, 8, 1))
+    assert str(refused.value) == (
+        f"describe: {type(net).__name__} is not supported; supported are "
+        "ConvNet (conv2, conv4, conv6), VGG (vgg19), ResNet (resnet18)"
+    )

@@ -1,0 +1,312 @@
+"""Edge-popup: the largest scores, an exact number of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aslp_jax import EdgePopup
+from aslp_jax.methods._top_k import top_k_mask
+
+FIVE_SIGMAS = 5.7e-7  # two-sided
+SHAPES = ((1,), (7,), (3, 5), (2, 3, 2))
+examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+# The largest entries of an array.
+
+
+def first_largest(values, count: int) -> np.ndarray:
+    """The oracle: a stable sort of the negated values."""
+    flat = np.asarray(values, np.float64).ravel()
+    kept = np.zeros(flat.size, bool)
+    kept[np.argsort(-flat, kind="stable")[:count]] = True
+    return kept.reshape(np.shape(values))
+
+
+@jax.jit
+def of_every_count(values):
+    return jnp.stack([top_k_mask(values, count) for count in range(values.size + 1)])
+
+
+# Few enough values that most draws tie, and any others. Subnormal numbers are zero to
+# the arithmetic of a CPU.
+entries = st.one_of(
+    st.sampled_from([-np.inf, -2.5, -1.0, -0.0, 0.0, 1.0, 2.5, np.inf]),
+    st.floats(width=32, allow_nan=False, allow_subnormal=False),
+)
+arrays = st.sampled_from(SHAPES).flatmap(
+    lambda shape: st.lists(
+        entries, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))
+    ).map(lambda flat: np.asarray(flat, np.float32).reshape(shape))
+)
+
+
+@examples
+@given(values=arrays, dtype=st.sampled_from([jnp.float32, jnp.bfloat16]))
+def test_largest_keeps_what_a_stable_sort_puts_first(values, dtype):
+    with np.errstate(over="ignore"):
+        values = jnp.asarray(values, dtype)
+    kept = of_every_count(values)
+    assert kept.dtype == bool
+    expected = [first_largest(values, count) for count in range(values.size + 1)]
+    np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("run", [top_k_mask, jax.jit(top_k_mask, static_argnums=1)])
+@pytest.mark.parametrize("zeros", [[-0.0, 0.0], [0.0, -0.0]])
+def test_both_zeros_tie(run, zeros):
+    assert run(jnp.asarray(zeros), 1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("run", [top_k_mask, jax.jit(top_k_mask, static_argnums=1)])
+@pytest.mark.parametrize("nan", [np.nan, -np.nan], ids=["positive", "negative"])
+def test_nan_is_larger_than_all_numbers(run, nan):
+    values = jnp.asarray(np.array([1, nan, np.inf], np.float32))
+    assert run(values, 1).tolist() == [False, True, False]
+    assert run(values, 2).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("distinct", [1, 2, 300, 10**6])
+@pytest.mark.parametrize("count", [0, 1, 2_500, 4_999, 5_000])
+def test_largest_of_many_with_ties(dtype, distinct, count):
+    rng = np.random.default_rng(distinct)
+    values = rng.integers(-distinct, distinct, (50, 100)) / np.float32(distinct)
+    values = jnp.asarray(values, dtype)
+    kept = jax.jit(top_k_mask, static_argnums=1)(values, count)
+    assert int(kept.sum()) == count
+    np.testing.assert_array_equal(kept, first_largest(values, count))
+
+
+def test_largest_in_float64():
+    with jax.enable_x64(True):
+        values = jnp.asarray(1 + np.arange(10) * 1e-15, jnp.float64)
+        kept = top_k_mask(values, 3)
+    assert kept.tolist() == 7 * [False] + 3 * [True]
+
+
+def test_largest_under_vmap(key):
+    values = jnp.round(4 * jax.random.normal(key, (6, 5, 4)))
+    values = values.at[0].set(0).at[1].set(jnp.arange(20.0).reshape(5, 4))
+    run = functools.partial(top_k_mask, count=9)
+    expected = np.stack([first_largest(each, 9) for each in values])
+    np.testing.assert_array_equal(jax.vmap(run)(values), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(run))(values), expected)
+
+
+# The method.
+
+
+def network(key, dtype=jnp.float32):
+    first, second = jax.random.split(key)
+    return {
+        "Conv_0": {
+            "kernel": jax.random.normal(first, (3, 3, 2, 5), dtype),
+            "bias": jnp.ones(5, dtype),
+        },
+        "Dense_0": {"kernel": jax.random.normal(second, (20, 8), dtype)},
+    }
+
+
+SIZES = {"Conv_0/kernel": 90, "Dense_0/kernel": 160}
+FAN_IN = {"Conv_0/kernel": 18, "Dense_0/kernel": 20}
+
+
+def counts(masks):
+    assert all(mask.dtype == bool for mask in masks.values())
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize(
+    "keep_fraction, kept",
+    [
+        (1e-9, (1, 1)),
+        (0.1, (9, 16)),
+        (0.5, (45, 80)),
+        (0.9, (81, 144)),
+        (1.0, (90, 160)),
+    ],
+)
+def test_each_layer_keeps_its_fraction(key, keep_fraction, kept):
+    method, weights = EdgePopup(keep_fraction), network(key)
+    _, selectors = method.init(key, weights)
+    assert tuple(counts(method.masks(weights, selectors)).values()) == kept
+
+
+@pytest.mark.parametrize(
+    "keep_fraction, kept", [(1e-9, 1), (0.1, 25), (0.5, 125), (1.0, 250)]
+)
+def test_all_layers_together_keep_the_fraction(key, keep_fraction, kept):
+    method, weights = EdgePopup(keep_fraction, scope="global"), network(key)
+    _, selectors = method.init(key, weights)
+    # Scores of one layer three times those of the other: it keeps more.
+    selectors["scores"]["Dense_0/kernel"] *= 3
+    masks = method.masks(weights, selectors)
+    assert sum(counts(masks).values()) == kept
+    together = np.concatenate(
+        [np.abs(leaf).ravel() for leaf in selectors["scores"].values()]
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([mask.ravel() for mask in masks.values()]),
+        first_largest(together, kept),
+    )
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_the_number_kept_is_exact_where_all_scores_tie(key, scope):
+    method, weights = EdgePopup(0.3, scope=scope), network(key)
+    scores = {
+        name: jnp.where(jax.random.bernoulli(key, 0.5, leaf.shape), 0.25, -0.25)
+        for name, leaf in method.init(key, weights)[1]["scores"].items()
+    }
+    masks = method.masks(weights, {"scores": scores})
+    expected = {"layer": (27, 48), "global": (75, 0)}[scope]
+    assert tuple(counts(masks).values()) == expected
+
+
+def test_ties_over_many_layers_fall_alike_under_jit():
+    # Layer 10 comes after layer 2 in the tree, and before it in the alphabet.
+    weights = {"layers": [{"kernel": jnp.ones((2, 2))} for _ in range(12)]}
+    method = EdgePopup(scope="global")
+    _, selectors = method.init(jax.random.key(0), weights)
+    selectors = jax.tree.map(jnp.ones_like, selectors)
+    given = {"scores": {f"layers/{i}/kernel": jnp.ones((2, 2)) for i in range(12)}}
+    plain = counts(method.masks(weights, given))
+    assert plain == counts(method.masks(weights, selectors))
+    assert plain == counts(jax.jit(method.masks)(weights, given))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("rescale", ["none", "fan"])
+def test_the_network_is_mask_times_weight(key, scope, rescale, dtype):
+    method = EdgePopup(0.3, scope=scope, rescale=rescale)
+    weights = network(key, dtype)
+    frozen, selectors = method.init(key, weights)
+    assert frozen is weights
+    masks = method.masks(weights, selectors)
+    realised = method.realise(weights, selectors)
+    factor = np.sqrt(1 / 0.3) if rescale == "fan" else 1.0
+    for layer in ("Conv_0", "Dense_0"):
+        kernel = np.asarray(weights[layer]["kernel"], np.float64)
+        expected = factor * np.where(masks[f"{layer}/kernel"], kernel, 0)
+        got = np.asarray(realised[layer]["kernel"], np.float64)
+        if rescale == "none":  # the mask is 0 or 1 to the last bit
+            np.testing.assert_array_equal(got, expected)
+        np.testing.assert_allclose(got, expected, rtol=2 * float(jnp.finfo(dtype).eps))
+    assert realised["Conv_0"]["bias"] is weights["Conv_0"]["bias"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_entries_of_the_mask_are_exactly_zero_or_one_at_any_score(dtype):
+    # Of weights that are all one; adding a large score and taking it off would round.
+    weights = {"kernel": jnp.ones((200, 50), dtype)}
+    scores = np.random.default_rng(0).normal(0, 1, (200, 50)) * np.logspace(-4, 4, 50)
+    selectors = {"scores": {"kernel": jnp.asarray(scores, dtype)}}
+    for run in (EdgePopup().realise, jax.jit(EdgePopup().realise)):
+        kernel = run(weights, selectors)["kernel"]
+        assert set(np.unique(kernel.astype(jnp.float32))) == {0, 1}
+        assert int((kernel != 0).sum()) == 5_000
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("rescale", ["none", "fan"])
+def test_the_gradient_passes_the_selection_as_the_identity_of_the_size(
+    key, scope, rescale
+):
+    method, weights = EdgePopup(0.3, scope=scope, rescale=rescale), network(key)
+    _, selectors = method.init(key, weights)
+    outer = network(jax.random.fold_in(key, 1))
+
+    def loss(selectors):
+        realised = method.realise(weights, selectors)
+        return sum(
+            jnp.sum(outer[layer]["kernel"] * realised[layer]["kernel"])
+            for layer in ("Conv_0", "Dense_0")
+        )
+
+    slopes = jax.jit(jax.grad(loss))(selectors)["scores"]
+    factor = np.sqrt(1 / 0.3) if rescale == "fan" else 1.0
+    for layer in ("Conv_0", "Dense_0"):
+        name = f"{layer}/kernel"
+        sign = np.sign(selectors["scores"][name])
+        expected = factor * outer[layer]["kernel"] * weights[layer]["kernel"] * sign
+        assert expected.all(), "what is left out has a gradient too"
+        np.testing.assert_allclose(slopes[name], expected, rtol=1e-5)
+
+
+def test_scores_start_uniform_within_one_over_the_root_of_fan_in(key):
+    weights = {
+        "Conv_0": {"kernel": jnp.zeros((3, 3, 10, 300))},
+        "Dense_0": {"kernel": jnp.zeros((400, 100))},
+        "Dense_1": {"kernel": jnp.zeros((400, 100), jnp.bfloat16)},
+    }
+    _, selectors = EdgePopup().init(key, weights)
+    assert list(selectors) == ["scores"]
+    for (name, scores), fan_in in zip(
+        selectors["scores"].items(), (90, 400, 400), strict=True
+    ):
+        kernel = weights[name.split("/")[0]]["kernel"]
+        assert scores.shape == kernel.shape and scores.dtype == kernel.dtype
+        bound = 1 / np.sqrt(fan_in)
+        drawn = np.asarray(scores, np.float64).ravel()
+        assert np.abs(drawn).max() <= bound * (1 + float(jnp.finfo(kernel.dtype).eps))
+        # A uniform's std is bound / sqrt(3), its fourth moment bound ** 4 / 5.
+        spread = np.sqrt((1 / 5 - 1 / 9) / drawn.size)
+        assert abs((drawn**2).mean() / bound**2 - 1 / 3) < 5 * spread
+        if scores.dtype == jnp.float32:
+            fit = scipy.stats.kstest(drawn, scipy.stats.uniform(-bound, 2 * bound).cdf)
+            assert fit.pvalue > FIVE_SIGMAS
+
+
+def test_the_key_decides_the_scores_and_nothing_else(key):
+    method, weights = EdgePopup(), network(key)
+    first = method.init(key, weights)[1]["scores"]
+    again = method.init(key, weights)[1]["scores"]
+    other = method.init(jax.random.fold_in(key, 1), weights)[1]["scores"]
+    for name in SIZES:
+        np.testing.assert_array_equal(first[name], again[name])
+        assert (first[name] != other[name]).any()
+    alike = {"a": weights["Dense_0"], "b": weights["Dense_0"]}
+    one, two = method.init(key, alike)[1]["scores"].values()
+    assert (one != two).any()
+    plain = method.realise(weights, {"scores": first})
+    for each in jax.random.split(key, 3):
+        drawn = method.realise(weights, {"scores": first}, key=each)
+        jax.tree.map(np.testing.assert_array_equal, drawn, plain)
+
+
+def test_probabilities_are_one_or_zero_as_the_mask_says(key):
+    method, weights = EdgePopup(0.3), network(key, jnp.bfloat16)
+    _, selectors = method.init(key, weights)
+    masks = method.masks(weights, selectors)
+    for name, probability in method.keep_probabilities(weights, selectors).items():
+        assert probability.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(probability, masks[name])
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.001, float("nan")])
+def test_a_fraction_out_of_range_is_refused(fraction):
+    text = rf"^EdgePopup: keep_fraction must be in \(0, 1\], got {fraction}$"
+    with pytest.raises(ValueError, match=text):
+        EdgePopup(keep_fraction=fraction)
+
+
+def test_an_unknown_scope_or_rescale_is_refused():
+    with pytest.raises(ValueError, match=r"^EdgePopup: scope .*'layer', got 'all'$"):
+        EdgePopup(scope="all")
+    with pytest.raises(ValueError, match=r"^EdgePopup: rescale .*'fan', got 'smart'$"):
+        EdgePopup(rescale="smart")
+
+
+def test_weights_without_a_kernel_and_scores_without_a_weight_are_refused(key):
+    with pytest.raises(ValueError, match="select chooses none of the weights"):
+        EdgePopup().init(key, {"bias": jnp.ones(3)})
+    with pytest.raises(KeyError, match="no weight at 'lost'"):
+        EdgePopup().realise(network(key), {"scores": {"lost": jnp.ones(3)}})

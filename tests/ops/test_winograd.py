@@ -1,0 +1,182 @@
+"""Winograd's convolution against the direct one, its gradient, and when it is taken."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from aslp_jax import models
+from aslp_jax.ops import winograd
+from aslp_jax.ops.convolution import conv_in_loop
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+SAME = ((1, 1), (1, 1))
+
+
+def direct(inputs, kernel, pads):
+    return lax.conv_general_dilated(
+        inputs, kernel, (1, 1), pads, dimension_numbers=LAYOUT
+    )
+
+
+def drawn(key, *shapes):
+    keys = jax.random.split(key, len(shapes))
+    return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+
+
+def in_float64(function, *arrays):
+    with jax.enable_x64(True):
+        return np.asarray(
+            function(*(jnp.asarray(each, jnp.float64) for each in arrays))
+        )
+
+
+def assert_close(found, expected, within):
+    """Within a part of the largest entry, as a sum of rounded products is."""
+    assert found.shape == expected.shape
+    assert np.abs(np.asarray(found, np.float64) - expected).max() <= within * (
+        np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize(
+    "size, pads",
+    [
+        ((8, 8), SAME),
+        ((7, 10), SAME),  # tiles stick out
+        ((6, 9), ((0, 0), (0, 0))),
+        ((4, 5), ((2, 0), (0, 3))),
+        ((3, 3), ((1, 1), (1, 1))),  # fewer results than a tile
+    ],
+)
+def test_results_and_gradient_of_the_kernel_are_those_of_the_direct_sum(
+    key, size, pads
+):
+    inputs, kernel = drawn(key, (3, *size, 5), (3, 3, 5, 4))
+    run = functools.partial(direct, pads=pads)
+    expected = in_float64(run, inputs, kernel)
+    assert_close(winograd.convolve(inputs, kernel, pads), expected, 3e-6)
+    (given,) = drawn(key, expected.shape)
+
+    def pulled(inputs, kernel, given):
+        return jax.vjp(lambda kernel: run(inputs, kernel), kernel)[1](given)[0]
+
+    assert_close(
+        winograd.kernel_gradient(inputs, given, pads),
+        in_float64(pulled, inputs, kernel, given),
+        3e-6,
+    )
+
+
+def test_a_single_one_is_moved_and_nothing_else_is_touched():
+    # Of whole numbers all steps are exact but the division of the kernels.
+    inputs = jnp.zeros((1, 8, 8, 1)).at[0, 3, 5, 0].set(64.0)
+    for row in range(3):
+        for column in range(3):
+            kernel = jnp.zeros((3, 3, 1, 1)).at[row, column].set(1.0)
+            found = winograd.convolve(inputs, kernel, SAME)
+            expected = direct(inputs, kernel, SAME)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+PAYS = ((64, 32, 32, 64), (3, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "shape, kernel, expected",
+    [
+        (*PAYS, True),
+        (PAYS[0], (5, 5, 64, 64), False),
+        (PAYS[0], (1, 1, 64, 64), False),
+        ((64, 32, 32, 3), (3, 3, 3, 64), False),  # nothing to sum over
+        ((64, 32, 32, 64), (3, 3, 64, 16), False),
+        ((64, 3, 32, 64), PAYS[1], False),  # lower than a tile
+        ((64, 5, 5, 64), PAYS[1], False),  # half of the tiles would stick out
+        ((4, 32, 32, 64), PAYS[1], True),  # 256 tiles
+        ((3, 32, 32, 64), PAYS[1], False),
+        ((4, 32, 32, 64), (3, 3, 64, 512), False),  # its kernels cost more than it
+    ],
+)
+def test_it_is_taken_where_it_saves_time(shape, kernel, expected):
+    assert (
+        winograd.pays(
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct(kernel, jnp.float32),
+            SAME,
+        )
+        is expected
+    )
+
+
+def test_it_is_for_float32_alone():
+    inputs, kernel = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in PAYS)
+    assert not winograd.pays(inputs, kernel, SAME)
+
+
+def test_convolutions_in_a_loop_take_it_with_both_gradients(key):
+    inputs, kernel = drawn(key, (4, 32, 32, 32), (3, 3, 32, 32))
+    (given,) = drawn(key, (4, 32, 32, 32))
+    assert winograd.pays(inputs, kernel, SAME)
+
+    def pulled(convolve, inputs, kernel, given):
+        result, pull = jax.vjp(convolve, inputs, kernel)
+        return result, *pull(given)
+
+    ours = functools.partial(
+        conv_in_loop, strides=(1, 1), padding="SAME", dimension_numbers=LAYOUT
+    )
+    exact = functools.partial(direct, pads=SAME)
+    found = jax.jit(functools.partial(pulled, ours))(inputs, kernel, given)
+    text = jax.jit(functools.partial(pulled, ours)).lower(inputs, kernel, given)
+    assert "convolution" not in text.as_text()
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(each, jnp.float64) for each in (inputs, kernel, given)]
+        expected = jax.jit(functools.partial(pulled, exact))(*wide)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, np.asarray(other), 5e-6)
+
+
+def test_where_a_precision_is_asked_for_it_is_not_taken(key):
+    inputs, kernel = drawn(key, (4, 32, 32, 32), (3, 3, 32, 32))
+    text = jax.jit(
+        functools.partial(
+            conv_in_loop,
+            strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=LAYOUT,
+            precision=lax.Precision.HIGHEST,
+        )
+    ).lower(inputs, kernel)
+    assert "convolution" in text.as_text()
+
+
+def test_the_gradient_of_a_whole_network_stays_the_same_to_1e_5(key):
+    # Of one without a third convolution: deeper, a unit of some image is so near to 0
+    # that rounding opens it, that of the direct sum as well.
+    images = jax.random.uniform(key, (16, 32, 32, 3))
+    labels = jnp.arange(16, dtype=jnp.int32) % 10
+    plain = models.Conv2(classes=10)
+    params = jax.jit(plain.init)(key, images)
+
+    def gradient(net, params, images):
+        def loss(params):
+            outputs = net.apply(params, images)
+            each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+            return each.mean()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    fast = gradient(plain.clone(conv_general_dilated=conv_in_loop), params, images)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        exact = gradient(
+            plain.clone(dtype=jnp.float64), wide, jnp.asarray(images, jnp.float64)
+        )
+    for found, expected in zip(
+        jax.tree.leaves(fast), jax.tree.leaves(exact), strict=True
+    ):
+        assert_close(found, np.asarray(expected), 1e-5)

@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+
+import pytest
+
+from aslp_jax._atomic import atomic_write, write_all
+
+
+def test_what_was_there_stays_until_all_is_written(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk"), atomic_write(path) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "the disk is full")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_of_several_none_appears_where_one_cannot(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_all({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(FileExistsError, match="no regular file"), atomic_write(path):
+        raise AssertionError("it was opened")
+    assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_leads_to_what_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    path, link = tmp_path / "folder" / "a", tmp_path / "link"
+    link.symlink_to(path)
+    with atomic_write(link) as file:
+        file.write(b"new")
+    assert link.is_symlink() and path.read_bytes() == b"new"
+
+
+def test_a_file_that_lies_beside_is_not_written_into(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda size: "planted")
+    other = tmp_path / "a.planted"
+    other.write_bytes(b"mine")
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "a"):
+        raise AssertionError("it was opened")
+    assert other.read_bytes() == b"mine" and os.listdir(tmp_path) == ["a.planted"]

@@ -1,0 +1,123 @@
+"""What a run chooses by itself, and how it notices selectors that are lost."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from aslp_jax._errors import BadInput
+from aslp_jax.data import datasets
+from aslp_jax.models import NETWORKS
+from aslp_jax.trainer import devices, run_state
+from aslp_jax.trainer.options import FIELDS, Config
+
+
+@pytest.mark.parametrize(("batch", "count"), [(256, 4), (30, 3), (14, 2), (7, 1)])
+def test_as_many_devices_as_divide_the_batch(batch, count):
+    assert len(devices.choose_devices(Config(batch_size=batch))) == count
+
+
+def test_devices_that_were_asked_for_must_divide_it():
+    with pytest.raises(BadInput, match="30 is not divisible by the 4 devices"):
+        devices.choose_devices(Config(batch_size=30, devices=4))
+
+
+def test_every_network_may_be_chosen():
+    assert FIELDS["arch"].metadata["choices"] == tuple(NETWORKS)
+
+
+def test_a_network_that_cannot_take_the_images_is_bad_input():
+    config = Config(arch="vgg19", dataset="digits", batch_size=32, devices=1)
+    with pytest.raises(BadInput) as error:
+        run_state.Run(config, datasets.load("digits"))
+    message = str(error.value)
+    assert message.startswith("vgg19 on digits cannot be begun: VGG: ")
+    assert "at least 32x32 pixels" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"), [(256, 64), (320, 64), (96, 48), (32, 32), (134, 134)]
+)
+def test_micro_batches_fit_the_cache_or_the_batch_stays_whole(batch, size):
+    first = jax.devices()[:1]
+    assert devices.choose_micro_batch(Config(batch_size=batch), first) == size
+
+
+def test_a_nan_among_the_selectors_is_seen_and_an_infinity_is_not_one():
+    params = {"logits": {"a": jnp.array([0.0, jnp.inf])}, "scale": {"a": jnp.ones(())}}
+    assert run_state._without_nan(params)
+    params["logits"]["a"] = jnp.array([0.0, jnp.nan])
+    assert not run_state._without_nan(params)
+
+
+def test_a_budget_of_less_than_a_weight_a_layer_is_one_line():
+    few = Config(dataset="digits", arch="conv2", batch_size=32, keep_fraction=1e-6)
+    with pytest.raises(BadInput, match="conv2 on digits cannot be begun: init: keep_"):
+        run_state.Run(few, datasets.load("digits"))
+
+
+def test_a_run_that_is_resumed_with_fewer_epochs_is_still_fine_tuned():
+    options = {
+        "dataset": "digits",
+        "arch": "conv2",
+        "method": "magnitude",
+        "rescale": "none",
+        "keep_fraction": 0.1,
+        "batch_size": 320,
+        "devices": 1,
+        "finetune": True,
+    }
+    data = datasets.load("digits")
+    first = run_state.Run(Config(**options, epochs=9), data)
+    first.position.epoch, first.position.best_epoch = 8, 8
+    again = run_state.Run(Config(**options, epochs=8), data)
+    again.restore(first.snapshot())
+    assert again.position.pruned_epoch == again.position.epoch == 8
+    held = jax.tree.leaves(again.state.frozen)
+    kept = sum(int(mask.sum()) for mask in held)
+    assert kept == round(0.1 * sum(mask.size for mask in held))
+    assert again.stopped is None
+    # What was pruned and tuned before is not pruned once more.
+    again.position.epoch, again.position.best_accuracy = 16, 0.5
+    third = run_state.Run(Config(**options, epochs=8), data)
+    third.restore(again.snapshot())
+    assert third.stopped == "epochs"
+    assert third.position == again.position
+
+
+@pytest.mark.parametrize(
+    ("keep_fraction", "kept", "miss"),
+    [
+        (0.1, 0.105, 0.0),
+        (0.1, 0.12, 0.02),
+        (0.01, 0.0, 0.01),
+        (0.01, 0.014, 0.0),
+        (0.01, 0.016, 0.006),
+    ],
+)
+def test_a_budget_is_missed_beyond_the_tolerance_or_half_of_itself(
+    keep_fraction, kept, miss
+):
+    config = Config(
+        dataset="digits",
+        arch="conv2",
+        method="aslp",
+        keep_fraction=keep_fraction,
+        logit_std=1.0,
+        batch_size=320,
+        devices=1,
+    )
+    made = run_state.Run(config, datasets.load("digits"))
+    logits = made.state.params["logits"]
+    counts = {name: round(kept * leaf.size) for name, leaf in logits.items()}
+    params = {
+        **made.state.params,
+        "logits": {
+            name: jnp.where(jnp.arange(leaf.size) < counts[name], 1.0, -1.0).reshape(
+                leaf.shape
+            )
+            for name, leaf in logits.items()
+        },
+    }
+    state = made.state.replace(params=params)
+    masks = made.programs.masks(state.frozen, state.params)
+    assert made._miss(state, masks) == pytest.approx(miss, abs=2e-5)
