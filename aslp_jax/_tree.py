@@ -72,7 +72,7 @@ def map_named(
     for name in names:
         if name not in held:
             raise KeyError(
-                f"realise: no weight at {name!r}; the tree holds {list(held)}"
+                f"effective_weights: no weight at {name!r}; the tree holds {list(held)}"
             )
 
     def visit(path: Any, leaf: jax.Array) -> jax.Array:

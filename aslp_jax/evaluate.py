@@ -93,7 +93,7 @@ def outputs(
       The network's logits, `[examples, classes]`.
     """
     collections = dict(variables)
-    weights = realise(
+    weights = effective_weights(
         collections.pop(FROZEN, {}), collections.pop(PARAMS), key, method=model.method
     )
     return run(
@@ -106,9 +106,11 @@ def outputs(
 
 
 @functools.partial(jax.jit, static_argnames=("method",))
-def realise(frozen: Any, learnt: Any, key: jax.Array | None, *, method: Method) -> Any:
-    """Returns what `method.realise` does, compiled once for every use."""
-    return method.realise(frozen, learnt, key=key)
+def effective_weights(
+    frozen: Any, params: Any, key: jax.Array | None, *, method: Method
+) -> Any:
+    """Returns what `method.effective_weights` does, compiled once for every use."""
+    return method.effective_weights(frozen, params, key=key)
 
 
 def run(
@@ -206,7 +208,7 @@ def evaluate(
         keys = jax.random.split(key, samples)
         drawn = jnp.stack([_grade(logits_of(key=subkey), labels)[0] for subkey in keys])
         change = math.nan
-    elif method.relaxed:
+    elif method.trains_dense:
         whole = logits_of(key=key)
         drawn = _grade(whole, labels)[0][None]
         change = float(_change(deterministic, whole))

@@ -25,8 +25,9 @@ class Masked(nn.Module):
     `model.apply(variables, x, method="encode")`. The argument `sample` is this class's
     own.
 
-    The same subnetwork without this class, given `weights` and `selectors` from
-    `method.init`, is `net.apply({"params": method.realise(weights, selectors)}, x)`.
+    The same subnetwork without this class, given `weights` and `params` from
+    `method.init`, is
+    `net.apply({"params": method.effective_weights(weights, params)}, x)`.
 
     Attributes:
       net: the module to mask.
@@ -65,7 +66,7 @@ class Masked(nn.Module):
 
         Raises:
           KeyError: the variables lack the `params` collection, or a frozen weight that
-            the selectors name.
+            the params name.
           flax.errors.InvalidRngError: `sample` is True and `rngs` has no `mask` stream.
         """
         return self._run("__call__", args, kwargs, sample=sample)
@@ -91,21 +92,21 @@ class Masked(nn.Module):
         if self.is_initializing() and PARAMS not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
             weights = nn.meta.unbox(variables.pop("params"))
-            frozen, learnt = self.method.init(
+            frozen, params = self.method.init(
                 self.make_rng("params"), weights, select=self.select
             )
-            self._put({FROZEN: frozen, PARAMS: learnt, **variables})
+            self._put({FROZEN: frozen, PARAMS: params, **variables})
             return output
 
         rest: dict[str, Any] = dict(self.variables)
         # A method that trains the weights themselves leaves nothing frozen.
-        frozen, learnt = rest.pop(FROZEN, {}), rest.pop(PARAMS, None)
-        if learnt is None:
+        frozen, params = rest.pop(FROZEN, {}), rest.pop(PARAMS, None)
+        if params is None:
             raise KeyError(
                 f"Masked: no collection {PARAMS!r} in the variables, which hold "
                 f"{sorted(self.variables)}; they come from this model's own init"
             )
-        weights = self.method.realise(frozen, learnt, key=key)
+        weights = self.method.effective_weights(frozen, params, key=key)
         mutable = subtract_filters(scope.mutable, (FROZEN, PARAMS))
         output, updates = net.apply(
             {"params": weights, **rest},

@@ -1,4 +1,4 @@
-"""One optax chain: each group of selectors learns by its own rule."""
+"""One optax chain: each group of params learns by its own rule."""
 
 from collections.abc import Mapping
 

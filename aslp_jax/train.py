@@ -158,7 +158,7 @@ def step(
     """
     net, method = model.net, model.method
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
-    weights = method.realise(state.frozen, state.params, key=mask_key)
+    weights = method.effective_weights(state.frozen, state.params, key=mask_key)
     collections = state.collections
     if axis_name is not None:
         # Weights that vary by device keep autodiff from summing their gradient over the
@@ -195,7 +195,7 @@ def step(
     # one pass over the logits, against 8 to 12 bytes of each.
     params, again = _after(loss, state.params, mask_key)
     _, pull = jax.vjp(
-        lambda params: method.realise(state.frozen, params, key=again), params
+        lambda params: method.effective_weights(state.frozen, params, key=again), params
     )
     penalty, penalty_gradient = jax.value_and_grad(method.penalty, argnums=1)(
         state.frozen, state.params

@@ -46,7 +46,7 @@ def masking(arch: str, kind: Rescale, calls: int) -> Side:
         def once(index: jax.Array, carry: Any) -> Any:
             params, opt_state = carry
             draw = functools.partial(
-                method.realise, frozen, key=jax.random.fold_in(key, index)
+                method.effective_weights, frozen, key=jax.random.fold_in(key, index)
             )
             weights, pull = jax.vjp(draw, params)
             # Of the weights too, so that none of them is optimised away.

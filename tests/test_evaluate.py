@@ -36,7 +36,9 @@ def trained(key):
 
 
 def by_hand(variables, images, labels, key=None):
-    weights = METHOD.realise(variables["frozen"], variables["params"], key=key)
+    weights = METHOD.effective_weights(
+        variables["frozen"], variables["params"], key=key
+    )
     logits = np.asarray(
         NET.apply({"params": weights}, jnp.asarray(images, jnp.float32) / 255),
         np.float64,
@@ -115,9 +117,9 @@ class Counted(EdgePopup):
 
     seen: ClassVar[list] = []
 
-    def realise(self, weights, selectors, *, key=None):
+    def effective_weights(self, frozen, params, *, key=None):
         jax.debug.callback(self.seen.append, key is not None)
-        return super().realise(weights, selectors, key=key)
+        return super().effective_weights(frozen, params, key=key)
 
 
 @pytest.mark.parametrize("samples", [1, 10])
@@ -131,7 +133,9 @@ def test_a_method_that_draws_nothing_is_scored_once(trained, key, samples):
     result = evaluate(variables, images, labels, key, samples=samples, **options)
     jax.effects_barrier()
     assert [bool(drawn) for drawn in Counted.seen] == [False]
-    weights = jax.jit(EdgePopup().realise)(variables["frozen"], variables["params"])
+    weights = jax.jit(EdgePopup().effective_weights)(
+        variables["frozen"], variables["params"]
+    )
     logits = NET.apply({"params": weights}, augment.to_float(images))
     accuracy = np.mean(logits.argmax(1) == labels)
     np.testing.assert_allclose(result.thresholding, accuracy, rtol=1e-6)

@@ -114,8 +114,8 @@ def test_the_example_of_a_new_method_runs_as_written():
     masks = method.masks(frozen, variables["params"])
     assert masks["kernel"].all() and not method.stochastic
     assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
-    assert method.factors(frozen, variables["params"]) == {}
-    factored = names["Factoring"]().factors(frozen, variables["params"])["kernel"]
+    assert method.scaled_masks(frozen, variables["params"]) == {}
+    factored = names["Factoring"]().scaled_masks(frozen, variables["params"])["kernel"]
     assert factored.factors.dtype == jnp.int8 and factored.factors.all()
     assert method.penalty(frozen, variables["params"]) == 0
     slope = jax.grad(

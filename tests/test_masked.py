@@ -107,7 +107,7 @@ def test_both_fronts_are_the_same_network(case, key):
 
     @functools.partial(jax.jit, static_argnums=0)
     def both(sample, mask_key):
-        weights = model.method.realise(
+        weights = model.method.effective_weights(
             variables["frozen"],
             variables["params"],
             key=mask_key if sample else None,
@@ -175,7 +175,7 @@ def test_batch_statistics_pass_through(residual, key):
         lambda new, old: bool(np.any(new != old)), updates, {"batch_stats": before}
     )
     assert all(jax.tree.leaves(moved))
-    weights = model.method.realise(variables["frozen"], variables["params"])
+    weights = model.method.effective_weights(variables["frozen"], variables["params"])
     expected = statistics(ResidualNet(), {"params": weights, "batch_stats": before})
     for got, wanted in zip(
         jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True
@@ -223,7 +223,7 @@ def test_dropout_has_its_own_stream(residual, key):
 
 def test_methods_of_the_network_are_reached_by_name(residual):
     model, variables = residual
-    weights = model.method.realise(variables["frozen"], variables["params"])
+    weights = model.method.effective_weights(variables["frozen"], variables["params"])
     expected = ResidualNet().apply(
         {"params": weights, "batch_stats": variables["batch_stats"]},
         IMAGES,
@@ -286,7 +286,7 @@ def test_selectors_of_another_network_are_refused(residual):
     model, variables = residual
     logits = {"Conv_9/kernel": jnp.zeros((3, 3, 8, 8))}
     params = {**variables["params"], "logits": logits}
-    with pytest.raises(KeyError, match="realise: no weight at"):
+    with pytest.raises(KeyError, match="effective_weights: no weight at"):
         model.apply({**variables, "params": params}, IMAGES)
 
 

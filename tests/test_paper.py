@@ -111,14 +111,14 @@ def test_a_drawn_layer_is_scale_times_mask_times_weight(key):
     name = "layer/kernel"
     logits = jnp.asarray(rng.normal(size=(300, 20)), jnp.float32)
     method = ASLP()
-    _, selectors = method.init(key, weights)
-    assert selectors["scale"][name] == 1 and not selectors["logits"][name].any()
-    selectors = {"logits": {name: logits}, "scale": {name: jnp.float32(1.5)}}
+    _, params = method.init(key, weights)
+    assert params["scale"][name] == 1 and not params["logits"][name].any()
+    params = {"logits": {name: logits}, "scale": {name: jnp.float32(1.5)}}
 
-    def layer(selectors):
-        return method.realise(weights, selectors, key=key)["layer"]
+    def layer(params):
+        return method.effective_weights(weights, params, key=key)["layer"]
 
-    drawn_layer, pull = jax.vjp(layer, selectors)
+    drawn_layer, pull = jax.vjp(layer, params)
     kernel = np.asarray(weights["layer"]["kernel"])
     mask = np.asarray(drawn_layer["kernel"]) != 0
     np.testing.assert_allclose(drawn_layer["kernel"], 1.5 * (mask * kernel), rtol=1e-6)
@@ -142,14 +142,14 @@ def test_scale_multiplies_weights_and_not_biases(key):
     images = jax.random.normal(key, (2, 8, 8, 1))
     weights = net.init(key, images)["params"]
     method = ASLP()
-    _, selectors = method.init(key, weights)
+    _, params = method.init(key, weights)
     names = {"Conv_0/kernel", "Conv_1/kernel", "Dense_0/kernel", "Dense_1/kernel"}
-    assert set(selectors["logits"]) == set(selectors["scale"]) == names
-    selectors = {
-        "logits": {n: m + 1 for n, m in selectors["logits"].items()},
-        "scale": {n: 2 * s for n, s in selectors["scale"].items()},
+    assert set(params["logits"]) == set(params["scale"]) == names
+    params = {
+        "logits": {n: m + 1 for n, m in params["logits"].items()},
+        "scale": {n: 2 * s for n, s in params["scale"].items()},
     }
-    realised = method.realise(weights, selectors)
+    realised = method.effective_weights(weights, params)
     by_hand = {
         layer: {"kernel": 2 * part["kernel"], "bias": part["bias"]}
         for layer, part in weights.items()
@@ -167,11 +167,11 @@ def test_scale_multiplies_weights_and_not_biases(key):
 def test_without_smart_rescale_there_is_no_scale(key):
     weights = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3)}
     method = ASLP(rescale="none")
-    _, selectors = method.init(key, weights)
-    assert set(selectors) == {"logits"}
-    kept = {"logits": {"kernel": selectors["logits"]["kernel"] + 1}}
+    _, params = method.init(key, weights)
+    assert set(params) == {"logits"}
+    kept = {"logits": {"kernel": params["logits"]["kernel"] + 1}}
     np.testing.assert_array_equal(
-        method.realise(weights, kept)["kernel"], weights["kernel"]
+        method.effective_weights(weights, kept)["kernel"], weights["kernel"]
     )
 
 
@@ -180,14 +180,14 @@ def test_threshold_of_the_paper_and_of_its_code(keep_ties, tie):
     # The paper keeps p > 0.5, so not a logit that never moved; its code p >= 0.5.
     weights = {"kernel": jnp.ones((2, 3))}
     logits = jnp.asarray([[-1.0, -1e-30, -0.0], [0.0, 1e-30, 1.0]])
-    selectors = {"logits": {"kernel": logits}, "scale": {"kernel": jnp.ones(())}}
+    params = {"logits": {"kernel": logits}, "scale": {"kernel": jnp.ones(())}}
     method = ASLP(keep_ties=keep_ties)
     expected = np.array([[0, 0, tie], [tie, 1, 1]])
     np.testing.assert_array_equal(
-        method.realise(weights, selectors)["kernel"], expected
+        method.effective_weights(weights, params)["kernel"], expected
     )
     np.testing.assert_array_equal(
-        method.masks(weights, selectors)["kernel"], expected.astype(bool)
+        method.masks(weights, params)["kernel"], expected.astype(bool)
     )
 
 

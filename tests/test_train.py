@@ -76,10 +76,10 @@ def test_a_state_learns_selectors_alone(key):
     state, *_ = problem(key)
     assert sorted(state.params) == ["logits", "scale"]
     weights = sum(leaf.size for leaf in named_leaves(state.frozen, kernels).values())
-    learnt = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     momentum = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
-    assert learnt == weights + 4
-    assert momentum == learnt, "the optimiser holds nothing for a frozen weight"
+    assert params == weights + 4
+    assert momentum == params, "the optimiser holds nothing for a frozen weight"
 
 
 def test_a_step_follows_the_gradient_of_the_drawn_network(key):
@@ -87,7 +87,9 @@ def test_a_step_follows_the_gradient_of_the_drawn_network(key):
     inputs, truth = whole_batch(images, labels)
 
     def loss(params):
-        weights = ASLP().realise(state.frozen, params, key=train.stream(key, "mask"))
+        weights = ASLP().effective_weights(
+            state.frozen, params, key=train.stream(key, "mask")
+        )
         logits = NET.apply({"params": weights}, inputs)
         return -jnp.mean(
             jnp.take_along_axis(jax.nn.log_softmax(logits), truth[:, None], 1)
@@ -118,7 +120,7 @@ def test_gradients_agree_with_finite_differences_of_the_scale(key):
             **state.params,
             "scale": {**state.params["scale"], "Dense_0/kernel": scale},
         }
-        weights = ASLP().realise(state.frozen, params, key=key)
+        weights = ASLP().effective_weights(state.frozen, params, key=key)
         logits = NET.apply({"params": weights}, inputs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
 
@@ -221,7 +223,7 @@ def test_one_and_four_devices_agree(key, front, micro_batch):
 
 def test_one_and_four_devices_draw_the_same_masks(key):
     state, *_ = problem(key)
-    draw = jax.jit(ASLP().realise)
+    draw = jax.jit(ASLP().effective_weights)
     one = draw(state.frozen, state.params, key=key)
     everywhere = NamedSharding(mesh(4), PartitionSpec())
     four = draw(
@@ -477,11 +479,11 @@ class Shrink:
     def init(self, key, weights, *, select=kernels):
         return {}, {"weights": weights}
 
-    def realise(self, weights, selectors, *, key=None):
-        return selectors["weights"]
+    def effective_weights(self, frozen, params, *, key=None):
+        return params["weights"]
 
-    def penalty(self, weights, selectors):
-        return 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(selectors))
+    def penalty(self, frozen, params):
+        return 0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
 
 
 class TopHalf:
@@ -499,15 +501,15 @@ class TopHalf:
             }
         }
 
-    def realise(self, weights, selectors, *, key=None):
+    def effective_weights(self, frozen, params, *, key=None):
         def keep(name, weight):
-            scores = selectors["scores"][name]
+            scores = params["scores"][name]
             hard = (scores >= jnp.median(scores)).astype(scores.dtype)
             return weight * (scores + jax.lax.stop_gradient(hard - scores))
 
-        return map_named(weights, selectors["scores"], keep)
+        return map_named(frozen, params["scores"], keep)
 
-    def penalty(self, weights, selectors):
+    def penalty(self, frozen, params):
         return jnp.zeros(())
 
 

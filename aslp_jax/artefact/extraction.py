@@ -18,7 +18,7 @@ from aslp_jax.artefact import architecture, weight_recipe
 from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
-from aslp_jax.evaluate import realise
+from aslp_jax.evaluate import effective_weights
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import ASLP, Method, ScaledMask
 
@@ -50,8 +50,9 @@ def extract(
         themselves will be part of a file.
 
     Returns:
-      The subnetwork; its weights are those of `method.realise` bit for bit, but for the
-      sign of a 0. Its `net` is made anew and convolves with `convolution.of_platform`
+      The subnetwork; its weights are those of `method.effective_weights` bit for
+      bit, but for the sign of a 0. Its `net` is made anew and convolves with
+      `convolution.of_platform`
       of the default device, so that its outputs are those of `model` bit for bit only
       where `model.net` does too.
 
@@ -63,12 +64,12 @@ def extract(
     """
     net = architecture.from_config(architecture.to_config(model.net))
     collections = dict(variables)
-    frozen, learnt = collections.pop(FROZEN, {}), collections.pop(PARAMS)
-    params = realise(frozen, learnt, None, method=model.method)
-    choices = _choices(frozen, learnt, method=model.method)
+    frozen, params = collections.pop(FROZEN, {}), collections.pop(PARAMS)
+    tree = effective_weights(frozen, params, None, method=model.method)
+    choices = _choices(frozen, params, method=model.method)
     # All at once, so that the host waits but once.
     effective, (masks, factored), sources, others = jax.device_get(
-        (_named(params), choices, _named(frozen), collections)
+        (_named(tree), choices, _named(frozen), collections)
     )
     arrays = _named({"params": effective, **others})
     _check_fits(net, description, arrays)
@@ -88,7 +89,7 @@ def extract(
     return Subnetwork(
         net=net,
         variables={
-            "params": _like(params, entries),
+            "params": _like(tree, entries),
             **jax.tree.map(jnp.asarray, others),
         },
         entries=entries,
@@ -97,10 +98,10 @@ def extract(
 
 
 @functools.partial(jax.jit, static_argnames=("method",))
-def _choices(frozen: Any, learnt: Any, *, method: Method) -> tuple[Any, Any]:
+def _choices(frozen: Any, params: Any, *, method: Method) -> tuple[Any, Any]:
     """Returns the factors of the method, and the masks of what has none, by name."""
-    factored = method.factors(frozen, learnt)
-    masks = method.masks(frozen, learnt)
+    factored = method.scaled_masks(frozen, params)
+    masks = method.masks(frozen, params)
     rest = {name: mask for name, mask in masks.items() if name not in factored}
     return rest, factored
 

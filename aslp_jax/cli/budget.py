@@ -34,19 +34,19 @@ def main(arguments: Sequence[str]) -> int:
         budget_layout.recipe,
         budget_report.write,
     )
-    filling = sweep.run_sweep(table, options)
-    if not filling.finished:
-        return filling.code
-    return _failures(filling, table.cells)
+    outcome = sweep.run_sweep(table, options)
+    if not outcome.finished:
+        return outcome.code
+    return _failures(outcome, table.cells)
 
 
-def _failures(filling: sweep.SweepOutcome, cells: Sequence[Cell]) -> int:
+def _failures(outcome: sweep.SweepOutcome, cells: Sequence[Cell]) -> int:
     """Names the runs that are not what was asked for, and returns the exit code."""
     from aslp_jax.trainer.summary import describe_budget_miss
 
-    code = filling.code
-    for cell, seed in itertools.product(cells, filling.seeds):
-        record = filling.grid.record(cell, seed)
+    code = outcome.code
+    for cell, seed in itertools.product(cells, outcome.seeds):
+        record = outcome.grid.record(cell, seed)
         result = {} if record is None else record.result
         if "diverged" in result:
             problem, code = result["diverged"], code or LOSS_NOT_FINITE

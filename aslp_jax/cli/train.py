@@ -48,7 +48,7 @@ def run(command: Command) -> int:
         compile_seconds,
         enable_compilation_cache,
     )
-    from aslp_jax.trainer.loop import Interrupted, Signals, train_trials
+    from aslp_jax.trainer.loop import Interrupted, Signals, train_sessions
     from aslp_jax.trainer.progress import Progress
     from aslp_jax.trainer.session import begin, load_dataset
 
@@ -56,29 +56,31 @@ def run(command: Command) -> int:
     config, name = command.config, program_name()
     data = load_dataset(config)
     progress = Progress(sys.stderr, epochs=config.total_epochs)
-    trial = begin(config, data, command.out, resume=command.resume, note=progress.note)
-    epoch = trial.run.position.epoch + 1
+    session = begin(
+        config, data, command.out, resume=command.resume, note=progress.note
+    )
+    epoch = session.run.position.epoch + 1
     origin = f"from epoch {epoch}" if command.resume else data.source
     try:
         progress.note(
-            f"{trial.folder.path}: {config.dataset} ({origin}), {trial.run.device}"
+            f"{session.folder.path}: {config.dataset} ({origin}), {session.run.device}"
         )
         with Signals() as signals:
-            train_trials([trial], progress, signals)
+            train_sessions([session], progress, signals)
     except Interrupted as stop:
         progress.close()
         print(
             f"{name}: stopped by {stop}, all is saved; continue with "
-            f"--out {trial.quoted} --resume",
+            f"--out {session.quoted} --resume",
             file=sys.stderr,
         )
         return 128 + stop.number
     finally:
         progress.close()
-    if trial.problem is not None:
-        print(f"{name}: {trial.problem}", file=sys.stderr)
+    if session.problem is not None:
+        print(f"{name}: {session.problem}", file=sys.stderr)
         return LOSS_NOT_FINITE
-    result = trial.finish(picture=True)
+    result = session.finish(picture=True)
     print(summary.table(result, compile_seconds=compile_seconds()))
     for warning in summary.warnings(result):
         print(f"{name}: WARNING: {warning}", file=sys.stderr)

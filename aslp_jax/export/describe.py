@@ -135,16 +135,16 @@ class _Draft:
         """Appends a `layers.normalised_conv`, by the running statistics."""
         name, norm = f"{place}Conv_{index}", f"{place}BatchNorm_{index}"
         kernel = self._layer("params", name)["kernel"]
-        learnt = self._layer("params", norm)
+        params = self._layer("params", norm)
         running = self._layer("batch_stats", norm)
         variance = running["var"].astype(np.float64) + BATCH_NORM_EPSILON
-        scale = learnt["scale"] / np.sqrt(variance)
+        scale = params["scale"] / np.sqrt(variance)
         layer = Conv(
             name,
             kernel,
             padding=kernel.shape[0] // 2,
             scale=scale.astype(np.float32),
-            shift=(learnt["bias"] - running["mean"] * scale).astype(np.float32),
+            shift=(params["bias"] - running["mean"] * scale).astype(np.float32),
             **options,
         )
         return self.add(layer, value)

@@ -2,11 +2,11 @@
 
 A method is a frozen dataclass of options with eight pure functions. It is told the
 weights of a network as a pytree of any kind and knows nothing of the network itself.
-Weights and selectors travel as two trees:
+Weights and params travel as two trees:
 
 - `weights`: what is drawn once and frozen, or whatever else a method keeps that nothing
   trains.
-- `selectors`: what is learnt, a dict of groups (`"logits"`, `"scale"`, `"weights"`,
+- `params`: what is learnt, a dict of groups (`"logits"`, `"scale"`, `"weights"`,
   ...), each a pytree of arrays, usually a dict from the name of a masked weight
   (`"Conv_0/kernel"`) to its array. The optimiser gives each group its own rule; reports
   show the groups whose arrays are all scalars.

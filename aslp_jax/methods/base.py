@@ -33,17 +33,17 @@ class Method(Protocol):
 
     Attributes:
       stochastic: whether a network realised with a key is drawn at random.
-      relaxed: whether it is not, and yet another than the deterministic one: the
+      trains_dense: whether it is not, and yet another than the deterministic one: the
         network that is trained, before what is not kept is cut off.
       tolerance: by what fraction of the weights a budget may be missed at the end.
-      kept_bits: what a weight that is kept needs besides the bit that says so, where
-        the frozen weights come from a seed: 0; 1 for a sign; 32 where it is trained.
+      bits_per_kept_weight: storage of a kept weight besides its mask bit, where the
+        frozen weights come from a seed: 0; 1 for a sign; 32 where it is trained.
     """
 
     stochastic: ClassVar[bool] = False
-    relaxed: ClassVar[bool] = False
+    trains_dense: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.01
-    kept_bits: ClassVar[int] = 0
+    bits_per_kept_weight: ClassVar[int] = 0
 
     def init(
         self, key: jax.Array, weights: Frozen, *, select: Select = kernels
@@ -51,28 +51,28 @@ class Method(Protocol):
         """Splits drawn weights into what stays frozen and what is learnt.
 
         A method that only selects hands `weights` back as they are; one that trains the
-        weights themselves moves them into its selectors.
+        weights themselves moves them into its params.
 
         Args:
-          key: PRNG key, for methods whose selectors start at random.
+          key: PRNG key, for methods whose params start at random.
           weights: pytree of arrays, as a network's own initialisation returns it.
           select: from the name of a leaf to whether it is masked.
 
         Returns:
-          The frozen weights and the selectors at their start.
+          The frozen weights and the params at their start.
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point.
         """
 
-    def realise(
-        self, weights: Frozen, selectors: Params, *, key: jax.Array | None = None
+    def effective_weights(
+        self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
     ) -> Frozen:
         """Returns the effective weights that the plain network runs on.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part, with gradients flowing to every group.
+          frozen: the frozen weights.
+          params: the learnt part, with gradients flowing to every group.
           key: PRNG key of one drawn network; None gives the deterministic network that
             is kept in the end.
 
@@ -80,42 +80,42 @@ class Method(Protocol):
           A pytree like the one that `init` was given.
 
         Raises:
-          KeyError: `selectors` name a weight that the tree does not hold.
+          KeyError: `params` name a weight that the tree does not hold.
         """
 
     def keep_probabilities(
-        self, weights: Frozen, selectors: Params
+        self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
         """Returns the probability of each masked weight to be kept.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part.
+          frozen: the frozen weights.
+          params: the learnt part.
 
         Returns:
           Name to floats in [0, 1], in the shape of the weight.
         """
 
-    def masks(self, weights: Frozen, selectors: Params) -> dict[str, jax.Array]:
+    def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns which weights the deterministic network keeps.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part.
+          frozen: the frozen weights.
+          params: the learnt part.
 
         Returns:
           Name to bools, in the shape of the weight.
         """
 
-    def factors(self, weights: Frozen, selectors: Params) -> dict[str, ScaledMask]:
+    def scaled_masks(self, frozen: Frozen, params: Params) -> dict[str, ScaledMask]:
         """Returns what the deterministic network makes of frozen weights.
 
         Who knows the frozen weights then needs a bit for each, where others must keep
         the effective weights themselves.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part.
+          frozen: the frozen weights.
+          params: the learnt part.
 
         Returns:
           Name to factors and scale, which give the effective weights to the last bit;
@@ -123,39 +123,39 @@ class Method(Protocol):
         """
         return {}
 
-    def sizes(self, weights: Frozen, selectors: Params) -> dict[str, jax.Array]:
+    def keep_counts(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns how many weights of each array count as kept, for a budget.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part.
+          frozen: the frozen weights.
+          params: the learnt part.
 
         Returns:
           Name to float32 scalar; whole numbers where a weight is either kept or not.
         """
-        masks = self.masks(weights, selectors)
+        masks = self.masks(frozen, params)
         return {name: jnp.sum(mask.astype(jnp.float32)) for name, mask in masks.items()}
 
-    def penalty(self, weights: Frozen, selectors: Params) -> jax.Array:
+    def penalty(self, frozen: Frozen, params: Params) -> jax.Array:
         """Returns what the method adds to the task loss.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part, to which the gradient flows.
+          frozen: the frozen weights.
+          params: the learnt part, to which the gradient flows.
 
         Returns:
           A float scalar, 0 where the method asks for nothing.
         """
         return jnp.zeros(())
 
-    def statistics(
-        self, weights: Frozen, selectors: Params
+    def metrics(
+        self, frozen: Frozen, params: Params
     ) -> dict[str, dict[str, jax.Array]]:
         """Returns numbers worth a look in training, besides what all methods tell.
 
         Args:
-          weights: the frozen weights.
-          selectors: the learnt part.
+          frozen: the frozen weights.
+          params: the learnt part.
 
         Returns:
           What it is to name of the array to float scalar; empty where there are none.

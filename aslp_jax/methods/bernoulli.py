@@ -23,7 +23,7 @@ class BernoulliMasks(SampledMasks):
 
     keep_ties: bool = False
 
-    def decide(self, logits: jax.Array) -> jax.Array:
+    def threshold(self, logits: jax.Array) -> jax.Array:
         """Returns 1 for what is more likely kept than not, else 0."""
         kept = logits >= 0 if self.keep_ties else logits > 0
         return kept.astype(logits.dtype)
@@ -32,7 +32,7 @@ class BernoulliMasks(SampledMasks):
         """Returns sigmoid(logit)."""
         return jax.nn.sigmoid(logits)
 
-    def logit_of(self, kept: float) -> float:
+    def initial_logit(self, kept: float) -> float:
         """Returns the logit of `kept`, or what puts that quantile of all at 0."""
         if self.initial_std > 0:
             return self.initial_std * statistics.NormalDist().inv_cdf(kept)

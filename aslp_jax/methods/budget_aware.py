@@ -41,9 +41,9 @@ class Budget(Method):
     budget_weight: float = 500.0
     sharpness_init: float = 100.0
     sharpness_scope: Scope = "global"
-    relaxed: ClassVar[bool] = True
+    trains_dense: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.005
-    kept_bits: ClassVar[int] = 32
+    bits_per_kept_weight: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
         _keep_budget.check_budget("Budget", self.keep_fraction, "global")
@@ -80,25 +80,25 @@ class Budget(Method):
         sharpness = {
             name: jnp.full((), self.sharpness_init, jnp.float32) for name in names
         }
-        learnt = {"weights": weights, "sharpness": sharpness}
+        params = {"weights": weights, "sharpness": sharpness}
         shares = jax.tree.map(gate, _sharpen(chosen, sharpness))
-        return {"initial_count": _keep_budget.counts(shares)}, learnt
+        return {"initial_count": _keep_budget.counts(shares)}, params
 
-    def realise(
-        self, weights: Any, selectors: dict[str, Any], *, key: jax.Array | None = None
+    def effective_weights(
+        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
     ) -> Any:
         """Returns w * h(t w) for every masked weight; without a key, pruned.
 
         Args:
-          weights: what `init` froze.
-          selectors: what is learnt; gradients reach weights and t.
+          frozen: what `init` froze.
+          params: what is learnt; gradients reach weights and t.
           key: None prunes; any other changes nothing else.
 
         Returns:
           A pytree like the one that `init` was given.
         """
-        shares = self.keep_probabilities(weights, selectors)
-        masks = self.masks(weights, selectors) if key is None else None
+        shares = self.keep_probabilities(frozen, params)
+        masks = self.masks(frozen, params) if key is None else None
 
         def scale(name: str, weight: jax.Array) -> jax.Array:
             apparent = shares[name].astype(weight.dtype) * weight
@@ -106,30 +106,30 @@ class Budget(Method):
                 return apparent
             return jnp.where(masks[name], apparent, jnp.zeros_like(apparent))
 
-        return map_named(selectors["weights"], shares, scale)
+        return map_named(params["weights"], shares, scale)
 
     def keep_probabilities(
-        self, weights: Any, selectors: dict[str, Any]
+        self, frozen: Any, params: dict[str, Any]
     ) -> dict[str, jax.Array]:
         """Returns h(t w), the share of itself that each weight counts for, by name."""
-        return jax.tree.map(gate, self._sharpened(weights, selectors))
+        return jax.tree.map(gate, self._sharpened(frozen, params))
 
-    def masks(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name the weights within the budget: an exact number of them."""
         # By |t w|, which h follows, because h is 1 to the last bit for many.
-        sizes = jax.tree.map(jnp.abs, self._sharpened(weights, selectors))
+        sizes = jax.tree.map(jnp.abs, self._sharpened(frozen, params))
         return _keep_budget.top_k_masks(sizes, self.keep_fraction, "global")
 
-    def sizes(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+    def keep_counts(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name the sum of h, which the budget is about (float32 scalars)."""
-        return _keep_budget.counts(self.keep_probabilities(weights, selectors))
+        return _keep_budget.counts(self.keep_probabilities(frozen, params))
 
-    def penalty(self, weights: Any, selectors: dict[str, Any]) -> jax.Array:
+    def penalty(self, frozen: Any, params: dict[str, Any]) -> jax.Array:
         """Returns the budget loss.
 
         Args:
-          weights: what `init` froze.
-          selectors: the gradient reaches weights and t.
+          frozen: what `init` froze.
+          params: the gradient reaches weights and t.
 
         Returns:
           A float32 scalar.
@@ -137,14 +137,14 @@ class Budget(Method):
         Source: Dupont et al. 2021, section 2.2.
         """
         return self.budget_weight * _keep_budget.budget_loss(
-            self.keep_probabilities(weights, selectors),
+            self.keep_probabilities(frozen, params),
             self.keep_fraction,
             "global",
-            weights["initial_count"],
+            frozen["initial_count"],
         )
 
-    def statistics(
-        self, weights: Any, selectors: dict[str, Any]
+    def metrics(
+        self, frozen: Any, params: dict[str, Any]
     ) -> dict[str, dict[str, jax.Array]]:
         """Returns `at_rest`, what fraction of each array has |t w| below 1/4.
 
@@ -152,17 +152,15 @@ class Budget(Method):
         """
         resting = jax.tree.map(
             lambda each: jnp.mean((jnp.abs(each) < _AT_REST).astype(jnp.float32)),
-            self._sharpened(weights, selectors),
+            self._sharpened(frozen, params),
         )
         return {"at_rest": resting}
 
-    def _sharpened(
-        self, weights: Any, selectors: dict[str, Any]
-    ) -> dict[str, jax.Array]:
+    def _sharpened(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """t w by name, in float32 at least."""
-        held = weights["initial_count"]
-        chosen = named_leaves(selectors["weights"], lambda name: name in held)
-        return _sharpen(chosen, selectors["sharpness"])
+        held = frozen["initial_count"]
+        chosen = named_leaves(params["weights"], lambda name: name in held)
+        return _sharpen(chosen, params["sharpness"])
 
 
 def gate(sharpened: jax.Array) -> jax.Array:

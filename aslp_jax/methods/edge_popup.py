@@ -54,7 +54,7 @@ class EdgePopup(Method):
           select: from the name of a leaf to whether it is masked.
 
         Returns:
-          `weights` as they are, and the selectors: `scores`, each in the shape and
+          `weights` as they are, and the params: `scores`, each in the shape and
           dtype of its weight.
 
         Raises:
@@ -70,59 +70,61 @@ class EdgePopup(Method):
         keys = split_by_name(key, chosen)
         return weights, {"scores": {name: draw(name, keys[name]) for name in chosen}}
 
-    def realise(
-        self, weights: Any, selectors: dict[str, Any], *, key: jax.Array | None = None
+    def effective_weights(
+        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
     ) -> Any:
         """Returns mask * weight for every masked weight, the others unchanged.
 
         Args:
-          weights: pytree of frozen arrays.
-          selectors: as `init` returns them; gradients reach the scores.
+          frozen: pytree of frozen arrays.
+          params: as `init` returns them; gradients reach the scores.
           key: taken as every method takes it; changes nothing.
 
         Returns:
-          A pytree of the structure, shapes and dtypes of `weights`.
+          A pytree of the structure, shapes and dtypes of `frozen`.
 
         Raises:
           KeyError: a selector names a weight that the tree does not hold.
         """
         del key
-        masks = self.masks(weights, selectors)
+        masks = self.masks(frozen, params)
         factor = self._fan_scale if self.rescale == "fan" else 1.0
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
-            size = jnp.abs(selectors["scores"][name].astype(weight.dtype))
+            size = jnp.abs(params["scores"][name].astype(weight.dtype))
             hard = masks[name].astype(weight.dtype)
             # In brackets, for 0 or 1 exactly.
             mask = hard + (size - jax.lax.stop_gradient(size))
             return factor * mask * weight
 
-        return map_named(weights, masks, select_and_scale)
+        return map_named(frozen, masks, select_and_scale)
 
     def keep_probabilities(
-        self, weights: Any, selectors: dict[str, Any]
+        self, frozen: Any, params: dict[str, Any]
     ) -> dict[str, jax.Array]:
         """Returns 1 for what is kept and 0 for the rest, by name: nothing is drawn."""
-        masks = self.masks(weights, selectors)
+        masks = self.masks(frozen, params)
         return {
             name: masks[name].astype(scores.dtype)
-            for name, scores in selectors["scores"].items()
+            for name, scores in params["scores"].items()
         }
 
-    def masks(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name which weights are kept (bool)."""
         sizes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
-            for name, scores in selectors["scores"].items()
+            for name, scores in params["scores"].items()
         }
         return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)
 
-    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, ScaledMask]:
+    def scaled_masks(
+        self, frozen: Any, params: dict[str, Any]
+    ) -> dict[str, ScaledMask]:
         """Returns by name 1 for what is kept and 0 for the rest, and the fan scale."""
         scale = jnp.float32(self._fan_scale) if self.rescale == "fan" else None
         return {
             name: ScaledMask(mask.astype(jnp.int8), scale)
-            for name, mask in self.masks(weights, selectors).items()
+            for name, mask in self.masks(frozen, params).items()
         }
 
     @property

@@ -30,8 +30,8 @@ class Magnitude(Method):
 
     keep_fraction: float
     scope: Scope = "global"
-    relaxed: ClassVar[bool] = True
-    kept_bits: ClassVar[int] = 32
+    trains_dense: ClassVar[bool] = True
+    bits_per_kept_weight: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
         _keep_budget.check_budget("Magnitude", self.keep_fraction, self.scope)
@@ -60,47 +60,47 @@ class Magnitude(Method):
         held = {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
         return {"masks": held}, {"weights": weights}
 
-    def realise(
-        self, weights: Any, selectors: dict[str, Any], *, key: jax.Array | None = None
+    def effective_weights(
+        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
     ) -> Any:
         """Returns the weights that are held; without a key the largest of them.
 
         Args:
           weights: what `init` or `prune` froze.
-          selectors: what is learnt; gradients reach the weights that are kept.
+          params: what is learnt; gradients reach the weights that are kept.
           key: None prunes; any other changes nothing else.
 
         Returns:
           A pytree like the one that `init` was given.
         """
-        masks = weights["masks"] if key is not None else self.masks(weights, selectors)
+        masks = frozen["masks"] if key is not None else self.masks(frozen, params)
 
         def keep(name: str, weight: jax.Array) -> jax.Array:
             return jnp.where(masks[name], weight, jnp.zeros_like(weight))
 
-        return map_named(selectors["weights"], masks, keep)
+        return map_named(params["weights"], masks, keep)
 
-    def prune(self, weights: Any, selectors: dict[str, Any]) -> Any:
+    def prune(self, frozen: Any, params: dict[str, Any]) -> Any:
         """Returns the frozen part that holds the masks of this moment."""
-        return {"masks": self.masks(weights, selectors)}
+        return {"masks": self.masks(frozen, params)}
 
     def keep_probabilities(
-        self, weights: Any, selectors: dict[str, Any]
+        self, frozen: Any, params: dict[str, Any]
     ) -> dict[str, jax.Array]:
         """Returns 1 for what is kept and 0 for the rest, by name (float32)."""
         return {
             name: mask.astype(jnp.float32)
-            for name, mask in self.masks(weights, selectors).items()
+            for name, mask in self.masks(frozen, params).items()
         }
 
-    def masks(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name which weights are kept (bool), an exact number of them."""
-        held = weights["masks"]
+        held = frozen["masks"]
         sizes = {
             # What is not held comes after every weight that is, a zero among them.
             name: jnp.where(held[name], jnp.abs(leaf), -jnp.ones_like(leaf))
             for name, leaf in named_leaves(
-                jax.lax.stop_gradient(selectors["weights"]), lambda name: name in held
+                jax.lax.stop_gradient(params["weights"]), lambda name: name in held
             ).items()
         }
         return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)

@@ -107,7 +107,7 @@ class SampledMasks(Method, abc.ABC):
         """
 
     @abc.abstractmethod
-    def decide(self, logits: jax.Array) -> jax.Array:
+    def threshold(self, logits: jax.Array) -> jax.Array:
         """Returns the factors of the deterministic network, as `sample` would."""
 
     @abc.abstractmethod
@@ -115,7 +115,7 @@ class SampledMasks(Method, abc.ABC):
         """Returns the probability of a factor other than 0, as `sample` would."""
 
     @abc.abstractmethod
-    def logit_of(self, kept: float) -> float:
+    def initial_logit(self, kept: float) -> float:
         """Returns around which logit to start, for a fraction in (0, 1) to be kept."""
 
     def init(
@@ -129,7 +129,7 @@ class SampledMasks(Method, abc.ABC):
           select: from the name of a leaf to whether it is masked.
 
         Returns:
-          `weights` as they are, and the selectors: `logits` (by name, `choices` before
+          `weights` as they are, and the params: `logits` (by name, `choices` before
           the shape of the weight, in its dtype) and, with Smart Rescale, `scale`
           (scalars of that dtype).
 
@@ -146,7 +146,7 @@ class SampledMasks(Method, abc.ABC):
                 chosen, self.keep_fraction, self.scope, most=_MOST_SPREAD
             ).items():
                 scales[name] *= math.sqrt(0.5 / kept)
-                starts[name] = self.logit_of(min(kept, _MOST_KEPT))
+                starts[name] = self.initial_logit(min(kept, _MOST_KEPT))
         logits = {
             name: jnp.full((*self.choices, *leaf.shape), starts[name], leaf.dtype)
             for name, leaf in chosen.items()
@@ -158,26 +158,26 @@ class SampledMasks(Method, abc.ABC):
                 * jax.random.normal(subkey, logits[name].shape, logits[name].dtype)
                 for name, subkey in split_by_name(key, chosen).items()
             }
-        selectors = {"logits": logits}
+        params = {"logits": logits}
         if self.rescale == "smart":
-            selectors["scale"] = {
+            params["scale"] = {
                 name: jnp.full((), scales[name], leaf.dtype)
                 for name, leaf in chosen.items()
             }
-        return weights, selectors
+        return weights, params
 
-    def realise(
-        self, weights: Any, selectors: dict[str, Any], *, key: jax.Array | None = None
+    def effective_weights(
+        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
     ) -> Any:
         """Returns scale * factor * weight for masked weights, the others unchanged.
 
         Args:
-          weights: pytree of frozen arrays.
-          selectors: as `init` returns them; gradients reach logits and scales.
+          frozen: pytree of frozen arrays.
+          params: as `init` returns them; gradients reach logits and scales.
           key: PRNG key of one drawn network; None takes the likeliest factors.
 
         Returns:
-          A pytree of the structure, shapes and dtypes of `weights`.
+          A pytree of the structure, shapes and dtypes of `frozen`.
 
         Raises:
           KeyError: a selector names a weight that the tree does not hold.
@@ -185,9 +185,9 @@ class SampledMasks(Method, abc.ABC):
         Source: Dupont et al. 2022, eq. (6); s * (m * w) is taken on the weight, never
           on the bias. Dynamic: Zhou et al. 2019, section 5.1.
         """
-        logits = selectors["logits"]
+        logits = params["logits"]
         if key is None:
-            factors = jax.tree.map(self.decide, logits)
+            factors = jax.tree.map(self.threshold, logits)
         else:
             factors = {
                 name: self.sample(subkey, logits[name])
@@ -197,33 +197,35 @@ class SampledMasks(Method, abc.ABC):
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
             factor = factors[name].astype(weight.dtype)
             if self.rescale == "smart":
-                return selectors["scale"][name].astype(weight.dtype) * (factor * weight)
+                return params["scale"][name].astype(weight.dtype) * (factor * weight)
             if self.rescale == "dynamic":
                 scale = _dynamic_scale(factors[name]).astype(weight.dtype)
                 return scale * factor * weight
             return factor * weight
 
-        return map_named(weights, factors, select_and_scale)
+        return map_named(frozen, factors, select_and_scale)
 
     def keep_probabilities(
-        self, weights: Any, selectors: dict[str, Any]
+        self, frozen: Any, params: dict[str, Any]
     ) -> dict[str, jax.Array]:
         """Returns the probability to be kept by name, in the shape of each weight."""
-        return jax.tree.map(self.keep_probability, selectors["logits"])
+        return jax.tree.map(self.keep_probability, params["logits"])
 
-    def masks(self, weights: Any, selectors: dict[str, Any]) -> dict[str, jax.Array]:
+    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Returns by name which weights the deterministic network keeps (bool)."""
         return jax.tree.map(
-            lambda logits: self.decide(logits) != 0, selectors["logits"]
+            lambda logits: self.threshold(logits) != 0, params["logits"]
         )
 
-    def factors(self, weights: Any, selectors: dict[str, Any]) -> dict[str, ScaledMask]:
+    def scaled_masks(
+        self, frozen: Any, params: dict[str, Any]
+    ) -> dict[str, ScaledMask]:
         """Returns by name the likeliest factors and the scale."""
-        chosen = jax.tree.map(self.decide, selectors["logits"])
+        chosen = jax.tree.map(self.threshold, params["logits"])
 
         def scale(name: str) -> jax.Array | None:
             if self.rescale == "smart":
-                return selectors["scale"][name]
+                return params["scale"][name]
             return _dynamic_scale(chosen[name]) if self.rescale == "dynamic" else None
 
         return {
@@ -231,7 +233,7 @@ class SampledMasks(Method, abc.ABC):
             for name, each in chosen.items()
         }
 
-    def penalty(self, weights: Any, selectors: dict[str, Any]) -> jax.Array:
+    def penalty(self, frozen: Any, params: dict[str, Any]) -> jax.Array:
         """Returns the budget loss, 0 where no number of weights is asked for.
 
         Both the expected number of a drawn network, the sum of the probabilities, and
@@ -241,7 +243,7 @@ class SampledMasks(Method, abc.ABC):
 
         Args:
           weights: not used.
-          selectors: the gradient reaches the logits.
+          params: the gradient reaches the logits.
 
         Returns:
           A float scalar.
@@ -251,11 +253,11 @@ class SampledMasks(Method, abc.ABC):
         """
         if self.keep_fraction is None:
             return jnp.zeros(())
-        soft = self.keep_probabilities(weights, selectors)
+        soft = self.keep_probabilities(frozen, params)
         hard = {
             name: mask.astype(soft[name].dtype)
             + (soft[name] - jax.lax.stop_gradient(soft[name]))
-            for name, mask in self.masks(weights, selectors).items()
+            for name, mask in self.masks(frozen, params).items()
         }
         part = max(min(self.keep_fraction, 1 - self.keep_fraction), _LEAST_PART)
         unit = {name: jnp.float32(part * each.size) for name, each in soft.items()}

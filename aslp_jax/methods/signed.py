@@ -32,7 +32,7 @@ class Signed(SampledMasks):
     rescale: Rescale = "smart"
     temperature: float = 1.0
     choices: ClassVar[tuple[int, ...]] = (2,)
-    kept_bits: ClassVar[int] = 1
+    bits_per_kept_weight: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,7 @@ class Signed(SampledMasks):
         """Draws the factors of one array with `signed_stgs`."""
         return signed_stgs(key, logits[0], logits[1], temperature=self.temperature)
 
-    def decide(self, logits: jax.Array) -> jax.Array:
+    def threshold(self, logits: jax.Array) -> jax.Array:
         """Returns the likeliest of 1, 0 and -1; of equal ones 0 first, then 1."""
         keep, invert = logits
         sign = jnp.where(keep >= invert, jnp.ones_like(keep), -jnp.ones_like(keep))
@@ -58,7 +58,7 @@ class Signed(SampledMasks):
         """Returns the probability to be kept or inverted."""
         return jax.nn.sigmoid(jnp.logaddexp(logits[0], logits[1]))
 
-    def logit_of(self, kept: float) -> float:
+    def initial_logit(self, kept: float) -> float:
         """Returns where `kept` of the weights have at least one logit above 0."""
         if self.initial_std > 0:
             both_below = math.sqrt(1 - kept)

@@ -123,7 +123,7 @@ def train_grid(
     # Only now: a mistyped flag should not wait for JAX.
     import jax
 
-    from aslp_jax.trainer.loop import Signals, train_trials
+    from aslp_jax.trainer.loop import Signals, train_sessions
     from aslp_jax.trainer.run_state import check
     from aslp_jax.trainer.session import Session, begin
 
@@ -163,25 +163,27 @@ def train_grid(
                 f"{error} (or delete {out}, and the run is made anew)"
             ) from error
 
-    def finish_run(trial: Session) -> str:
+    def finish_run(session: Session) -> str:
         signals.check()
-        outcome, warnings = _finish(trial)
+        outcome, warnings = _finish(session)
         for warning in warnings:
-            progress.note(f"{trial.folder.path}: WARNING: {warning}")
+            progress.note(f"{session.folder.path}: WARNING: {warning}")
         return outcome
 
     with Signals(deadline) as signals:
         try:
             for cell, left in todo.items():
                 for group, share in _groups(left, len(devices), per_device):
-                    trials = [
+                    sessions = [
                         begin_run(cell, seed, devices[index // share])
                         for index, seed in enumerate(group)
                     ]
                     what = f"{cell.name} seed{'s' * (len(group) > 1)} {_listed(group)}"
-                    progress.group(what, len(group), trials[0].run.config.total_epochs)
-                    train_trials(trials, progress, signals)
-                    progress.finished(", ".join(map(finish_run, trials)))
+                    progress.group(
+                        what, len(group), sessions[0].run.config.total_epochs
+                    )
+                    train_sessions(sessions, progress, signals)
+                    progress.finished(", ".join(map(finish_run, sessions)))
         finally:
             progress.close()
 
@@ -216,15 +218,17 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _finish(trial: "Session") -> tuple[str, list[str]]:
+def _finish(session: "Session") -> tuple[str, list[str]]:
     """Writes the closing files of a run; returns its accuracy in words and warnings."""
-    if trial.problem is not None:
-        stochastic = trial.run.programs.method.stochastic
-        trial.folder.write_result({"stochastic": stochastic, "diverged": trial.problem})
+    if session.problem is not None:
+        stochastic = session.run.programs.method.stochastic
+        session.folder.write_result(
+            {"stochastic": stochastic, "diverged": session.problem}
+        )
         return "diverged", []
-    result = trial.finish(picture=False)
+    result = session.finish(picture=False)
     # Hundreds of runs of millions of weights: what is finished needs none of them.
-    shutil.rmtree(trial.folder.checkpoints, ignore_errors=True)
+    shutil.rmtree(session.folder.checkpoints, ignore_errors=True)
     found = [summary.others(result)]
     if result["budget_miss"] > 0:
         found.append(f"budget missed by {result['budget_miss']:.2%}")

@@ -1,4 +1,4 @@
-"""What the programs that fill a grid share: their flags, the filling, the end."""
+"""What the programs that fill a grid share: their flags, the outcome, the end."""
 
 import dataclasses
 import functools
@@ -165,7 +165,7 @@ def shared_options(config: Config, axes: Sequence[str]) -> dict[str, Any]:
         name: value
         for name, value in config.as_dict().items()
         if name not in axes
-        if name in ("epochs", "patience") or not FIELDS[name].metadata.get("free")
+        if name in ("epochs", "patience") or not FIELDS[name].metadata.get("resumable")
     }
 
 

@@ -38,16 +38,16 @@ class Watcher(Protocol):
     def epoch(self, row: Mapping[str, Any]) -> None: ...
 
 
-def train_trials(
-    trials: Sequence[Session], progress: Watcher, signals: "Signals"
+def train_sessions(
+    sessions: Sequence[Session], progress: Watcher, signals: "Signals"
 ) -> None:
-    """Trains until no trial is active, and saves as it goes.
+    """Trains until no session is active, and saves as it goes.
 
-    A trial whose loss is not finite keeps the state before that epoch, gets its
+    A session whose loss is not finite keeps the state before that epoch, gets its
     `problem` set, and leaves the others to go on.
 
     Args:
-      trials: one; or several that differ in their seed, each on one device, which are
+      sessions: one; or several that differ in their seed, each on one device, which are
         trained side by side as one program.
       progress: is told how far it is.
       signals: entered; when they ask to stop, all is saved.
@@ -56,26 +56,26 @@ def train_trials(
       Stopped: they did; all states are saved.
     """
     saved = time.monotonic()
-    while active := [trial for trial in trials if trial.active]:
+    while active := [session for session in sessions if session.active]:
         # Those behind come first, until all are side by side.
-        behind = min(trial.place for trial in active)
-        group = _as_one([trial for trial in active if trial.place == behind])
+        behind = min(session.place for session in active)
+        group = _as_one([session for session in active if session.place == behind])
         going = _one_epoch(group, progress, signals)
-        for trial in going:
-            if trial.run.stopped:
-                trial.save(trial.run.snapshot())
+        for session in going:
+            if session.run.stopped:
+                session.save(session.run.snapshot())
         seconds = group[0].run.config.checkpoint_seconds
-        if signals.asked or time.monotonic() - saved >= seconds:
-            for trial in trials:
-                if trial.problem is None:
-                    trial.save(trial.run.snapshot())
+        if signals.stop_requested or time.monotonic() - saved >= seconds:
+            for session in sessions:
+                if session.problem is None:
+                    session.save(session.run.snapshot())
             saved = time.monotonic()
         signals.check()
 
 
 def _as_one(group: list[Session]) -> list[Session]:
     """Those that can be one program: as many on one device as on another."""
-    shares = collections.Counter(trial.run.devices[0] for trial in group)
+    shares = collections.Counter(session.run.devices[0] for session in group)
     return group if len(set(shares.values())) == 1 else group[:1]
 
 
@@ -85,54 +85,54 @@ def _one_epoch(
     """Takes the remaining steps of an epoch and validates, unless told to stop.
 
     Returns:
-      The trials without a problem.
+      The sessions without a problem.
     """
-    before = {id(trial): trial.run.snapshot() for trial in group}
+    before = {id(session): session.run.snapshot() for session in group}
     going, taken, spent = list(group), 0, 0.0
     first = group[0].run
-    side_by_side = SeedBatch([trial.run for trial in going])
+    side_by_side = SeedBatch([session.run for session in going])
     while going[0].run.position.step < first.steps:
-        if signals.asked:
+        if signals.stop_requested:
             return going
         where = going[0].run.position
         chunk = max(1, int(_CHUNK_SECONDS / going[0].run.seconds_per_step))
         count = min(chunk, first.steps - where.step)
         seconds, problems = side_by_side.take_steps(count)
-        for trial, problem in zip(going, problems, strict=True):
+        for session, problem in zip(going, problems, strict=True):
             if problem is not None:
-                _give_up(trial, problem, before[id(trial)])
+                _give_up(session, problem, before[id(session)])
         spent, taken = spent + seconds, taken + count * len(going)
         speed = taken * first.config.batch_size / spent
         if any(problems):
-            going = [trial for trial in going if trial.problem is None]
+            going = [session for session in going if session.problem is None]
             if not going:
                 return []
-            side_by_side = SeedBatch([trial.run for trial in going])
+            side_by_side = SeedBatch([session.run for session in going])
         progress.step(where.epoch + 1, where.step, first.steps, speed)
-    for trial in going:
+    for session in going:
         try:
-            row = trial.run.finish_epoch(speed / len(group))
+            row = session.run.finish_epoch(speed / len(group))
         except LossNotFinite as error:
-            _give_up(trial, str(error), before[id(trial)])
+            _give_up(session, str(error), before[id(session)])
             continue
-        trial.folder.append_row(row)
-        trial.rows.append(row)
+        session.folder.append_row(row)
+        session.rows.append(row)
         progress.epoch(row)
-    return [trial for trial in going if trial.problem is None]
+    return [session for session in going if session.problem is None]
 
 
-def _give_up(trial: Session, problem: str, before: Mapping[str, Any]) -> None:
+def _give_up(session: Session, problem: str, before: Mapping[str, Any]) -> None:
     """Saves the state before the epoch and says what can be done."""
-    trial.save(before)
-    run = trial.run
-    way = f"--out {trial.quoted} --resume"
-    trial.problem = (
-        f"{problem}; {trial.folder.path} keeps the state before that epoch; try "
+    session.save(before)
+    run = session.run
+    way = f"--out {session.quoted} --resume"
+    session.problem = (
+        f"{problem}; {session.folder.path} keeps the state before that epoch; try "
         "smaller learning rates in a new run"
     )
     if run.config.schedule == "constant":
         epochs = max(1, run.position.epoch - run.position.pruned_epoch)
-        trial.problem += f", or evaluate what there is with {way} --epochs {epochs}"
+        session.problem += f", or evaluate what there is with {way} --epochs {epochs}"
 
 
 class Signals:
@@ -153,12 +153,12 @@ class Signals:
         self._deadline = deadline
 
     @property
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return self.received != 0 or time.monotonic() >= self._deadline
 
     def check(self) -> None:
         """Raises `Stopped` if it is asked for."""
-        if self.asked:
+        if self.stop_requested:
             raise Interrupted(self.received)
 
     def __enter__(self) -> "Signals":

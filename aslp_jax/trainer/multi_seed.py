@@ -51,7 +51,7 @@ class SeedBatch:
         if len(runs) == 1:
             seconds = runs[0].take_steps(count)
         else:
-            program = runs[0].programs.together(self._mesh)
+            program = runs[0].programs.seed_steps(self._mesh)
             joined = self._join([(run.state, run.totals) for run in runs])
             after = program(*joined, *self._inputs, *runs[0].bounds(count))
             for run, (state, totals) in zip(runs, self._split(after), strict=True):

@@ -58,18 +58,18 @@ class Config:
         choices=("digits", "cifar10", "cifar100", "tiny_imagenet"),
     )
     data_dir: str | None = _option(
-        None, "prepared TFDS folder to read the images of CIFAR from", free=True
+        None, "prepared TFDS folder to read the images of CIFAR from", resumable=True
     )
     manual_dir: str | None = _option(
         None,
         "folder with the official archive, downloaded by hand: of CIFAR the binary "
         "version, of tiny_imagenet tiny-imagenet-200.zip or what it unpacks to",
-        free=True,
+        resumable=True,
     )
     cache_dir: str | None = _option(
         None,
         "folder for downloads and decoded images (default: ~/.cache/aslp-jax)",
-        free=True,
+        resumable=True,
     )
     method: str = _option("aslp", "how weights are selected", choices=tuple(RESCALES))
     rescale: str = _option(
@@ -145,9 +145,12 @@ class Config:
         "where a mirrored image keeps its label, flips",
     )
     standardise: bool = _option(False, "shift and scale pixels by channel statistics")
-    epochs: int = _option(1000, "at most this many epochs", least=1, free=True)
+    epochs: int = _option(1000, "at most this many epochs", least=1, resumable=True)
     patience: int = _option(
-        100, "stop after this many epochs without better validation", least=1, free=True
+        100,
+        "stop after this many epochs without better validation",
+        least=1,
+        resumable=True,
     )
     finetune: bool = _option(
         False,
@@ -229,13 +232,13 @@ class Config:
         None,
         "devices to spread each batch over (default: as many as divide it)",
         least=1,
-        free=True,
+        resumable=True,
     )
     checkpoint_seconds: float = _option(
         60.0,
         "save at the end of an epoch if this long since the last save, in seconds",
         least=0,
-        free=True,
+        resumable=True,
     )
 
     @property
@@ -274,7 +277,7 @@ def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     They are what must not change when it is resumed: all but the free ones, and the
     number of epochs where the learning rates follow it.
     """
-    free = {name for name, field in FIELDS.items() if field.metadata.get("free")}
+    free = {name for name, field in FIELDS.items() if field.metadata.get("resumable")}
     if options["schedule"] != "constant":
         free.discard("epochs")
     return {name: value for name, value in options.items() if name not in free}

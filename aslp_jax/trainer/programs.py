@@ -59,12 +59,12 @@ class Programs:
       model: the network on those weights.
       create: from the key of the weights to the state before the first step.
       steps: as `train.compile_steps` returns it, the batch spread over the devices.
-      together: the same for several seeds; see `train.compile_steps`.
+      seed_steps: the same for several seeds; see `train.compile_steps`.
       score: `evaluate.score` of variables, images, labels and key.
       evaluate: `evaluate.evaluate`, likewise, with the drawn networks' number.
       masks: `method.masks`.
-      sizes: `method.sizes`.
-      statistics: `method.statistics`.
+      keep_counts: `method.keep_counts`.
+      metrics: `method.metrics`.
       prune: from a state to the one that fine-tuning starts from, for methods that can.
       connectivity: from masks to how the network hangs together.
     """
@@ -73,12 +73,12 @@ class Programs:
     model: Masked
     create: Callable[[jax.Array], train.TrainState]
     steps: Callable[..., Any]
-    together: Callable[[Mesh], Callable[..., Any]]
+    seed_steps: Callable[[Mesh], Callable[..., Any]]
     score: Callable[..., Any]
     evaluate: Callable[..., evaluate.Evaluation]
     masks: Callable[..., Any]
-    sizes: Callable[..., Any]
-    statistics: Callable[..., Any]
+    keep_counts: Callable[..., Any]
+    metrics: Callable[..., Any]
     prune: Callable[[train.TrainState], train.TrainState]
     connectivity: Callable[..., Connectivity]
 
@@ -145,14 +145,14 @@ def programs(
         model=model,
         create=jax.jit(lambda key: train.create(model, optimiser, key, plain(image))),
         steps=train.compile_steps(mesh=mesh, **stepping),
-        together=functools.cache(
+        seed_steps=functools.cache(
             lambda seeds: train.compile_steps(seeds=seeds, **stepping)
         ),
         score=functools.partial(evaluate.score, **scoring),
         evaluate=functools.partial(evaluate.evaluate, **scoring),
         masks=jax.jit(method.masks),
-        sizes=jax.jit(method.sizes),
-        statistics=jax.jit(method.statistics),
+        keep_counts=jax.jit(method.keep_counts),
+        metrics=jax.jit(method.metrics),
         prune=jax.jit(prune),
         connectivity=jax.jit(paths),
     )

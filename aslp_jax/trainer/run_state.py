@@ -263,7 +263,7 @@ class Run:
             },
             "statistics": {
                 name: _floats(leaves)
-                for name, leaves in self.programs.statistics(
+                for name, leaves in self.programs.metrics(
                     state.frozen, state.params
                 ).items()
             },
@@ -300,7 +300,7 @@ class Run:
         if self.config.keep_fraction is None:
             return 0.0
         sizes = {name: mask.size for name, mask in masks.items()}
-        counted = jax.device_get(self.programs.sizes(state.frozen, state.params))
+        counted = jax.device_get(self.programs.keep_counts(state.frozen, state.params))
         if self.config.scope == "global":
             sizes = {"": sum(sizes.values())}
             counted = {"": sum(counted.values())}
@@ -334,7 +334,9 @@ class Run:
         masks = self.programs.masks(best.frozen, best.params)
         selection = jax.device_get(_summarise(masks, masks, best.params))
         weights = {name: mask.size for name, mask in masks.items()}
-        network = jax.eval_shape(self.programs.method.realise, best.frozen, best.params)
+        network = jax.eval_shape(
+            self.programs.method.effective_weights, best.frozen, best.params
+        )
         dense = sum(
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
         )
@@ -342,7 +344,7 @@ class Run:
         return {
             "arch": self.config.arch,
             "stochastic": self.programs.method.stochastic,
-            "relaxed": self.programs.method.relaxed,
+            "relaxed": self.programs.method.trains_dense,
             "dataset": self.config.dataset,
             "method": self.config.method,
             "seed": self.config.seed,
@@ -369,7 +371,7 @@ class Run:
             "weights": weights,
             "dense_bytes": dense,
             "mask_bytes": -(-sum(weights.values()) // 8),
-            "kept_bits": self.programs.method.kept_bits,
+            "kept_bits": self.programs.method.bits_per_kept_weight,
             "best_epoch": self.position.best_epoch,
             "best_validation_accuracy": self.position.best_accuracy,
             "keep_fraction_asked": self.config.keep_fraction,

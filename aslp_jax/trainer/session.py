@@ -123,16 +123,16 @@ def begin(
     run = Run(config, data, devices=devices)
     if not resume or out is None:
         return Session(run, RunFolder.create(out, config, run.device), [])
-    trial = Session(run, RunFolder(out), [])
-    trial.folder.saved_options()  # a damaged config.json is met before all else
-    _restore(trial, note)
-    if trial.active:
+    session = Session(run, RunFolder(out), [])
+    session.folder.saved_options()  # a damaged config.json is met before all else
+    _restore(session, note)
+    if session.active:
         # They are of fewer epochs; the result first, which says that it is finished.
         with writing(out):
             for name in ("result.json", artefact.NETWORK):
                 (out / name).unlink(missing_ok=True)
-    trial.folder.record_resume(config, run.device, run.position.epoch)
-    return trial
+    session.folder.record_resume(config, run.device, run.position.epoch)
+    return session
 
 
 def load_dataset(config: Config) -> datasets.Dataset:
@@ -157,12 +157,12 @@ def _identity(run: Run) -> dict[str, Any]:
     return {**fixed_options(run.config.as_dict()), "images_sha256": run.images_sha256}
 
 
-def _restore(trial: Session, note: Callable[[str], None]) -> None:
+def _restore(session: Session, note: Callable[[str], None]) -> None:
     """Restores the newest whole checkpoint and the metrics up to it."""
-    run, folder = trial.run, trial.folder
+    run, folder = session.run, session.folder
     found = checkpoint.steps(folder.checkpoints)
     if not found:
-        trial.rows = folder.rows(0)
+        session.rows = folder.rows(0)
         return
     problems = []
     for step in reversed(found):
@@ -174,7 +174,7 @@ def _restore(trial: Session, note: Callable[[str], None]) -> None:
             problems.append(str(error))
             continue
         run.restore(snapshot)
-        trial.rows = folder.rows(run.position.epoch)
+        session.rows = folder.rows(run.position.epoch)
         # Newer ones cannot be read, and `save` leaves alone what exists.
         for newer in found[found.index(step) + 1 :]:
             note(f"checkpoint {newer} is damaged; going back to {step}")

@@ -111,16 +111,16 @@ def tiny(init: Any = SIGNED, **options: Any) -> models.ConvNet:
 def draw(model: Masked, key: jax.Array, image: tuple[int, ...] = IMAGE) -> Any:
     """Variables as they may be after training: scales and statistics have moved."""
     made = dict(drawn_plain(model.net, image)(key))
-    frozen, learnt = model.method.init(key, made.pop("frozen"))
-    if "scale" in learnt:
-        values = np.random.default_rng(3).uniform(0.5, 1.5, len(learnt["scale"]))
-        learnt["scale"] = {
+    frozen, params = model.method.init(key, made.pop("frozen"))
+    if "scale" in params:
+        values = np.random.default_rng(3).uniform(0.5, 1.5, len(params["scale"]))
+        params["scale"] = {
             name: jnp.float32(value)
-            for name, value in zip(learnt["scale"], values, strict=True)
+            for name, value in zip(params["scale"], values, strict=True)
         }
     rest = {name: each for name, each in made.items() if name == "batch_stats"}
     rest = jax.tree.map(lambda each: each + jnp.float32(0.3), rest)
-    return {"frozen": frozen, "params": learnt, **rest}
+    return {"frozen": frozen, "params": params, **rest}
 
 
 @functools.cache
@@ -140,8 +140,8 @@ def made_of(method: Any, init: Any = SIGNED) -> tuple[Any, Subnetwork]:
 
 def effective_of(method: Any, variables: Any) -> dict[str, np.ndarray]:
     """What a method realises, but for the sign of a 0, which compilers choose."""
-    frozen, learnt = variables.get("frozen", {}), variables["params"]
-    weights = named(evaluate.realise(frozen, learnt, None, method=method))
+    frozen, params = variables.get("frozen", {}), variables["params"]
+    weights = named(evaluate.effective_weights(frozen, params, None, method=method))
     return {name: each + np.float32(0) for name, each in weights.items()}
 
 
@@ -296,7 +296,7 @@ def test_networks_of_every_family_run_as_they_did(net, key):
     assert own.dtype == jnp.float32 and jnp.ptp(own) > 0
     np.testing.assert_array_equal(read(images), own)
     # The network is the one that was extracted, whatever drew its weights.
-    weights = evaluate.realise(
+    weights = evaluate.effective_weights(
         variables["frozen"], variables["params"], None, method=model.method
     )
     inputs = read.prepare(jnp.asarray(images))
@@ -377,8 +377,8 @@ def test_a_layer_that_keeps_nothing_goes_the_same_way(key):
 class Halved(ASLP):
     """Says less than it does: its weights are half of what the factors give."""
 
-    def realise(self, weights: Any, selectors: Any, *, key: Any = None) -> Any:
-        whole = super().realise(weights, selectors, key=key)
+    def effective_weights(self, frozen: Any, params: Any, *, key: Any = None) -> Any:
+        whole = super().effective_weights(frozen, params, key=key)
         return jax.tree.map(lambda leaf: leaf * jnp.float32(0.5), whole)
 
 
@@ -386,7 +386,7 @@ class Halved(ASLP):
 class Silent(ASLP):
     """Answers nothing about its factors, as a method of one's own may."""
 
-    def factors(self, weights: Any, selectors: Any) -> dict[str, ScaledMask]:
+    def scaled_masks(self, frozen: Any, params: Any) -> dict[str, ScaledMask]:
         return {}
 
 
@@ -407,8 +407,8 @@ def test_weights_are_kept_where_factors_do_not_give_them(kind, key):
 class Contradicting(ASLP):
     """Says of weights that it drops them and keeps them all."""
 
-    def realise(self, weights: Any, selectors: Any, *, key: Any = None) -> Any:
-        return weights
+    def effective_weights(self, frozen: Any, params: Any, *, key: Any = None) -> Any:
+        return frozen
 
 
 def test_what_no_file_can_hold_is_refused(key):

@@ -494,7 +494,7 @@ def test_a_run_of_the_released_code_does_not_become_the_papers() -> None:
 
 
 def test_what_changes_no_step_may_change() -> None:
-    free = {name for name, field in FIELDS.items() if field.metadata.get("free")}
+    free = {name for name, field in FIELDS.items() if field.metadata.get("resumable")}
     assert free == FREE
     line = "--epochs 9 --patience 2 --devices 1 --checkpoint-seconds 1 --cache-dir c"
     found = parsed(f"--resume --out run {line}", saved).config.as_dict()

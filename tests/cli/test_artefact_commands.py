@@ -30,7 +30,8 @@ from aslp_jax.artefact import NETWORK, container, encoding
 from aslp_jax.cli import train
 from aslp_jax.cli.main import main
 from aslp_jax.data import datasets
-from aslp_jax.trainer import loop, session
+from aslp_jax.trainer import loop
+from aslp_jax.trainer import session as session_module
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
@@ -46,25 +47,25 @@ class Finished(NamedTuple):
 
     Attributes:
       folder: of it.
-      trial: the same in memory, as it is after a restart.
+      session: the same in memory, as it is after a restart.
       images: of the test set, uint8.
       labels: of them.
     """
 
     folder: Path
-    trial: session.Session
+    session: session_module.Session
     images: np.ndarray
     labels: np.ndarray
 
     @property
     def variables(self) -> Any:
         """What the run takes to be its network."""
-        run = self.trial.run
+        run = self.session.run
         return run.state.replace(**run.best).variables
 
 
 def again(config: Config, data: datasets.Dataset, folder: Path) -> Finished:
-    found = session.begin(
+    found = session_module.begin(
         config,
         data,
         folder,
@@ -112,11 +113,11 @@ def pictures(tmp_path_factory) -> Finished:
     config = resolve("released_code", {**chosen, "eval_samples": 2, "logit_std": 3.0})
     folder = tmp_path_factory.mktemp("runs") / "pictures"
     devices = jax.devices()[:1]
-    made = session.begin(
+    made = session_module.begin(
         config, data, folder, resume=False, note=pytest.fail, devices=devices
     )
     with open(folder.parent / "log", "w") as log, loop.Signals() as signals:
-        loop.train_trials([made], Progress(log, epochs=1), signals)
+        loop.train_sessions([made], Progress(log, epochs=1), signals)
     made.finish(picture=False)
     return again(config, data, folder)
 
@@ -135,7 +136,7 @@ def extracted(finished, tmp_path_factory) -> Path:
 
 def outputs_of(finished: Finished) -> np.ndarray:
     """What the run itself makes of the test images with its thresholded network."""
-    run = finished.trial.run
+    run = finished.session.run
     prepare = run.programs.evaluate.keywords["prepare"]
     images = jnp.asarray(finished.images)
     return np.asarray(
@@ -159,7 +160,7 @@ def test_logits_are_those_of_the_run_to_the_bit(finished, extracted):
 def test_logits_are_those_of_masked_when_each_is_one_program(digits):
     subnetwork = aslp_jax.load(digits.folder / NETWORK)
     inputs = subnetwork.prepare(jnp.asarray(digits.images))
-    model = digits.trial.run.programs.model
+    model = digits.session.run.programs.model
     masked = jax.jit(functools.partial(model.apply, train=False))
     plain = jax.jit(functools.partial(subnetwork.net.apply, train=False))
     np.testing.assert_array_equal(
@@ -169,7 +170,7 @@ def test_logits_are_those_of_masked_when_each_is_one_program(digits):
 
 def test_the_file_says_what_it_is(finished, extracted):
     about = aslp_jax.load(extracted).description
-    config, data = finished.trial.run.config, finished.trial.run.data
+    config, data = finished.session.run.config, finished.session.run.data
     for name in ("arch", "dataset", "method", "seed"):
         assert getattr(about, name) == getattr(config, name)
     assert about.classes == 10 and about.image_shape == data.test_images.shape[1:]
@@ -207,7 +208,7 @@ def test_embedded_weights_give_the_same_logits(finished, extracted, tmp_path, ca
         subnetwork(finished.images), aslp_jax.load(extracted)(finished.images)
     )
     kept = sum(each.kept for each in subnetwork.entries.values())
-    signs = finished.trial.run.config.arch == "conv2"
+    signs = finished.session.run.config.arch == "conv2"
     more = 8 * (size - extracted.stat().st_size) / kept
     assert (0.9 < more < 1.1) if signs else (29 < more < 33)
 
@@ -545,7 +546,7 @@ def test_a_finished_run_that_goes_on_has_no_network_until_it_is_finished(
 ):
     folder = tmp_path / "run"
     shutil.copytree(pictures.folder, folder)
-    data, config = pictures.trial.run.data, pictures.trial.run.config
+    data, config = pictures.session.run.data, pictures.session.run.config
     again(config, data, folder)
     assert (folder / NETWORK).exists() and (folder / "result.json").exists()
     again(dataclasses.replace(config, epochs=2), data, folder)

@@ -283,7 +283,7 @@ def saved(folder: Path, step: int) -> dict[str, Any]:
     fixed = {
         name: value
         for name, value in options(folder).items()
-        if not FIELDS[name].metadata.get("free")
+        if not FIELDS[name].metadata.get("resumable")
     }
     assert identity == {**fixed, "images_sha256": identity["images_sha256"]}
     assert len(identity["images_sha256"]) == 64

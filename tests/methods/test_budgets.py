@@ -88,16 +88,16 @@ def test_the_slope_of_the_share_agrees_with_float64_everywhere():
 def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
     weights = {"kernel": jnp.asarray([0, 1e-30, -1e-3, 0.5, -3e38], dtype)}
     method = Budget(0.4)
-    frozen, learnt = method.init(key, weights)
-    learnt["sharpness"] = {"all": jnp.float32(t)}
+    frozen, params = method.init(key, weights)
+    params["sharpness"] = {"all": jnp.float32(t)}
 
-    def loss(learnt):
-        made = method.realise(frozen, learnt, key=key)["kernel"]
+    def loss(params):
+        made = method.effective_weights(frozen, params, key=key)["kernel"]
         return jnp.sum(jnp.tanh(made.astype(jnp.float32))) + method.penalty(
-            frozen, learnt
+            frozen, params
         )
 
-    value, gradient = jax.value_and_grad(loss)(learnt)
+    value, gradient = jax.value_and_grad(loss)(params)
     assert np.isfinite(value)
     for leaf in jax.tree.leaves(gradient):
         assert np.isfinite(np.asarray(leaf, np.float64)).all()
@@ -110,17 +110,17 @@ def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
 def test_apparent_weights_are_weights_times_their_share(key, scope):
     weights = tree(key)
     method = Budget(0.1, sharpness_scope=scope)
-    frozen, learnt = method.init(key, weights)
-    assert sorted(learnt) == ["sharpness", "weights"]
+    frozen, params = method.init(key, weights)
+    assert sorted(params) == ["sharpness", "weights"]
     names = ["all"] if scope == "global" else list(SIZES)
-    assert list(learnt["sharpness"]) == names
-    made = method.realise(frozen, learnt, key=key)
+    assert list(params["sharpness"]) == names
+    made = method.effective_weights(frozen, params, key=key)
     shares = {name: oracle(100 * w) for name, w in leaves(weights).items()}
     for name, weight in leaves(weights).items():
         np.testing.assert_allclose(
             leaves(made)[name], weight * shares[name], rtol=1e-5, atol=1e-8
         )
-        counted = method.sizes(frozen, learnt)[name]
+        counted = method.keep_counts(frozen, params)[name]
         assert counted == pytest.approx(shares[name].sum(), rel=1e-5)
         assert frozen["initial_count"][name] == counted
     np.testing.assert_array_equal(made["a"]["bias"], weights["a"]["bias"])
@@ -129,13 +129,13 @@ def test_apparent_weights_are_weights_times_their_share(key, scope):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_the_budget_loss_is_that_of_the_paper(key, scope):
     method = Budget(0.1, sharpness_scope=scope, budget_weight=3.0)
-    frozen, learnt = method.init(key, tree(key))
+    frozen, params = method.init(key, tree(key))
     start = sum(float(count) for count in frozen["initial_count"].values())
-    learnt["sharpness"] = jax.tree.map(lambda t: t / 4, learnt["sharpness"])
-    now = sum(float(count) for count in method.sizes(frozen, learnt).values())
+    params["sharpness"] = jax.tree.map(lambda t: t / 4, params["sharpness"])
+    now = sum(float(count) for count in method.keep_counts(frozen, params).values())
     expected = 3 * ((now - 0.1 * sum(SIZES.values())) / start) ** 2
-    assert float(method.penalty(frozen, learnt)) == pytest.approx(expected, rel=1e-5)
-    gradient = jax.grad(lambda learnt: method.penalty(frozen, learnt))(learnt)
+    assert float(method.penalty(frozen, params)) == pytest.approx(expected, rel=1e-5)
+    gradient = jax.grad(lambda params: method.penalty(frozen, params))(params)
     assert all(float(slope) > 0 for slope in gradient["sharpness"].values())
     assert np.abs(gradient["weights"]["a"]["kernel"]).max() > 0
     assert not gradient["weights"]["a"]["bias"].any()
@@ -144,17 +144,17 @@ def test_the_budget_loss_is_that_of_the_paper(key, scope):
 def test_the_fraction_of_weights_at_rest(key):
     method = Budget(0.5, sharpness_init=10.0)
     weights = {"kernel": jnp.array([0.0, 0.024, -0.024, 0.026, -0.026, 1.0, 1.0, 1.0])}
-    frozen, learnt = method.init(key, weights)
-    assert method.statistics(frozen, learnt) == {"at_rest": {"kernel": 3 / 8}}
-    assert ASLP().statistics({}, {}) == {}
+    frozen, params = method.init(key, weights)
+    assert method.metrics(frozen, params) == {"at_rest": {"kernel": 3 / 8}}
+    assert ASLP().metrics({}, {}) == {}
 
 
 def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
     method = Budget(0.1)
-    frozen, learnt = method.init(key, tree(key))
-    before = leaves(method.realise(frozen, learnt, key=key))
-    after = leaves(method.realise(frozen, learnt))
-    masks = method.masks(frozen, learnt)
+    frozen, params = method.init(key, tree(key))
+    before = leaves(method.effective_weights(frozen, params, key=key))
+    after = leaves(method.effective_weights(frozen, params))
+    masks = method.masks(frozen, params)
     assert sum(int(mask.sum()) for mask in masks.values()) == 160
     least = min(np.abs(before[name])[masks[name]].min() for name in SIZES)
     most = max(np.abs(before[name])[~masks[name]].max() for name in SIZES)
@@ -170,10 +170,10 @@ def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
 def test_magnitude_keeps_the_largest(key, scope, kept):
     weights = tree(key)
     method = Magnitude(0.1, scope=scope)
-    frozen, learnt = method.init(key, weights)
-    trained = method.realise(frozen, learnt, key=key)
+    frozen, params = method.init(key, weights)
+    trained = method.effective_weights(frozen, params, key=key)
     jax.tree.map(np.testing.assert_array_equal, trained, weights)
-    pruned = leaves(method.realise(frozen, learnt))
+    pruned = leaves(method.effective_weights(frozen, params))
     sizes = np.concatenate([np.abs(w).ravel() for w in leaves(weights).values()])
     limit = np.sort(sizes)[-160]
     for name, weight in leaves(weights).items():
@@ -182,27 +182,27 @@ def test_magnitude_keeps_the_largest(key, scope, kept):
         np.testing.assert_array_equal(
             pruned[name], np.where(np.abs(weight) >= limit, weight, 0)
         )
-    counted = [float(each) for each in method.sizes(frozen, learnt).values()]
+    counted = [float(each) for each in method.keep_counts(frozen, params).values()]
     assert sum(counted) == 160 and (kept is None or counted == kept)
 
 
 def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
     method = Magnitude(0.1)
-    frozen, learnt = method.init(key, tree(key))
-    held = method.prune(frozen, learnt)
-    masks = method.masks(frozen, learnt)
+    frozen, params = method.init(key, tree(key))
+    held = method.prune(frozen, params)
+    masks = method.masks(frozen, params)
     jax.tree.map(np.testing.assert_array_equal, held["masks"], masks)
 
-    def loss(learnt):
-        made = method.realise(held, learnt, key=key)
+    def loss(params):
+        made = method.effective_weights(held, params, key=key)
         return sum(jnp.sum(jnp.square(leaf - 1)) for leaf in jax.tree.leaves(made))
 
-    gradient = leaves(jax.grad(loss)(learnt)["weights"])
+    gradient = leaves(jax.grad(loss)(params)["weights"])
     for name, mask in masks.items():
         np.testing.assert_array_equal(gradient[name] != 0, mask)
     # Even where a weight that is held becomes smaller than one that is not.
-    learnt["weights"] = jax.tree.map(lambda leaf: 0 * leaf, learnt["weights"])
-    jax.tree.map(np.testing.assert_array_equal, method.masks(held, learnt), masks)
+    params["weights"] = jax.tree.map(lambda leaf: 0 * leaf, params["weights"])
+    jax.tree.map(np.testing.assert_array_equal, method.masks(held, params), masks)
 
 
 # Drawn masks to a budget.
@@ -215,17 +215,17 @@ def test_logits_start_at_the_budget(key, method, keep_fraction):
     sigma = math.sqrt(keep_fraction * (1 - keep_fraction) / 120_000)
     for std in (0.0, 10.0):
         made = method(keep_fraction=keep_fraction, logit_std=std)
-        frozen, learnt = made.init(key, weights)
-        probability = float(made.keep_probabilities(frozen, learnt)["kernel"].mean())
+        frozen, params = made.init(key, weights)
+        probability = float(made.keep_probabilities(frozen, params)["kernel"].mean())
         if std == 0:
             assert probability == pytest.approx(keep_fraction, rel=1e-5)
         else:
-            kept = float(made.sizes(frozen, learnt)["kernel"]) / 120_000
+            kept = float(made.keep_counts(frozen, params)["kernel"]) / 120_000
             assert abs(kept - keep_fraction) < 5 * sigma
             assert abs(probability - keep_fraction) < 0.005
     if made.rescale == "smart":
         expected = math.sqrt(0.5 / keep_fraction)
-        assert float(learnt["scale"]["kernel"]) == pytest.approx(expected)
+        assert float(params["scale"]["kernel"]) == pytest.approx(expected)
 
 
 def test_small_layers_start_denser_than_large_ones():
@@ -261,11 +261,11 @@ def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for(method):
 @pytest.mark.parametrize("method", DRAWN)
 def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
     made = method(keep_fraction=0.05, scale_init=1.5, logit_std=0.0)
-    frozen, learnt = made.init(key, tree(key))
+    frozen, params = made.init(key, tree(key))
     expected = _keep_budget.erdos_renyi(leaves(tree(key)), 0.05, "global", most=0.5)
-    for name, probabilities in made.keep_probabilities(frozen, learnt).items():
+    for name, probabilities in made.keep_probabilities(frozen, params).items():
         np.testing.assert_allclose(probabilities, expected[name], rtol=1e-5)
-    for name, scale in learnt.get("scale", {}).items():
+    for name, scale in params.get("scale", {}).items():
         assert float(scale) == pytest.approx(1.5 * math.sqrt(0.5 / expected[name]))
     alike = method(keep_fraction=0.05, scope="layer", logit_std=0.0)
     for probabilities in alike.keep_probabilities(*alike.init(key, tree(key))).values():
@@ -276,17 +276,17 @@ def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
 @pytest.mark.parametrize("method", [ASLP, Supermask])
 def test_drawn_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
     made = method(keep_fraction=0.2, scope=scope, budget_weight=2.0)
-    frozen, learnt = made.init(key, tree(key))
-    learnt["logits"] = {
+    frozen, params = made.init(key, tree(key))
+    params["logits"] = {
         name: 3 * jax.random.normal(jax.random.fold_in(key, index), leaf.shape)
-        for index, (name, leaf) in enumerate(learnt["logits"].items())
+        for index, (name, leaf) in enumerate(params["logits"].items())
     }
     names = [list(SIZES)] if scope == "global" else [[name] for name in SIZES]
     expected, pull = 0.0, {}
     for group in names:
         size = sum(SIZES[name] for name in group)
         logits = {
-            name: np.asarray(learnt["logits"][name], np.float64) for name in group
+            name: np.asarray(params["logits"][name], np.float64) for name in group
         }
         soft = sum((1 / (1 + np.exp(-x))).sum() for x in logits.values())
         hard = sum((x > 0).sum() for x in logits.values())
@@ -295,7 +295,7 @@ def test_drawn_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
         for name, x in logits.items():
             p = 1 / (1 + np.exp(-x))
             pull[name] = 2 * 2 * sum(misses) / (0.2 * size) * p * (1 - p)
-    value, gradient = jax.value_and_grad(lambda s: made.penalty(frozen, s))(learnt)
+    value, gradient = jax.value_and_grad(lambda s: made.penalty(frozen, s))(params)
     assert float(value) == pytest.approx(expected, rel=1e-4)
     for name, slopes in gradient["logits"].items():
         np.testing.assert_allclose(slopes, pull[name], rtol=1e-3, atol=1e-9)
@@ -305,10 +305,10 @@ def test_a_miss_is_measured_by_the_smaller_part(key):
     weights = {"kernel": jnp.ones((100, 100))}
     for keep_fraction, part in ((0.1, 0.1), (0.9, 0.1), (0.001, 0.01), (1.0, 0.01)):
         made = ASLP(keep_fraction=keep_fraction, budget_weight=1.0)
-        frozen, learnt = made.init(key, weights)
-        learnt["logits"]["kernel"] = jnp.full((100, 100), -30.0)
+        frozen, params = made.init(key, weights)
+        params["logits"]["kernel"] = jnp.full((100, 100), -30.0)
         expected = 2 * (keep_fraction / part) ** 2
-        assert float(made.penalty(frozen, learnt)) == pytest.approx(expected, rel=1e-4)
+        assert float(made.penalty(frozen, params)) == pytest.approx(expected, rel=1e-4)
 
 
 # All of them.

@@ -135,8 +135,8 @@ def counts(masks):
 )
 def test_each_layer_keeps_its_fraction(key, keep_fraction, kept):
     method, weights = EdgePopup(keep_fraction), network(key)
-    _, selectors = method.init(key, weights)
-    assert tuple(counts(method.masks(weights, selectors)).values()) == kept
+    _, params = method.init(key, weights)
+    assert tuple(counts(method.masks(weights, params)).values()) == kept
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_each_layer_keeps_its_fraction(key, keep_fraction, kept):
 )
 def test_all_layers_together_keep_the_fraction(key, keep_fraction, kept):
     method, weights = EdgePopup(keep_fraction, scope="global"), network(key)
-    _, selectors = method.init(key, weights)
+    _, params = method.init(key, weights)
     # Scores of one layer three times those of the other: it keeps more.
-    selectors["scores"]["Dense_0/kernel"] *= 3
-    masks = method.masks(weights, selectors)
+    params["scores"]["Dense_0/kernel"] *= 3
+    masks = method.masks(weights, params)
     assert sum(counts(masks).values()) == kept
     together = np.concatenate(
-        [np.abs(leaf).ravel() for leaf in selectors["scores"].values()]
+        [np.abs(leaf).ravel() for leaf in params["scores"].values()]
     )
     np.testing.assert_array_equal(
         np.concatenate([mask.ravel() for mask in masks.values()]),
@@ -174,11 +174,11 @@ def test_ties_over_many_layers_fall_alike_under_jit():
     # Layer 10 comes after layer 2 in the tree, and before it in the alphabet.
     weights = {"layers": [{"kernel": jnp.ones((2, 2))} for _ in range(12)]}
     method = EdgePopup(scope="global")
-    _, selectors = method.init(jax.random.key(0), weights)
-    selectors = jax.tree.map(jnp.ones_like, selectors)
+    _, params = method.init(jax.random.key(0), weights)
+    params = jax.tree.map(jnp.ones_like, params)
     given = {"scores": {f"layers/{i}/kernel": jnp.ones((2, 2)) for i in range(12)}}
     plain = counts(method.masks(weights, given))
-    assert plain == counts(method.masks(weights, selectors))
+    assert plain == counts(method.masks(weights, params))
     assert plain == counts(jax.jit(method.masks)(weights, given))
 
 
@@ -188,10 +188,10 @@ def test_ties_over_many_layers_fall_alike_under_jit():
 def test_the_network_is_mask_times_weight(key, scope, rescale, dtype):
     method = EdgePopup(0.3, scope=scope, rescale=rescale)
     weights = network(key, dtype)
-    frozen, selectors = method.init(key, weights)
+    frozen, params = method.init(key, weights)
     assert frozen is weights
-    masks = method.masks(weights, selectors)
-    realised = method.realise(weights, selectors)
+    masks = method.masks(weights, params)
+    realised = method.effective_weights(weights, params)
     factor = np.sqrt(1 / 0.3) if rescale == "fan" else 1.0
     for layer in ("Conv_0", "Dense_0"):
         kernel = np.asarray(weights[layer]["kernel"], np.float64)
@@ -208,9 +208,9 @@ def test_entries_of_the_mask_are_exactly_zero_or_one_at_any_score(dtype):
     # Of weights that are all one; adding a large score and taking it off would round.
     weights = {"kernel": jnp.ones((200, 50), dtype)}
     scores = np.random.default_rng(0).normal(0, 1, (200, 50)) * np.logspace(-4, 4, 50)
-    selectors = {"scores": {"kernel": jnp.asarray(scores, dtype)}}
-    for run in (EdgePopup().realise, jax.jit(EdgePopup().realise)):
-        kernel = run(weights, selectors)["kernel"]
+    params = {"scores": {"kernel": jnp.asarray(scores, dtype)}}
+    for run in (EdgePopup().effective_weights, jax.jit(EdgePopup().effective_weights)):
+        kernel = run(weights, params)["kernel"]
         assert set(np.unique(kernel.astype(jnp.float32))) == {0, 1}
         assert int((kernel != 0).sum()) == 5_000
 
@@ -221,21 +221,21 @@ def test_the_gradient_passes_the_selection_as_the_identity_of_the_size(
     key, scope, rescale
 ):
     method, weights = EdgePopup(0.3, scope=scope, rescale=rescale), network(key)
-    _, selectors = method.init(key, weights)
+    _, params = method.init(key, weights)
     outer = network(jax.random.fold_in(key, 1))
 
-    def loss(selectors):
-        realised = method.realise(weights, selectors)
+    def loss(params):
+        realised = method.effective_weights(weights, params)
         return sum(
             jnp.sum(outer[layer]["kernel"] * realised[layer]["kernel"])
             for layer in ("Conv_0", "Dense_0")
         )
 
-    slopes = jax.jit(jax.grad(loss))(selectors)["scores"]
+    slopes = jax.jit(jax.grad(loss))(params)["scores"]
     factor = np.sqrt(1 / 0.3) if rescale == "fan" else 1.0
     for layer in ("Conv_0", "Dense_0"):
         name = f"{layer}/kernel"
-        sign = np.sign(selectors["scores"][name])
+        sign = np.sign(params["scores"][name])
         expected = factor * outer[layer]["kernel"] * weights[layer]["kernel"] * sign
         assert expected.all(), "what is left out has a gradient too"
         np.testing.assert_allclose(slopes[name], expected, rtol=1e-5)
@@ -247,10 +247,10 @@ def test_scores_start_uniform_within_one_over_the_root_of_fan_in(key):
         "Dense_0": {"kernel": jnp.zeros((400, 100))},
         "Dense_1": {"kernel": jnp.zeros((400, 100), jnp.bfloat16)},
     }
-    _, selectors = EdgePopup().init(key, weights)
-    assert list(selectors) == ["scores"]
+    _, params = EdgePopup().init(key, weights)
+    assert list(params) == ["scores"]
     for (name, scores), fan_in in zip(
-        selectors["scores"].items(), (90, 400, 400), strict=True
+        params["scores"].items(), (90, 400, 400), strict=True
     ):
         kernel = weights[name.split("/")[0]]["kernel"]
         assert scores.shape == kernel.shape and scores.dtype == kernel.dtype
@@ -276,17 +276,17 @@ def test_the_key_decides_the_scores_and_nothing_else(key):
     alike = {"a": weights["Dense_0"], "b": weights["Dense_0"]}
     one, two = method.init(key, alike)[1]["scores"].values()
     assert (one != two).any()
-    plain = method.realise(weights, {"scores": first})
+    plain = method.effective_weights(weights, {"scores": first})
     for each in jax.random.split(key, 3):
-        drawn = method.realise(weights, {"scores": first}, key=each)
+        drawn = method.effective_weights(weights, {"scores": first}, key=each)
         jax.tree.map(np.testing.assert_array_equal, drawn, plain)
 
 
 def test_probabilities_are_one_or_zero_as_the_mask_says(key):
     method, weights = EdgePopup(0.3), network(key, jnp.bfloat16)
-    _, selectors = method.init(key, weights)
-    masks = method.masks(weights, selectors)
-    for name, probability in method.keep_probabilities(weights, selectors).items():
+    _, params = method.init(key, weights)
+    masks = method.masks(weights, params)
+    for name, probability in method.keep_probabilities(weights, params).items():
         assert probability.dtype == jnp.bfloat16
         np.testing.assert_array_equal(probability, masks[name])
 
@@ -309,4 +309,4 @@ def test_weights_without_a_kernel_and_scores_without_a_weight_are_refused(key):
     with pytest.raises(ValueError, match="select chooses none of the weights"):
         EdgePopup().init(key, {"bias": jnp.ones(3)})
     with pytest.raises(KeyError, match="no weight at 'lost'"):
-        EdgePopup().realise(network(key), {"scores": {"lost": jnp.ones(3)}})
+        EdgePopup().effective_weights(network(key), {"scores": {"lost": jnp.ones(3)}})

@@ -104,21 +104,21 @@ def test_every_method_is_listed_under_its_name():
 
 def test_aslp_starts_at_probability_one_half_and_scale_one(key):
     weights = tree(key)
-    frozen, selectors = ASLP().init(key, weights)
+    frozen, params = ASLP().init(key, weights)
     assert frozen is weights
-    assert sorted(selectors) == ["logits", "scale"]
-    assert list(selectors["logits"]) == list(selectors["scale"]) == NAMES
+    assert sorted(params) == ["logits", "scale"]
+    assert list(params["logits"]) == list(params["scale"]) == NAMES
     for name in NAMES:
-        assert selectors["logits"][name].shape == (3, 4)
-        assert not selectors["logits"][name].any()
-        assert selectors["scale"][name].shape == () and selectors["scale"][name] == 1
-    probabilities = ASLP().keep_probabilities(weights, selectors)
+        assert params["logits"][name].shape == (3, 4)
+        assert not params["logits"][name].any()
+        assert params["scale"][name].shape == () and params["scale"][name] == 1
+    probabilities = ASLP().keep_probabilities(weights, params)
     assert all((leaf == 0.5).all() for leaf in probabilities.values())
 
 
 def test_without_smart_rescale_there_is_no_scale(key):
-    _, selectors = ASLP(rescale="none").init(key, tree(key))
-    assert sorted(selectors) == ["logits"]
+    _, params = ASLP(rescale="none").init(key, tree(key))
+    assert sorted(params) == ["logits"]
 
 
 @pytest.mark.parametrize("method", [ASLP, Supermask])
@@ -144,21 +144,21 @@ def test_a_temperature_out_of_range_is_refused(temperature):
 
 def with_logits(key, method, value=None):
     weights = tree(key)
-    _, selectors = method.init(key, weights)
-    selectors["logits"] = {
+    _, params = method.init(key, weights)
+    params["logits"] = {
         name: jax.random.normal(each, (3, 4))
         if value is None
         else jnp.full((3, 4), value)
-        for name, each in split_by_name(key, selectors["logits"]).items()
+        for name, each in split_by_name(key, params["logits"]).items()
     }
-    return weights, selectors
+    return weights, params
 
 
 def test_the_deterministic_network_keeps_what_is_more_likely_kept(key):
-    weights, selectors = with_logits(key, ASLP())
-    selectors["scale"]["body/1/kernel"] = jnp.asarray(3.0)
-    realised = ASLP().realise(weights, selectors)
-    logits = selectors["logits"]
+    weights, params = with_logits(key, ASLP())
+    params["scale"]["body/1/kernel"] = jnp.asarray(3.0)
+    realised = ASLP().effective_weights(weights, params)
+    logits = params["logits"]
     for index, (name, scale) in enumerate(zip(NAMES, (1.0, 3.0), strict=True)):
         kernel = np.asarray(weights["body"][index].kernel)
         expected = scale * np.where(np.asarray(logits[name]) > 0, kernel, 0)
@@ -170,8 +170,8 @@ def test_the_deterministic_network_keeps_what_is_more_likely_kept(key):
 @pytest.mark.parametrize(("keep_ties", "kept"), [(False, 0), (True, 12)])
 def test_ties_at_one_half(key, keep_ties, kept):
     method = ASLP(keep_ties=keep_ties)
-    weights, selectors = with_logits(key, method, value=0.0)
-    masks = method.masks(weights, selectors)
+    weights, params = with_logits(key, method, value=0.0)
+    masks = method.masks(weights, params)
     assert [int(mask.sum()) for mask in masks.values()] == [kept, kept]
     assert all(mask.dtype == bool for mask in masks.values())
 
@@ -179,10 +179,10 @@ def test_ties_at_one_half(key, keep_ties, kept):
 def test_drawn_networks_follow_the_key_and_equal_shapes_differ(key):
     weights = {"a": {"kernel": jnp.ones((40, 50))}, "b": {"kernel": jnp.ones((40, 50))}}
     method = ASLP()
-    _, selectors = method.init(key, weights)
-    first = method.realise(weights, selectors, key=key)
-    again = method.realise(weights, selectors, key=key)
-    other = method.realise(weights, selectors, key=jax.random.fold_in(key, 1))
+    _, params = method.init(key, weights)
+    first = method.effective_weights(weights, params, key=key)
+    again = method.effective_weights(weights, params, key=key)
+    other = method.effective_weights(weights, params, key=jax.random.fold_in(key, 1))
     a, b = first["a"]["kernel"], first["b"]["kernel"]
     np.testing.assert_array_equal(a, again["a"]["kernel"])
     # Independent masks at probability one half agree in half of 2,000 places, sigma 22.
@@ -192,14 +192,14 @@ def test_drawn_networks_follow_the_key_and_equal_shapes_differ(key):
 
 def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
     method = ASLP(temperature=0.7)
-    weights, selectors = with_logits(key, method)
+    weights, params = with_logits(key, method)
 
-    def loss(selectors):
-        realised = method.realise(weights, selectors, key=key)
+    def loss(params):
+        realised = method.effective_weights(weights, params, key=key)
         return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in realised["body"])
 
-    gradient = jax.grad(loss)(selectors)
-    realised = method.realise(weights, selectors, key=key)
+    gradient = jax.grad(loss)(params)
+    realised = method.effective_weights(weights, params, key=key)
     for index, name in enumerate(NAMES):
         kernel, effective = (
             weights["body"][index].kernel,
@@ -210,8 +210,8 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
         np.testing.assert_allclose(
             gradient["scale"][name], jnp.sum(outer * mask * kernel), rtol=1e-5
         )
-        each = split_by_name(key, selectors["logits"])[name]
-        noised = (selectors["logits"][name] + logistic_noise(each, (3, 4))) / 0.7
+        each = split_by_name(key, params["logits"])[name]
+        noised = (params["logits"][name] + logistic_noise(each, (3, 4))) / 0.7
         slope = jax.nn.sigmoid(noised) * jax.nn.sigmoid(-noised) / 0.7
         np.testing.assert_allclose(
             gradient["logits"][name], outer * kernel * slope, rtol=1e-5
@@ -223,12 +223,12 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
 def test_scales_start_where_they_are_told(key, method, scale_init):
     method = method(rescale="smart", scale_init=scale_init)
     weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
-    _, selectors = method.init(key, weights)
-    assert list(selectors["scale"]) == NAMES
-    for scale in selectors["scale"].values():
+    _, params = method.init(key, weights)
+    assert list(params["scale"]) == NAMES
+    for scale in params["scale"].values():
         assert scale.shape == () and scale.dtype == jnp.bfloat16
         assert scale == scale_init
-    realised = method.realise(weights, selectors, key=key)
+    realised = method.effective_weights(weights, params, key=key)
     for before, after in zip(weights["body"], realised["body"], strict=True):
         kept = after.kernel != 0
         assert kept.any() and not kept.all()
@@ -240,10 +240,10 @@ def test_scales_start_where_they_are_told(key, method, scale_init):
 def test_a_supermask_starts_at_one_half_and_is_rescaled_dynamically(key):
     assert Supermask() == Supermask(rescale="dynamic")
     weights = tree(key)
-    frozen, selectors = Supermask().init(key, weights)
+    frozen, params = Supermask().init(key, weights)
     assert frozen is weights
-    assert sorted(selectors) == ["logits"]
-    assert all(not leaf.any() for leaf in selectors["logits"].values())
+    assert sorted(params) == ["logits"]
+    assert all(not leaf.any() for leaf in params["logits"].values())
 
 
 # Masks that are drawn, by hand: the sample and the smooth stand-in of its gradient.
@@ -271,7 +271,7 @@ def check_by_hand(key, method, weights, logits, scale):
     """Weights and gradients against scale(mask) * mask * weight of each array."""
 
     def by_method(logits):
-        return method.realise(weights, {"logits": logits}, key=key)["body"]
+        return method.effective_weights(weights, {"logits": logits}, key=key)["body"]
 
     def by_hand(logits):
         masks = {
@@ -296,37 +296,37 @@ def check_by_hand(key, method, weights, logits, scale):
 
 @pytest.mark.parametrize("method", DRAWN)
 def test_the_straight_through_gradient_without_a_scale(key, method):
-    weights, selectors = with_logits(key, method(rescale="none"))
+    weights, params = with_logits(key, method(rescale="none"))
     check_by_hand(
-        key, method(rescale="none"), weights, selectors["logits"], lambda mask: 1
+        key, method(rescale="none"), weights, params["logits"], lambda mask: 1
     )
 
 
 @pytest.mark.parametrize("method", DRAWN)
 def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method):
     method = method(rescale="dynamic")
-    weights, selectors = with_logits(key, method)
-    assert sorted(selectors) == ["logits"]
+    weights, params = with_logits(key, method)
+    assert sorted(params) == ["logits"]
     kept = {
         int((leaf != 0).sum())
         for leaf in named_leaves(
-            method.realise(weights, selectors, key=key)["body"], kernels
+            method.effective_weights(weights, params, key=key)["body"], kernels
         ).values()
     }
     assert len(kept) == 2, "the arrays must differ, or one scale for all would pass"
     check_by_hand(
-        key, method, weights, selectors["logits"], lambda mask: 12 / jnp.sum(mask)
+        key, method, weights, params["logits"], lambda mask: 12 / jnp.sum(mask)
     )
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
 @pytest.mark.parametrize("method", DRAWN)
 def test_dynamic_rescale_of_any_number_kept(key, method, count):
-    weights, selectors = with_logits(key, method(rescale="dynamic"))
+    weights, params = with_logits(key, method(rescale="dynamic"))
     # Logits that lie by one half above or below what the noise asks for.
     aim = jnp.where(jnp.arange(12).reshape(3, 4) < count, 0.5, -0.5)
     logits = {
-        name: aim - noise for name, noise in noises(key, selectors["logits"]).items()
+        name: aim - noise for name, noise in noises(key, params["logits"]).items()
     }
     check_by_hand(
         key, method(rescale="dynamic"), weights, logits, lambda mask: 12 / jnp.sum(mask)
@@ -337,12 +337,12 @@ def test_dynamic_rescale_of_any_number_kept(key, method, count):
 @pytest.mark.parametrize("method", DRAWN)
 def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
     method = method(rescale="dynamic")
-    weights, selectors = with_logits(key, method)
-    aim = jax.tree.map(lambda noise: -0.5 - noise, noises(key, selectors["logits"]))
+    weights, params = with_logits(key, method)
+    aim = jax.tree.map(lambda noise: -0.5 - noise, noises(key, params["logits"]))
     logits = aim if drawn else jax.tree.map(lambda leaf: -jnp.ones((3, 4)), aim)
 
     def total(logits):
-        layers = method.realise(
+        layers = method.effective_weights(
             weights, {"logits": logits}, key=key if drawn else None
         )["body"]
         return sum(jnp.sum(layer.kernel) for layer in layers), layers
@@ -357,18 +357,18 @@ def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
 
 def test_dynamic_rescale_of_the_deterministic_network(key):
     method = Supermask()
-    weights, selectors = with_logits(key, method)
-    realised = method.realise(weights, selectors)
+    weights, params = with_logits(key, method)
+    realised = method.effective_weights(weights, params)
     for index, name in enumerate(NAMES):
-        mask = np.asarray(selectors["logits"][name]) > 0
+        mask = np.asarray(params["logits"][name]) > 0
         expected = np.where(mask, weights["body"][index].kernel, 0) * 12 / mask.sum()
         np.testing.assert_allclose(realised["body"][index].kernel, expected, rtol=1e-6)
 
 
 def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
     weights = {"kernel": jnp.ones((100, 100), jnp.bfloat16)}
-    _, selectors = Supermask().init(key, weights)
-    kernel = Supermask().realise(weights, selectors, key=key)["kernel"]
+    _, params = Supermask().init(key, weights)
+    kernel = Supermask().effective_weights(weights, params, key=key)["kernel"]
     kept = kernel[kernel != 0].astype(jnp.float32)
     assert abs(kept.size - 5000) < 5 * 50
     np.testing.assert_allclose(kept, 10_000 / kept.size, rtol=2**-8)
@@ -397,9 +397,9 @@ EVERY = [
 @pytest.mark.parametrize("method", EVERY)
 def test_realise_keeps_structure_shapes_and_dtypes(key, method, dtype):
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
-    frozen, selectors = method.init(key, weights)
+    frozen, params = method.init(key, weights)
     for mask_key in (key, None):
-        realised = method.realise(frozen, selectors, key=mask_key)
+        realised = method.effective_weights(frozen, params, key=mask_key)
         assert jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), realised
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
@@ -407,26 +407,26 @@ def test_realise_keeps_structure_shapes_and_dtypes(key, method, dtype):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
-    frozen, selectors = method.init(key, tree(key))
+    frozen, params = method.init(key, tree(key))
 
     def kernels_of(mask_key):
-        body = method.realise(frozen, selectors, key=mask_key)["body"]
+        body = method.effective_weights(frozen, params, key=mask_key)["body"]
         return np.concatenate([np.asarray(layer.kernel).ravel() for layer in body])
 
     drawn, other, fixed = map(kernels_of, (key, jax.random.fold_in(key, 1), None))
     assert (drawn != other).any() == method.stochastic
-    assert (drawn != fixed).any() == (method.stochastic or method.relaxed)
-    assert not (method.stochastic and method.relaxed)
+    assert (drawn != fixed).any() == (method.stochastic or method.trains_dense)
+    assert not (method.stochastic and method.trains_dense)
 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
-    frozen, selectors = method.init(key, tree(key))
-    masks = method.masks(frozen, selectors)
-    probabilities = method.keep_probabilities(frozen, selectors)
-    sizes = method.sizes(frozen, selectors)
+    frozen, params = method.init(key, tree(key))
+    masks = method.masks(frozen, params)
+    probabilities = method.keep_probabilities(frozen, params)
+    sizes = method.keep_counts(frozen, params)
     assert list(masks) == list(probabilities) == list(sizes) == NAMES
-    body = method.realise(frozen, selectors)["body"]
+    body = method.effective_weights(frozen, params)["body"]
     for name, layer in zip(NAMES, body, strict=True):
         assert masks[name].dtype == bool
         assert masks[name].shape == probabilities[name].shape == layer.kernel.shape
@@ -439,8 +439,8 @@ def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_nothing_is_asked_of_a_method_without_a_budget_loss(key, method):
-    frozen, selectors = method.init(key, tree(key))
-    penalty = method.penalty(frozen, selectors)
+    frozen, params = method.init(key, tree(key))
+    penalty = method.penalty(frozen, params)
     assert penalty.shape == () and penalty.dtype == jnp.float32
     without = getattr(method, "budget_weight", None) is None
     assert (penalty == 0) == (without or method.keep_fraction is None)
@@ -455,8 +455,8 @@ def test_initial_logits_are_normal_and_differ_between_layers(key, method):
         "a": {"kernel": jnp.ones((300, 40))},
         "b": {"kernel": jnp.ones((300, 40))},
     }
-    _, selectors = method(logit_std=3.0).init(key, weights)
-    first, second = (np.asarray(leaf) for leaf in selectors["logits"].values())
+    _, params = method(logit_std=3.0).init(key, weights)
+    first, second = (np.asarray(leaf) for leaf in params["logits"].values())
     count = first.size
     for drawn in (first, second):
         assert abs(drawn.mean()) < 5 * 3 / np.sqrt(count)

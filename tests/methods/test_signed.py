@@ -124,7 +124,7 @@ def test_the_deterministic_network_takes_the_likeliest_factor(key):
     )
     weights = {"kernel": jnp.arange(1.0, 8.0)}
     method = Signed(rescale="none")
-    made = method.realise(weights, {"logits": {"kernel": logits}})["kernel"]
+    made = method.effective_weights(weights, {"logits": {"kernel": logits}})["kernel"]
     np.testing.assert_array_equal(made, [1, -2, 0, -4, 5, 0, 0])
     probabilities = method.keep_probabilities(weights, {"logits": {"kernel": logits}})
     three = np.stack([logits[0], np.zeros(7), logits[1]]).astype(np.float64)
@@ -135,17 +135,17 @@ def test_the_deterministic_network_takes_the_likeliest_factor(key):
 def test_a_drawn_layer_is_scale_times_factor_times_weight(key):
     weights = {"kernel": jax.random.normal(key, (40, 50))}
     method = Signed(scale_init=1.5, logit_std=2.0)
-    frozen, learnt = method.init(key, weights)
-    assert learnt["logits"]["kernel"].shape == (2, 40, 50)
-    made = method.realise(frozen, learnt, key=key)["kernel"]
+    frozen, params = method.init(key, weights)
+    assert params["logits"]["kernel"].shape == (2, 40, 50)
+    made = method.effective_weights(frozen, params, key=key)["kernel"]
     factors = np.asarray(made / (1.5 * weights["kernel"]))
     np.testing.assert_allclose(factors, np.round(factors), atol=1e-6)
     assert {-1.0, 0.0, 1.0} == set(np.round(factors).ravel().tolist())
 
-    def loss(learnt):
-        return jnp.sum(method.realise(frozen, learnt, key=key)["kernel"])
+    def loss(params):
+        return jnp.sum(method.effective_weights(frozen, params, key=key)["kernel"])
 
-    gradient = jax.grad(loss)(learnt)
+    gradient = jax.grad(loss)(params)
     np.testing.assert_allclose(
         gradient["scale"]["kernel"],
         np.sum(np.round(factors) * np.asarray(weights["kernel"], np.float64)),

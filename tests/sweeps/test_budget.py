@@ -394,13 +394,13 @@ def test_runs_that_are_not_what_was_asked_for_are_named(tmp_path, capsys):
     ):
         folder.folder(cell, 0).mkdir(parents=True)
         (folder.folder(cell, 0) / "result.json").write_text(json.dumps(found))
-    filling = sweep.SweepOutcome(folder, range(2), 0, True)
+    outcome = sweep.SweepOutcome(folder, range(2), 0, True)
     codes = {
-        cells: budget._failures(filling, cells)
+        cells: budget._failures(outcome, cells)
         for cells in ((MAGNITUDE,), (BUDGET,), (Cell("conv4", "aslp", 0.1),))
     }
     assert list(codes.values()) == [3, 4, 0]
-    assert budget._failures(filling, list(budget_layout.cells_in(folder.path))) == 3
+    assert budget._failures(outcome, list(budget_layout.cells_in(folder.path))) == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == (
         "aslp-jax: conv4-magnitude-keep0.1, seed 0: the loss became nan in epoch 1"

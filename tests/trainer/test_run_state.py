@@ -1,4 +1,4 @@
-"""What a run chooses by itself, and how it notices selectors that are lost."""
+"""What a run chooses by itself, and how it notices params that are lost."""
 
 import jax
 import jax.numpy as jnp
