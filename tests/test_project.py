@@ -1,6 +1,8 @@
-"""The rules of the house that a program can check, and the README's examples."""
+"""Rules of the project that a program can check, and the examples of its pages."""
 
 import ast
+import configparser
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -12,8 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aslp_jax._extras import OPTIONAL, MissingExtra, require
+
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "aslp_jax").rglob("*.py"))
+PROGRAMS = sorted(
+    path
+    for folder in ("benchmarks", "examples", "experiments", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+FIRST_PARTY = {"aslp_jax", "benchmarks", "tests"}
+SETUP = configparser.ConfigParser(interpolation=None)
+SETUP.read(ROOT / "setup.cfg")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +45,7 @@ def test_style_and_types(arguments):
 
 
 def imports(path: Path) -> set[str]:
-    """Top-level names of the modules that a file imports, anywhere in it."""
+    """Returns the top-level names of the modules that a file imports, anywhere."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -43,15 +55,93 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def third_party(paths: list[Path]) -> set[str]:
+    """Returns the top-level names of the modules that files import from others."""
+    found = set().union(*map(imports, paths))
+    return found - FIRST_PARTY - set(sys.stdlib_module_names)
+
+
+def requirements(section: str, option: str) -> dict[str, str]:
+    """Returns the requirements that setup.cfg lists, by normalised name of package."""
+    return parse_requirements(SETUP[section][option])
+
+
+def parse_requirements(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {normalise(re.split(r"[<>=]", line)[0]): line for line in lines}
+
+
+def normalise(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def test_what_the_library_imports_is_declared():
+    packages = importlib.metadata.packages_distributions()
+    imported = third_party(LIBRARY)
+    always = imported - OPTIONAL.keys()
+    found = {normalise(packages[name][0]) for name in always}
+    # jaxlib is not imported: it is what jax runs on.
+    assert {*found, "jaxlib"} == set(requirements("options", "install_requires"))
+    for module, (package, extra) in OPTIONAL.items():
+        assert normalise(package) in {normalise(name) for name in packages[module]}
+        assert normalise(package) in requirements("options.extras_require", extra)
+
+
+def test_every_package_of_an_extra_has_its_message():
+    for extra in ("data", "train", "export"):
+        listed = set(requirements("options.extras_require", extra)) - {"aslp-jax[data]"}
+        named = {normalise(package) for package, of in OPTIONAL.values() if of == extra}
+        assert listed == named
+
+
+def test_requirements_txt_is_the_whole_set_in_the_same_versions():
+    whole = parse_requirements((ROOT / "requirements.txt").read_text())
+    core = requirements("options", "install_requires")
+    data = requirements("options.extras_require", "data")
+    chex = requirements("options.extras_require", "test")["chex"]
+    assert whole == {**core, **data, "chex": chex}
+
+
+def test_what_the_tests_import_is_declared():
+    packages = importlib.metadata.packages_distributions()
+    extras = SETUP["options.extras_require"]
+    listed = parse_requirements(
+        "\n".join([SETUP["options"]["install_requires"], *extras.values()])
+    )
+    others = {"torch"}  # Benchmarks compare with it where it is installed.
+    for name in third_party(PROGRAMS) - others:
+        assert {normalise(package) for package in packages[name]} & {*listed}, name
+
+
+def test_a_missing_package_is_one_line_that_names_its_extra(monkeypatch):
+    require("PIL", "matplotlib", by="test")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra) as missing:
+        require("matplotlib", "PIL", by="load: cifar10")
+    assert str(missing.value) == (
+        'load: cifar10 needs the package pillow; pip install "aslp-jax[data]"'
+    )
+
+
+def test_first_party_modules_are_imported_by_their_full_names():
+    packages = importlib.metadata.packages_distributions()
+    for path in [*LIBRARY, *PROGRAMS]:
+        names = third_party([path]) - {"torch"}
+        assert names <= packages.keys(), path
+        assert "sys.path" not in path.read_text() or path == Path(__file__), path
+    for name in ("setup.cfg", "pyproject.toml"):
+        assert "pythonpath" not in (ROOT / name).read_text().lower(), name
+
+
 def test_only_the_checkpoint_knows_orbax():
     assert [path.name for path in LIBRARY if "orbax" in imports(path)] == [
         "checkpoint.py"
     ]
 
 
-def test_only_the_picture_of_an_artefact_knows_matplotlib():
+def test_only_plots_know_matplotlib():
     plots = {path.name for path in LIBRARY if "matplotlib" in imports(path)}
-    assert plots == {"compare.py", "plot.py", "plots.py"}
+    assert plots <= {"compare.py", "plot.py", "plots.py"}
 
 
 def test_the_library_prints_nothing_and_reads_no_flags():
@@ -65,8 +155,9 @@ def test_the_library_prints_nothing_and_reads_no_flags():
 
 
 def test_nothing_is_unpickled():
-    programs = [*ROOT.glob("experiments/*.py"), *ROOT.glob("benchmarks/*.py")]
-    for path in [*LIBRARY, *programs]:
+    for path in [*LIBRARY, *PROGRAMS]:
+        if "tests" in path.relative_to(ROOT).parts:
+            continue
         assert not imports(path) & {"pickle", "dill", "cloudpickle"}, path
         assert "allow_pickle=True" not in path.read_text(), path
 
