@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aslp_jax._atomic import atomic_write
+from aslp_jax._extras import require
 from aslp_jax._tree import kernels
 from aslp_jax.artefact import LayerWeights, Subnetwork, architecture
 
@@ -34,17 +35,12 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
       path: of the PNG; its folder exists.
 
     Raises:
-      ImportError: matplotlib is not installed.
+      MissingExtra: matplotlib is not installed.
       OSError: the file cannot be written.
     """
-    try:
-        # Figure without pyplot: no window, and no registry of figures.
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "draw: a picture needs the package matplotlib; "
-            "pip install 'aslp-jax[experiments]'"
-        ) from error
+    require("matplotlib", by="plot")
+    # Figure without pyplot: no window, and no registry of figures.
+    from matplotlib.figure import Figure
 
     about = subnetwork.description
     order = architecture.shapes_of(subnetwork.net, about.image_shape)["params"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from aslp_jax._errors import BAD_INPUT, BadInput
+from aslp_jax._extras import MissingExtra
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a program that Ctrl-C ended; one that was training saved before."""
@@ -33,7 +34,7 @@ def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without a plus-minus sign
     try:
         return main(arguments)
-    except BadInput as error:
+    except (BadInput, MissingExtra) as error:
         print(f"{program_name()}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -7,11 +7,11 @@ it does not keep as many weights as --keep asked for; 130 or 143 stopped by Ctrl
 SIGTERM, go on with --resume.
 """
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 
-from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE, BadInput
+from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
+from aslp_jax._extras import require
 from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import program_name
 from aslp_jax.trainer.run_folder import RunFolder
@@ -23,11 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__,
         saved=lambda folder: RunFolder(folder).saved_options(),
     )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BadInput(
-            "matplotlib, which draws curves.png, is not installed; "
-            "pip install matplotlib"
-        )
+    require("matplotlib", by="train")
     if command.out is not None and not command.resume:
         RunFolder.check_new(command.out)
     return run(command)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from aslp_jax._extras import require
+
 # All of the probe together: a resolver that hangs ignores socket timeouts.
 PROBE_SECONDS = 5.0
 
@@ -162,8 +164,17 @@ def prepare(archive: Archive, root: Path, manual_dir: Path | None = None) -> Non
 
     Raises:
       ConnectionError: the download broke off.
+      MissingExtra: a package of the extra `data` is not installed.
       ValueError: the archive is damaged or is not the official one.
     """
+    require(
+        "PIL",
+        "array_record",
+        "importlib_resources",
+        "requests",
+        "tensorflow_datasets",
+        by=f"load: {archive.name}",
+    )
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import (

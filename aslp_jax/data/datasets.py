@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from aslp_jax._extras import require
 from aslp_jax.data import cache, cifar, tiny_imagenet
 from aslp_jax.data.cifar import ARCHIVES, Archive
 
@@ -335,6 +336,7 @@ def _check_info(folder: Path, archive: Archive) -> None:
 
 
 def _decode(folder: Path, archive: Archive) -> dict[str, np.ndarray]:
+    require("tensorflow_datasets", "array_record", by=f"load: {archive.name}")
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aslp_jax._extras import require
+
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 SHAPE = (64, 64, 3)
@@ -136,8 +138,10 @@ def decode(layout: Layout) -> dict[str, np.ndarray]:
       three equal channels; uint8 `train_labels` and `test_labels` of `[count]`.
 
     Raises:
+      MissingExtra: Pillow is not installed.
       ValueError: an image cannot be read, or has not 64x64 pixels.
     """
+    require("PIL", by="load: tiny_imagenet")
     arrays = {}
     with _opened(layout.path) as source:
         for part, entries in layout.images.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aslp_jax._atomic import write_all
+from aslp_jax._extras import require
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export.result import ExportResult
 
@@ -41,7 +42,7 @@ def write(
       The files written, and what there is to say of them.
 
     Raises:
-      ImportError: ONNX is asked for and the package `onnx` is not installed.
+      MissingExtra: ONNX is asked for and the package `onnx` is not installed.
       OSError: a file cannot be written.
       ValueError: the kind or an option is unknown, the path does not suit it, or the
         network has something that the format cannot say.
@@ -72,12 +73,9 @@ def _encoder(kind: str) -> Callable[..., ExportResult]:
     """What encodes; a format's packages are imported only when it is asked for."""
     match kind:
         case "onnx":
-            try:
-                from aslp_jax.export import onnx
-            except ModuleNotFoundError as error:
-                raise ImportError(
-                    "write: ONNX needs the package onnx; pip install 'aslp-jax[export]'"
-                ) from error
+            require("onnx", by="write: ONNX")
+            from aslp_jax.export import onnx
+
             return onnx.encode
         case "c":
             from aslp_jax.export.c import code as c

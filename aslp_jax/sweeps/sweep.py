@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._errors import BadInput
+from aslp_jax._extras import require
 from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
@@ -76,11 +76,7 @@ def run_sweep(table: Table, options: dict[str, Any]) -> SweepOutcome:
             raise BadInput(
                 f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
             )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BadInput(
-            "matplotlib, which draws the pictures, is not installed; "
-            "pip install matplotlib"
-        )
+    require("matplotlib", by=table.name)
     configure = functools.partial(table.configure, preset, options)
     # Of every cell, so that no bad option shows hours later.
     first, *_ = [configure(cell, 0) for cell in table.cells]

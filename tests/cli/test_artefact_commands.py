@@ -532,12 +532,12 @@ def test_a_terminal_of_few_characters_is_no_bad_input(digits, monkeypatch):
 def test_a_picture_without_matplotlib_says_what_to_install(
     digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     picture = tmp_path / "a.png"
     command = ["inspect", str(digits.folder / NETWORK), "--plot", "-o", str(picture)]
     assert main(command) == 2
     err = capsys.readouterr().err
-    assert "needs the package matplotlib; pip install 'aslp-jax[experiments]'" in err
+    assert 'needs the package matplotlib; pip install "aslp-jax[train]"' in err
     assert err.count("\n") == 1 and not picture.exists()
 
 
