@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -36,15 +37,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
-    ids=" ".join,
+    [
+        pytest.param(("ruff", "check", "."), id="ruff check"),
+        pytest.param(("ruff", "format", "--check", "."), id="ruff format"),
+        pytest.param(("mypy",), id="mypy", marks=pytest.mark.slow),
+    ],
 )
 def test_style_and_types(arguments):
     done = run("-m", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Returns the top-level names of the modules that a file imports, anywhere."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -52,7 +57,10 @@ def imports(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
-    return names
+    return frozenset(names)
+
+
+packages_of_modules = functools.cache(importlib.metadata.packages_distributions)
 
 
 def third_party(paths: list[Path]) -> set[str]:
@@ -76,7 +84,7 @@ def normalise(package: str) -> str:
 
 
 def test_what_the_library_imports_is_declared():
-    packages = importlib.metadata.packages_distributions()
+    packages = packages_of_modules()
     imported = third_party(LIBRARY)
     always = imported - OPTIONAL.keys()
     found = {normalise(packages[name][0]) for name in always}
@@ -103,7 +111,7 @@ def test_requirements_txt_is_the_whole_set_in_the_same_versions():
 
 
 def test_what_the_tests_import_is_declared():
-    packages = importlib.metadata.packages_distributions()
+    packages = packages_of_modules()
     extras = SETUP["options.extras_require"]
     listed = parse_requirements(
         "\n".join([SETUP["options"]["install_requires"], *extras.values()])
@@ -124,7 +132,7 @@ def test_a_missing_package_is_one_line_that_names_its_extra(monkeypatch):
 
 
 def test_first_party_modules_are_imported_by_their_full_names():
-    packages = importlib.metadata.packages_distributions()
+    packages = packages_of_modules()
     for path in [*LIBRARY, *PROGRAMS]:
         names = third_party([path]) - {"torch"}
         assert names <= packages.keys(), path
