@@ -57,8 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _export(file: Path, to: str, output: Path, **options: Any) -> None:
     from aslp_jax import artefact
-    from aslp_jax.export import write
-    from aslp_jax.export.result import report
+    from aslp_jax.export import report, write
 
     with accessing(f"read {file}"):
         subnetwork = artefact.load(file)
@@ -68,4 +67,4 @@ def _export(file: Path, to: str, output: Path, **options: Any) -> None:
         written = write(subnetwork, to, output, **options)
     for each in written.files:
         print(f"{each}: {each.stat().st_size:,} bytes")
-    print(report(subnetwork, written.encoded))
+    print(report(subnetwork, written.result))

@@ -1,7 +1,7 @@
-"""From a Flax module and its weights to the layers that it consists of.
+"""Description of a Flax module with its weights as a graph of layers.
 
-This repeats how the networks of `aslp_jax.networks` are put together; tests hold it
-equal to their own modules.
+The construction of the networks in `aslp_jax.models` is repeated here; tests hold the
+graphs equal to the modules.
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from aslp_jax.models.layers import BATCH_NORM_EPSILON
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
 
+__all__ = ["SUPPORTED", "describe"]
+
 SUPPORTED = ("ConvNet (conv2, conv4, conv6)", "VGG (vgg19)", "ResNet (resnet18)")
-"""The modules that can be described."""
+"""Modules that can be described."""
 
 
 def describe(net: nn.Module, variables: Mapping[str, Any], input_shape: Shape) -> Graph:
@@ -27,73 +29,75 @@ def describe(net: nn.Module, variables: Mapping[str, Any], input_shape: Shape) -
     The graph computes in float32, whatever the dtype of the module.
 
     Args:
-      net: one of those of `aslp_jax.networks`.
-      variables: its own, `{"params": effective weights, **collections}`.
+      net: a network of `aslp_jax.models`.
+      variables: variables of the network, `{"params": effective weights,
+        **collections}`.
       input_shape: `(height, width, channels)` of an image.
 
     Returns:
-      The graph, its kernels as `variables` hold them.
+      The graph; its kernels are those of `variables`.
 
     Raises:
       ValueError: `net` is of another class.
     """
-    draft = _Draft(variables, input_shape, [])
+    builder = _GraphBuilder(variables, input_shape, [])
     # A subclass may compute something else.
     if type(net) is ConvNet:
-        _conv_net(net, draft)
+        _conv_net(net, builder)
     elif type(net) is VGG:
-        _vgg(net, draft)
+        _vgg(net, builder)
     elif type(net) is ResNet:
-        _res_net(net, draft)
+        _res_net(net, builder)
     else:
         raise ValueError(
             f"describe: {type(net).__name__} is not supported; supported are "
             + ", ".join(SUPPORTED)
         )
-    return Graph(input_shape, tuple(draft.nodes))
+    return Graph(input_shape, tuple(builder.nodes))
 
 
-def _conv_net(net: ConvNet, draft: "_Draft") -> None:
+def _conv_net(net: ConvNet, builder: "_GraphBuilder") -> None:
     value = index = 0
     for _ in net.stages:
         for pool in (False, True):
-            value = draft.conv(value, f"Conv_{index}", padding=1, relu=True, pool=pool)
+            name = f"Conv_{index}"
+            value = builder.conv(value, name, padding=1, relu=True, pool=pool)
             index += 1
     for layer in range(len(net.hidden) + 1):
-        value = draft.dense(value, layer, relu=layer < len(net.hidden))
+        value = builder.dense(value, layer, relu=layer < len(net.hidden))
 
 
-def _vgg(net: VGG, draft: "_Draft") -> None:
+def _vgg(net: VGG, builder: "_GraphBuilder") -> None:
     value = index = 0
     for stage in net.stages:
-        for place in range(len(stage)):
-            pool = place + 1 == len(stage)
-            value = draft.normalised(value, "", index, relu=True, pool=pool)
+        for number in range(1, len(stage) + 1):
+            pool = number == len(stage)
+            value = builder.normalised(value, "", index, relu=True, pool=pool)
             index += 1
-    draft.dense(draft.add(Mean(), value), 0)
+    builder.dense(builder.add(Mean(), value), 0)
 
 
-def _res_net(net: ResNet, draft: "_Draft") -> None:
-    value = draft.normalised(0, "", 0, relu=True)
+def _res_net(net: ResNet, builder: "_GraphBuilder") -> None:
+    value = builder.normalised(0, "", 0, relu=True)
     for index in range(2 * len(net.stages)):
-        place = f"Block_{index}/"
+        scope = f"Block_{index}/"
         stride = 2 if index % 2 == 0 and index > 0 else 1
-        inner = draft.normalised(value, place, 0, stride=stride, relu=True)
-        inner = draft.normalised(inner, place, 1)
-        if stride != 1 or draft.shape(inner)[2] != draft.shape(value)[2]:
-            value = draft.normalised(value, place, 2, stride=stride)
-        value = draft.add(Add(relu=True), value, inner)
-    draft.dense(draft.add(Mean(), value), 0)
+        inner = builder.normalised(value, scope, 0, stride=stride, relu=True)
+        inner = builder.normalised(inner, scope, 1)
+        if stride != 1 or builder.shape(inner)[2] != builder.shape(value)[2]:
+            value = builder.normalised(value, scope, 2, stride=stride)
+        value = builder.add(Add(relu=True), value, inner)
+    builder.dense(builder.add(Mean(), value), 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Draft:
-    """A graph in the making; layers have the paths that Flax gives them.
+class _GraphBuilder:
+    """Graph under construction; a layer's name is its path in Flax.
 
     Attributes:
-      variables: of the network.
-      input_shape: of an image.
-      nodes: so far.
+      variables: variables of the network.
+      input_shape: `(height, width, channels)` of an image.
+      nodes: nodes so far.
     """
 
     variables: Mapping[str, Any]
@@ -101,7 +105,7 @@ class _Draft:
     nodes: list[Node]
 
     def shape(self, value: int) -> Shape:
-        """The shape of a value."""
+        """Returns the shape of a value."""
         return self.nodes[value - 1].shape if value else self.input_shape
 
     def add(self, layer: Conv | Add | Mean, *inputs: int) -> int:
@@ -117,23 +121,23 @@ class _Draft:
         return len(self.nodes)
 
     def conv(self, value: int, name: str, **options: Any) -> int:
-        """Appends a convolution."""
+        """Appends a convolution and returns its value."""
         weights = self._layer("params", name)
         return self.add(
             Conv(name, weights["kernel"], shift=weights.get("bias"), **options), value
         )
 
     def dense(self, value: int, index: int, *, relu: bool = False) -> int:
-        """Appends a dense layer over all pixels, flattened as Flax does."""
+        """Appends a dense layer over all pixels, flattened in Flax's order."""
         name = f"Dense_{index}"
         weights = self._layer("params", name)
         kernel = weights["kernel"].reshape(*self.shape(value), -1)
         layer = Conv(name, kernel, shift=weights.get("bias"), relu=relu, dense=True)
         return self.add(layer, value)
 
-    def normalised(self, value: int, place: str, index: int, **options: Any) -> int:
+    def normalised(self, value: int, scope: str, index: int, **options: Any) -> int:
         """Appends a `layers.normalised_conv`, by the running statistics."""
-        name, norm = f"{place}Conv_{index}", f"{place}BatchNorm_{index}"
+        name, norm = f"{scope}Conv_{index}", f"{scope}BatchNorm_{index}"
         kernel = self._layer("params", name)["kernel"]
         params = self._layer("params", norm)
         running = self._layer("batch_stats", norm)
@@ -150,6 +154,7 @@ class _Draft:
         return self.add(layer, value)
 
     def _layer(self, collection: str, path: str) -> dict[str, np.ndarray]:
+        """Returns the arrays of one layer as float32, by name."""
         found = self.variables[collection]
         for part in path.split("/"):
             found = found[part]

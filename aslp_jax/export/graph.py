@@ -1,8 +1,8 @@
-"""A network as a list of layers with their weights: what the exporters start from.
+"""Graph of a network's layers with their weights, from which every exporter starts.
 
-Three kinds of layer make up every network of `aslp_jax.networks`. What follows a
-convolution on its own channels (batch-norm as scale and shift, ReLU, 2x2 max-pool) is
-part of it, and a dense layer is a convolution whose kernel covers its whole input.
+Three kinds of layer make up every network of `aslp_jax.models`. Operations on a
+convolution's own channels (batch-norm as scale and shift, ReLU, 2x2 max-pool) belong to
+the convolution. A dense layer is a convolution whose kernel covers its whole input.
 """
 
 import dataclasses
@@ -14,28 +14,42 @@ import numpy as np
 
 from aslp_jax.models.layers import max_pool_2x2
 
-Shape = tuple[int, int, int]
+__all__ = [
+    "Add",
+    "Conv",
+    "Cost",
+    "Graph",
+    "Mean",
+    "Node",
+    "Shape",
+    "cost",
+    "run",
+    "signs",
+    "summed_shape",
+]
 
-DENSE = "a weight is multiplied as a 0: only what compaction takes out saves time"
-"""What becomes of one that is dropped, where matrices are multiplied."""
+Shape = tuple[int, int, int]
+"""Height, width and channels of an image or of a layer's output."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conv:
-    """Weighted sums of a window of the input, and what is done to each of them.
+    """Convolution, followed by operations on each of its output channels.
+
+    The operations run in the order scale, shift, ReLU, pool.
 
     Attributes:
-      name: of the Flax layer, such as `"Block_0/Conv_1"`.
+      name: path of the Flax layer, such as `"Block_0/Conv_1"`.
       kernel: float32 `[height, width, in_channels, out_channels]`.
-      stride: in pixels, of both axes.
-      padding: zeros on each of the four sides.
-      scale: float32 `[out_channels]`, multiplies the sums; None is 1.
-      shift: float32 `[out_channels]`, added after that; None is 0.
-      relu: whether negative results become 0.
-      pool: whether the maximum of each 2x2 window is taken in the end, an odd last row
-        or column left out.
-      dense: whether it is a dense layer: its kernel, without padding, is as large as
-        the input, and its one pixel of output goes to dense layers or is the logits.
+      stride: step of the window in pixels, on both axes.
+      padding: rows or columns of zeros on each of the four sides.
+      scale: float32 `[out_channels]`, factor of the sums; None is 1.
+      shift: float32 `[out_channels]`, added after the scale; None is 0.
+      relu: True if negative results become 0.
+      pool: True if the result is the maximum of each 2x2 window; an odd last row or
+        column is ignored.
+      dense: True for a dense layer. Its kernel, without padding, is as large as the
+        input. Its one output pixel goes to dense layers or is the logits.
     """
 
     name: str
@@ -51,10 +65,10 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Add:
-    """The sum of two inputs of one shape.
+    """Sum of two inputs of one shape.
 
     Attributes:
-      relu: whether negative results become 0.
+      relu: True if negative results become 0.
     """
 
     relu: bool = False
@@ -62,17 +76,18 @@ class Add:
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """The mean of each channel over all pixels."""
+    """Mean of each channel over all pixels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """A layer in its place.
+    """Layer with its inputs and its output shape.
 
     Attributes:
-      layer: what is computed.
-      inputs: of which values; value 0 is the image, value i the result of node i - 1.
-      shape: of the result, `(height, width, channels)`.
+      layer: the operation.
+      inputs: values that the layer takes. Value 0 is the image, value i is the result
+        of node i - 1.
+      shape: `(height, width, channels)` of the result.
     """
 
     layer: Conv | Add | Mean
@@ -82,11 +97,13 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """A network; the channels of the last node, which has one pixel, are its logits.
+    """Network as a list of nodes.
+
+    The last node has one pixel; its channels are the logits.
 
     Attributes:
       input_shape: `(height, width, channels)` of an image.
-      nodes: each after those whose results it takes.
+      nodes: nodes in the order of computation.
     """
 
     input_shape: Shape
@@ -94,7 +111,7 @@ class Graph:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """The shape of every value."""
+        """Shape of every value, the image first."""
         return (self.input_shape, *(node.shape for node in self.nodes))
 
     @property
@@ -105,14 +122,14 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network takes.
+    """Size and work of a network.
 
     Attributes:
-      parameters: weights, scales and shifts that a dense file holds.
-      nonzero: of the weights, those that are not 0.
-      multiply_adds: for one image, where every weight is multiplied (with the padding,
-        as is usual).
-      nonzero_multiply_adds: of them, those of weights that are not 0.
+      parameters: number of weights, scales and shifts in a dense file.
+      nonzero: number of weights that are not 0.
+      multiply_adds: multiply-adds for one image if every weight is multiplied. Products
+        with the padding count, as is usual.
+      nonzero_multiply_adds: multiply-adds for one image of the weights that are not 0.
     """
 
     parameters: int
@@ -138,7 +155,7 @@ def run(graph: Graph, images: jax.Array) -> jax.Array:
 
 
 def cost(graph: Graph) -> Cost:
-    """Returns what a graph takes."""
+    """Counts the parameters and multiply-adds of a graph."""
     parameters = nonzero = dense = sparse = 0
     for node in graph.nodes:
         layer = node.layer
@@ -159,7 +176,7 @@ def summed_shape(layer: Conv, shape: Shape) -> Shape:
 
     Args:
       layer: the convolution.
-      shape: of its input, `(height, width, channels)`.
+      shape: `(height, width, channels)` of its input.
     """
     height, width = (
         (size + 2 * layer.padding - window) // layer.stride + 1
@@ -169,30 +186,31 @@ def summed_shape(layer: Conv, shape: Shape) -> Shape:
 
 
 def signs(layer: Conv) -> tuple[np.ndarray, np.float32]:
-    """Returns a kernel as signs and the one magnitude of all that is not 0.
+    """Splits a kernel into signs and the one magnitude of its nonzero weights.
 
     Args:
       layer: the convolution.
 
     Returns:
-      int8 in the shape of the kernel, each -1, 0 or 1; and the magnitude, 1 where all
-      weights are 0.
+      Signs, int8 in the shape of the kernel, each -1, 0 or 1; and the magnitude, which
+      is 1 if all weights are 0.
 
     Raises:
       ValueError: the weights have several magnitudes.
     """
-    sizes = np.unique(np.abs(layer.kernel))
-    sizes = sizes[sizes > 0]
-    if len(sizes) > 1:
+    magnitudes = np.unique(np.abs(layer.kernel))
+    magnitudes = magnitudes[magnitudes > 0]
+    if len(magnitudes) > 1:
         raise ValueError(
-            f"{layer.name!r} has weights of {len(sizes)} magnitudes where signs alone "
-            "can be stored of one, as signed constants have"
+            f"{layer.name!r} has weights of {len(magnitudes)} magnitudes; signs can be "
+            "stored for one magnitude only, as signed constants have"
         )
-    magnitude = sizes[0] if len(sizes) else np.float32(1)
+    magnitude = magnitudes[0] if len(magnitudes) else np.float32(1)
     return np.sign(layer.kernel).astype(np.int8), magnitude
 
 
 def _compute(layer: Conv | Add | Mean, *inputs: jax.Array) -> jax.Array:
+    """Computes one layer."""
     if isinstance(layer, Add):
         total = inputs[0] + inputs[1]
         return nn.relu(total) if layer.relu else total

@@ -1,4 +1,4 @@
-"""What every format makes of a network: its files, and what it has to say of them."""
+"""Result of an export: the contents of its files, and the cost of the network."""
 
 import math
 from collections.abc import Mapping
@@ -10,60 +10,66 @@ from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.inspect import entropy
 from aslp_jax.export.graph import Cost
 
+__all__ = ["MULTIPLIED_AS_ZEROS", "ExportResult", "report"]
+
+MULTIPLIED_AS_ZEROS = "weights are multiplied as zeros; only compaction saves time"
+"""Sentence about dropped weights for formats that multiply dense matrices."""
+
 
 class ExportResult(NamedTuple):
-    """A network in another format.
+    """Network in another format.
 
     Attributes:
-      files: contents by suffix; by an empty one where there is but one file, which may
-        have any.
-      before: what the layers take as they were selected; None where the format does not
-        compute.
-      after: what those in the files take, after compaction; None likewise.
-      operations: multiply-adds (or additions) that are carried out for an image; None
-        likewise.
-      sparsity: what becomes of a weight that is dropped, in words.
+      files: contents by file suffix. The suffix is empty if there is one file only,
+        which may have any suffix.
+      before: cost of the selected layers; None if the format does not compute.
+      after: cost of the layers in the files, after compaction; None if the format does
+        not compute.
+      operations: multiply-adds (or additions) that run for one image; None if the
+        format does not compute.
+      dropped: effect of the dropped weights on size and time. The sentence's subject
+        is "dropped", the label before it in `report`.
     """
 
     files: Mapping[str, bytes]
     before: Cost | None
     after: Cost | None
     operations: int | None
-    sparsity: str
+    dropped: str
 
     @property
     def content(self) -> bytes:
-        """The content of the only file."""
+        """Content of the only file."""
         (content,) = self.files.values()
         return content
 
 
-def report(subnetwork: Subnetwork, encoded: ExportResult) -> str:
-    """Says in a few lines what a network takes in another format.
+def report(subnetwork: Subnetwork, result: ExportResult) -> str:
+    """Summarises in a few lines the size and cost of a network in another format.
 
     Args:
       subnetwork: the network.
-      encoded: what was made of it.
+      result: its export.
 
     Returns:
       Lines without a final line break.
     """
-    masked = [
+    masks = [
         each.factors for each in subnetwork.entries.values() if each.factors is not None
     ]
-    weights = sum(each.size for each in masked)
-    kept = sum(int(np.count_nonzero(each)) for each in masked)
-    bits = sum(map(entropy, masked))
-    share = kept / weights if weights else 1
+    weights = sum(each.size for each in masks)
+    kept = sum(int(np.count_nonzero(each)) for each in masks)
+    bits = sum(map(entropy, masks))
+    keep_fraction = kept / weights if weights else 1
     facts = [
-        ("kept", f"{kept:,} of {weights:,} weights ({share:.1%})"),
+        ("kept", f"{kept:,} of {weights:,} weights ({keep_fraction:.1%})"),
         ("masks", f"{math.ceil(bits / 8):,} bytes by their entropy"),
     ]
-    before, after = encoded.before, encoded.after
+    before, after = result.before, result.after
     if before is not None and after is not None:
         parameters = f"{after.parameters:,} parameters"
         work = f"{after.multiply_adds:,} multiply-adds an image"
-        change = f"nothing taken out of {parameters}, {work}"
+        change = f"nothing removed from {parameters}, {work}"
         if after.parameters < before.parameters:
             change = (
                 f"{before.parameters:,} to {parameters}, "
@@ -71,8 +77,7 @@ def report(subnetwork: Subnetwork, encoded: ExportResult) -> str:
             )
         facts += [
             ("compacted", change),
-            ("computes", f"{encoded.operations:,} of these, in float32"),
+            ("computes", f"{result.operations:,} of these, in float32"),
         ]
-    return "\n".join(
-        f"{name:<12}{text}" for name, text in [*facts, ("dropped", encoded.sparsity)]
-    )
+    facts.append(("dropped", result.dropped))
+    return "\n".join(f"{name:<12}{text}" for name, text in facts)

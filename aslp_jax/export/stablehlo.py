@@ -1,4 +1,4 @@
-"""StableHLO, as `jax.export` serialises it: for XLA, without this library."""
+"""Encoder of StableHLO, by `jax.export`; XLA runs it without this library."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,28 @@ from jax import export
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
+from aslp_jax.export import passes
 from aslp_jax.export.describe import describe
-from aslp_jax.export.passes import ROUND
-from aslp_jax.export.passes import compact as compacted
-from aslp_jax.export.result import ExportResult
+from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
+
+__all__ = ["PLATFORMS", "encode"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+"""Platforms that a serialised function runs on."""
 
 
 def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
-    """Returns the serialised function from images to logits, its weights included.
+    """Returns the serialised function from images to logits, with its weights.
 
-    `jax.export.deserialize(content).call(images)` runs it on any of `PLATFORMS`, for
-    uint8 images `[batch, height, width, channels]` and any batch of at least one. It
-    computes in float32, whatever the dtype of the network; of a float32 network its
-    logits are those of the network up to rounding.
+    `jax.export.deserialize(content).call(images)` runs the function on any of
+    `PLATFORMS`. Images are uint8 `[batch, height, width, channels]`, the batch at least
+    one. The function computes in float32, whatever the dtype of the network. The logits
+    equal those of a float32 network up to rounding.
 
     Args:
       subnetwork: the network.
-      compact: whether units on no path are left out (`compaction.compact`), but for
-        those that make the number of channels a round one.
+      compact: True removes dead units (`passes.compact`), except for those that keep
+        the number of channels a multiple of `passes.CHANNEL_MULTIPLE`.
 
     Returns:
       One file.
@@ -37,7 +39,7 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
     network = describe(subnetwork.net, subnetwork.variables, shape)
     before = after = graphs.cost(network)
     if compact:
-        network = compacted(network, multiple=ROUND)
+        network = passes.compact(network, multiple=passes.CHANNEL_MULTIPLE)
         after = graphs.cost(network)
 
     def logits(images: jax.Array) -> jax.Array:
@@ -46,5 +48,10 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
-    content = bytes(exported.serialize())
-    return ExportResult({"": content}, before, after, after.multiply_adds, graphs.DENSE)
+    return ExportResult(
+        {"": bytes(exported.serialize())},
+        before,
+        after,
+        operations=after.multiply_adds,
+        dropped=MULTIPLIED_AS_ZEROS,
+    )

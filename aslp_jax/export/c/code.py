@@ -1,7 +1,7 @@
-"""A C99 source and its header: no heap, all sizes known to the compiler.
+"""C99 source and header of a network, without heap; all sizes are constants.
 
-The functions that compute are files of C in `runtime/`; here it is chosen which of them
-a network needs, and where each value lies in memory.
+The functions that compute are C files in `runtime/`. This module selects the ones that
+a network needs, and writes the constants and the calls.
 """
 
 import importlib.resources
@@ -13,21 +13,23 @@ import numpy as np
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
+from aslp_jax.export import passes
 from aslp_jax.export.c.layers import array, constants, identifier
 from aslp_jax.export.c.memory import Memory, plan
-from aslp_jax.export.c.weights import STORAGES, Storage, Table, pack
+from aslp_jax.export.c.weights import STORAGES, PackedWeights, Storage, pack
 from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean
-from aslp_jax.export.passes import compact as compacted
-from aslp_jax.export.result import ExportResult
+from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
+
+__all__ = ["encode"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-_SPARSITY = {
-    "dense": graphs.DENSE,
-    "sparse": "a weight takes neither memory nor time",
-    "signs": "a weight takes a bit; in dense layers 0 is added, but for whole bytes",
-    "seed": "a weight takes a bit; to draw the others again takes longer than adding",
+_DROPPED: dict[Storage, str] = {
+    "dense": MULTIPLIED_AS_ZEROS,
+    "sparse": "weights take neither memory nor time",
+    "signs": "weights take one bit; dense layers add them as zeros, except empty bytes",
+    "seed": "weights take one bit; computing the kept ones takes longer than adding",
 }
 
 
@@ -40,30 +42,30 @@ def encode(
 ) -> ExportResult:
     """Returns the header and the source of a network.
 
-    They declare and define `NAME_logits` and `NAME_class`, which take an image of bytes
-    as cameras give them, row by row and channels last. Values between layers lie in one
-    array of the source, so that two calls must not run at once. It computes in float32,
-    whatever the dtype of the network, and is for machines whose `int` has 32 bits and
-    whose constants are read like other memory. It calls no function of another library,
-    except `log1pf` and `sqrtf` where normal weights are drawn from a seed.
+    The files declare and define `NAME_logits` and `NAME_class`. Both functions take an
+    image of bytes, row by row and channels last, as cameras give them. All values
+    between layers share one static array, so two calls must not run at the same time.
+    The code computes in float32, whatever the dtype of the network. It is for machines
+    with an `int` of 32 bits that read constants like other memory. It calls no function
+    of another library, except `log1pf` and `sqrtf` if normally distributed weights are
+    computed from a seed.
 
     Args:
       subnetwork: the network.
-      name: begins all public names; an identifier of C.
-      storage: of the weights. `"sparse"`: those that are kept as floats, with a byte
-        each that says where. `"signs"`: a bit for each weight and another for each that
-        is kept, for layers of one magnitude, which only add and subtract. `"seed"`: a
-        bit for each weight; the weights are drawn again, whenever they are used, from
-        the seed. `"dense"`: all as floats.
-      compact: whether units on no path are left out (`compaction.compact`); what is
-        drawn from a seed keeps them all.
+      name: prefix of all public names; an identifier of C.
+      storage: way to store the weights. `"sparse"`: a float for each kept weight, and a
+        byte for its position. `"signs"`: one bit for each weight and one more for each
+        kept weight, for layers of one magnitude, which only add and subtract. `"seed"`:
+        one bit for each weight; the weights are computed from the seed again for every
+        image. `"dense"`: a float for each weight.
+      compact: True removes dead units (`passes.compact`). `"seed"` keeps all units.
 
     Returns:
       Two files, `".h"` and `".c"`.
 
     Raises:
-      ValueError: the name is no identifier, the storage is unknown or cannot hold the
-        weights, or the network's module is not supported.
+      ValueError: the name is not an identifier, the storage is unknown or cannot hold
+        the weights, or the network's module is not supported.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -76,63 +78,63 @@ def encode(
     network = describe(subnetwork.net, subnetwork.variables, shape)
     before = graphs.cost(network)
     if compact and storage != "seed":
-        network = compacted(network, merge=storage != "signs")
-    tables, operations = {}, 0
+        network = passes.compact(network, merge=storage != "signs")
+    packed, operations = {}, 0
     for node in network.nodes:
         if isinstance(node.layer, Conv):
             layer = node.layer
-            entry = subnetwork.entries[f"{layer.name}/kernel"]
-            table = tables[layer.name] = pack(layer, entry, storage)
+            weights = subnetwork.entries[f"{layer.name}/kernel"]
+            packed[layer.name] = pack(layer, weights, storage)
             summed = graphs.summed_shape(layer, network.shapes[node.inputs[0]])
-            operations += summed[0] * summed[1] * table.summands
+            operations += summed[0] * summed[1] * packed[layer.name].summands
     memory = plan(network)
-    facts = _facts(subnetwork, network, tables, memory, storage, operations)
+    facts = _facts(subnetwork, network, packed, memory, storage, operations)
     files = {
         ".h": _header(name, network, facts),
-        ".c": _source(name, subnetwork, network, tables, memory, storage),
+        ".c": _source(name, subnetwork, network, packed, memory, storage),
     }
     return ExportResult(
         {suffix: text.encode() for suffix, text in files.items()},
         before,
         graphs.cost(network),
-        operations,
-        _SPARSITY[storage],
+        operations=operations,
+        dropped=_DROPPED[storage],
     )
 
 
 def _facts(
     subnetwork: Subnetwork,
     network: Graph,
-    tables: Mapping[str, Table],
+    packed: Mapping[str, PackedWeights],
     memory: Memory,
     storage: Storage,
     operations: int,
 ) -> list[str]:
-    """What is worth knowing before it is compiled, a line each."""
-    about = subnetwork.description
-    arrays = [each for table in tables.values() for each in table.arrays.values()]
-    held = sum(each.nbytes for each in arrays)
+    """Returns the lines of the header's first comment."""
+    description = subnetwork.description
+    arrays = [values for each in packed.values() for values in each.arrays.values()]
+    constant_bytes = sum(values.nbytes for values in arrays)
     for node in network.nodes:
         if isinstance(node.layer, Conv):
             extra = (node.layer.scale, node.layer.shift)
-            held += sum(each.nbytes for each in extra if each is not None)
-    normal = any(table.normal for table in tables.values())
+            constant_bytes += sum(each.nbytes for each in extra if each is not None)
+    normal = any(each.normal for each in packed.values())
     signed = storage == "signs" or (storage == "seed" and not normal)
     kind = "additions or subtractions" if signed else "multiply-adds"
-    # What a file says of itself might end the comment.
+    # Text from a file could end the comment.
     arch, dataset = (
         re.sub(r"[^\w .,:()%+-]", "_", text, flags=re.ASCII)
-        for text in (about.arch, about.dataset)
+        for text in (description.arch, description.dataset)
     )
     facts = [
         f"{arch}, {network.classes} classes"
         + (f", selected on {dataset}" if dataset else ""),
-        f"weights ({storage}): {held:,} bytes of constants",
+        f"weights ({storage}): {constant_bytes:,} bytes of constants",
         f"memory between layers: {4 * memory.size:,} bytes",
         f"an image takes {operations:,} {kind}",
     ]
-    if "thresholding" in about.accuracies:
-        accuracy = about.accuracies["thresholding"]
+    if "thresholding" in description.accuracies:
+        accuracy = description.accuracies["thresholding"]
         facts.insert(1, f"accuracy on the test images: {accuracy:.2%}")
     if normal:
         facts.append("link with -lm")
@@ -140,6 +142,7 @@ def _facts(
 
 
 def _header(name: str, network: Graph, facts: Sequence[str]) -> str:
+    """Returns the header."""
     height, width, channels = network.input_shape
     upper = name.upper()
     comment = "\n   ".join([f"Written by aslp-jax {__version__}.", *facts])
@@ -179,12 +182,13 @@ def _source(
     name: str,
     subnetwork: Subnetwork,
     network: Graph,
-    tables: Mapping[str, Table],
+    packed: Mapping[str, PackedWeights],
     memory: Memory,
     storage: Storage,
 ) -> str:
-    about = subnetwork.description
-    normal = any(table.normal for table in tables.values())
+    """Returns the source."""
+    description = subnetwork.description
+    normal = any(each.normal for each in packed.values())
     kinds = {type(node.layer) for node in network.nodes}
     files = {
         "bits": storage in ("signs", "seed"),
@@ -200,7 +204,7 @@ def _source(
         "mean": Mean in kinds,
     }
     height, width, channels = network.input_shape
-    standardised = about.mean is not None and about.std is not None
+    standardised = description.mean is not None and description.std is not None
     parts = [f'#include "{name}.h"\n' + ("\n#include <math.h>\n" if normal else "")]
     if storage == "seed":
         parts.append(f"#define NORMAL_WEIGHTS {int(normal)}\n")
@@ -210,31 +214,33 @@ def _source(
         f"#define STANDARDISED {int(standardised)}\n"
     )
     if standardised:
-        parts.append(array("pixel_mean", np.asarray(about.mean, np.float32)))
-        parts.append(array("pixel_std", np.asarray(about.std, np.float32)))
+        parts.append(array("pixel_mean", np.asarray(description.mean, np.float32)))
+        parts.append(array("pixel_std", np.asarray(description.std, np.float32)))
     parts.append(_runtime("prepare"))
     for node in network.nodes:
         if isinstance(node.layer, Conv):
-            shape, table = network.shapes[node.inputs[0]], tables[node.layer.name]
-            parts += constants(node.layer, shape, table)
+            shape = network.shapes[node.inputs[0]]
+            parts += constants(node.layer, shape, packed[node.layer.name])
     parts += _functions(name, network, memory)
     return "\n".join(parts)
 
 
 def _runtime(file: str) -> str:
+    """Returns one file of the runtime."""
     folder = importlib.resources.files("aslp_jax.export.c") / "runtime"
     return (folder / f"{file}.c").read_text()
 
 
 def _functions(name: str, network: Graph, memory: Memory) -> Iterator[str]:
+    """Yields the array between layers and the two public functions."""
     last = len(network.nodes)
 
-    def place(value: int) -> str:
+    def pointer(value: int) -> str:
         return "logits" if value == last else f"memory + {memory.values[value]}"
 
     calls = ["prepare(image, memory);"]
     for step, node in enumerate(network.nodes):
-        inputs, out = [place(index) for index in node.inputs], place(step + 1)
+        inputs, out = [pointer(index) for index in node.inputs], pointer(step + 1)
         height, width, channels = network.shapes[node.inputs[0]]
         match node.layer:
             case Conv() as layer:

@@ -1,20 +1,25 @@
-"""The constants of a layer as C: its weights, its sizes, and where they meet."""
+"""Constants of a layer in C: sizes, weights, and kernel positions."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from aslp_jax.export.c.weights import Table
+from aslp_jax.export.c.weights import PackedWeights
 from aslp_jax.export.graph import Conv, Shape, summed_shape
 
+__all__ = ["array", "constants", "identifier"]
 
-def constants(layer: Conv, shape: Shape, table: Table) -> Iterator[str]:
-    """The definitions of a layer, the last one a `struct layer` of its `identifier`.
+
+def constants(layer: Conv, shape: Shape, packed: PackedWeights) -> Iterator[str]:
+    """Yields the definitions of a layer.
 
     Args:
       layer: the layer.
-      shape: of its input, `(height, width, channels)`.
-      table: its weights.
+      shape: `(height, width, channels)` of its input.
+      packed: its weights.
+
+    Yields:
+      Definitions in C. The last one is a `struct layer` named by `identifier`.
     """
     own = identifier(layer.name)
     fields: dict[str, object] = dict(
@@ -28,9 +33,9 @@ def constants(layer: Conv, shape: Shape, table: Table) -> Iterator[str]:
         "dense": int(layer.dense),
         "relu": int(layer.relu),
         "pool": int(layer.pool),
-        "scale": _float(table.scale),
+        "scale": _float(packed.scale),
     }
-    scales = None if layer.scale is None else layer.scale * table.scale
+    scales = None if layer.scale is None else layer.scale * packed.scale
     for field, numbers in (("scales", scales), ("shifts", layer.shift)):
         if numbers is not None:
             yield array(f"{own}_{field}", numbers)
@@ -38,8 +43,8 @@ def constants(layer: Conv, shape: Shape, table: Table) -> Iterator[str]:
     if not layer.dense:
         yield _taps(f"{own}_taps", layer, shape)
         fields["taps"] = f"{own}_taps"
-    weights = dict(table.fields)
-    for field, numbers in table.arrays.items():
+    weights = dict(packed.fields)
+    for field, numbers in packed.arrays.items():
         yield array(f"{own}_{field}", numbers)
         weights[field] = f"{own}_{field}"
     stored = ", ".join(f".{field} = {value}" for field, value in weights.items())
@@ -49,7 +54,11 @@ def constants(layer: Conv, shape: Shape, table: Table) -> Iterator[str]:
 
 
 def _taps(name: str, layer: Conv, shape: Shape) -> str:
-    """Where each weight of a channel meets it: a `struct tap` each."""
+    """Returns an array of a `struct tap` for each kernel position.
+
+    A tap is the offset of the input that a kernel position multiplies, and the range of
+    outputs for which the input lies inside the image.
+    """
     outputs = summed_shape(layer, shape)
     lines = []
     for row in range(layer.kernel.shape[0]):
@@ -63,22 +72,37 @@ def _taps(name: str, layer: Conv, shape: Shape) -> str:
     return "\n".join([opening, *lines, "};", ""])
 
 
-def _inside(layer: Conv, place: int, inputs: int, outputs: int) -> tuple[int, int]:
-    """Of one axis, the outputs that a place of the kernel has an input for."""
+def _inside(layer: Conv, position: int, inputs: int, outputs: int) -> tuple[int, int]:
+    """Returns the range of outputs for which a kernel position is inside the image.
+
+    Args:
+      layer: the convolution.
+      position: row or column of the kernel.
+      inputs: size of the input on this axis.
+      outputs: size of the output on this axis.
+
+    Returns:
+      First output, and the output after the last one.
+    """
     found = [
         output
         for output in range(outputs)
-        if 0 <= output * layer.stride + place - layer.padding < inputs
+        if 0 <= output * layer.stride + position - layer.padding < inputs
     ]
     return (found[0], found[-1] + 1) if found else (0, 0)
 
 
 def array(name: str, numbers: np.ndarray) -> str:
-    """A constant array; an empty one holds a 0, since C has none without entries.
+    """Returns the definition of a constant array.
+
+    An empty array is written with one 0, because C has no arrays of no elements.
 
     Args:
-      name: of the array.
-      numbers: float32 or uint8, of one axis.
+      name: name of the array.
+      numbers: float32 or uint8 `[count]`.
+
+    Returns:
+      A definition in C.
     """
     kind, row, texts = "uint8_t", 18, [str(each) for each in numbers.tolist()]
     if numbers.dtype == np.float32:
@@ -93,10 +117,10 @@ def array(name: str, numbers: np.ndarray) -> str:
 
 
 def identifier(layer: str) -> str:
-    """What a layer is called in C."""
+    """Returns the C identifier of a layer, such as `block_0_conv_1`."""
     return layer.replace("/", "_").lower()
 
 
 def _float(value: float | np.float32) -> str:
-    # Nine digits are enough to read the same bits again.
+    """Returns a float literal, with the nine digits that identify a float32."""
     return f"{value:.8e}f"

@@ -1,4 +1,4 @@
-"""The weights of a layer as the tables that C code reads, in each way to store them."""
+"""Weights of a layer as the arrays that the C code reads, for each storage."""
 
 import dataclasses
 import statistics
@@ -11,27 +11,30 @@ from aslp_jax.artefact import LayerWeights
 from aslp_jax.export.graph import Conv, signs
 from aslp_jax.ops.threefry import bits_on_host
 
+__all__ = ["STORAGES", "PackedWeights", "Storage", "pack"]
+
 Storage = Literal["dense", "sparse", "signs", "seed"]
+
 STORAGES = ("sparse", "signs", "seed", "dense")
+"""Ways to store the weights, the default first."""
 
 _SKIP = 255
-"""The byte that stands for so many weights which are not kept."""
+"""Byte that stands for a gap of this many dropped weights, without a kept one."""
 
 _CHECKED = 64
-"""Normal numbers of a layer that are compared with what the C code makes of a word."""
+"""Number of normal weights of a layer that are compared with the C code's results."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Table:
-    """How the weights of a layer are written down.
+class PackedWeights:
+    """Weights of a layer in one storage.
 
     Attributes:
-      arrays: by field of `struct weights`, those to be written as constants: uint8 or
-        float32.
-      fields: the other fields of it, as C.
-      scale: float32, what every weight is multiplied with.
-      summands: how many weights the C code adds up for all units, at one pixel.
-      normal: whether normal numbers have to be drawn.
+      arrays: constant arrays, uint8 or float32, by field of `struct weights`.
+      fields: other fields of `struct weights`, each as C.
+      scale: float32, factor of every weight.
+      summands: number of weights that the C code adds for all units at one pixel.
+      normal: True if the C code computes normally distributed weights. Default: False.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -41,115 +44,133 @@ class Table:
     normal: bool = False
 
 
-def pack(layer: Conv, entry: LayerWeights, storage: Storage) -> Table:
-    """Returns the weights of a layer as tables.
+def pack(layer: Conv, weights: LayerWeights, storage: Storage) -> PackedWeights:
+    """Packs the weights of a layer.
 
     Args:
-      layer: of a graph; for `"seed"` one that is not compacted.
-      entry: of its kernel in the subnetwork, for `"seed"`.
+      layer: layer of a graph; for `"seed"` not a compacted one.
+      weights: weights of the layer's kernel in the subnetwork, used for `"seed"`.
       storage: one of `STORAGES`.
 
+    Returns:
+      The weights in that storage.
+
     Raises:
-      ValueError: the weights cannot be stored in this way; the message names the layer.
+      ValueError: the storage cannot hold the weights; the message names the layer.
     """
     one, nothing = np.float32(1), dict[str, str]()
     match storage:
         case "dense":
-            weights = _by_unit(layer.kernel).ravel()
-            return Table({"values": weights}, nothing, one, weights.size)
+            values = _unit_first(layer.kernel).ravel()
+            return PackedWeights({"values": values}, nothing, one, values.size)
         case "sparse":
-            weights = _by_unit(layer.kernel).ravel()
-            kept = np.flatnonzero(weights)
-            gaps = _gaps(kept, weights.size)
-            arrays = {"values": weights[kept], "gaps": gaps}
-            return Table(arrays, nothing, one, kept.size)
+            values = _unit_first(layer.kernel).ravel()
+            kept = np.flatnonzero(values)
+            arrays = {"values": values[kept], "gaps": _gaps(kept, values.size)}
+            return PackedWeights(arrays, nothing, one, kept.size)
         case "signs":
-            factors, magnitude = signs(layer)
-            factors = _by_unit(factors).reshape(layer.kernel.shape[3], -1)
-            mask = factors != 0
-            negative = np.append(factors[mask] < 0, False)
+            ternary, magnitude = signs(layer)
+            ternary = _unit_first(ternary).reshape(layer.kernel.shape[3], -1)
+            mask = ternary != 0
+            negative = np.append(ternary[mask] < 0, False)
             arrays = {"kept": _bits(mask), "negative": _bits(negative)}
-            summands = _looked_at(mask) if layer.dense else int(mask.sum())
-            return Table(arrays, nothing, magnitude, summands)
+            summands = _dense_summands(mask) if layer.dense else int(mask.sum())
+            return PackedWeights(arrays, nothing, magnitude, summands)
         case "seed":
-            return _drawn(layer, entry)
+            return _pack_seed(layer, weights)
 
 
-def _by_unit(kernel: np.ndarray) -> np.ndarray:
-    """`[height, width, in, out]` as `[out, in, height, width]`."""
+def _unit_first(kernel: np.ndarray) -> np.ndarray:
+    """Transposes `[height, width, in, out]` to `[out, in, height, width]`."""
     return kernel.transpose(3, 2, 0, 1)
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
+    """Packs flags into bytes, the first flag in the lowest bit."""
     return np.packbits(flags, bitorder="little")
 
 
-def _looked_at(kept: np.ndarray) -> int:
-    """Weights of a dense layer, less those in what is left of bytes that are all 0.
+def _dense_summands(kept: np.ndarray) -> int:
+    """Counts the weights that the C code adds in a dense layer of signs.
+
+    The code goes on to the next byte once the rest of a byte is 0.
 
     Args:
       kept: bool `[units, inputs]`.
+
+    Returns:
+      Number of weights.
     """
     flags = np.zeros(-(-kept.size // 8) * 8, bool)
     flags[: kept.size] = kept.ravel()
-    # Of each bit, whether it or one behind it in its byte is 1.
+    # True for each bit that is 1 or has a 1 after it in its byte.
     rest = np.logical_or.accumulate(flags.reshape(-1, 8)[:, ::-1], 1)[:, ::-1].ravel()
-    place = np.arange(kept.size)
-    unit = place // kept.shape[1] * kept.shape[1]
-    return int(np.count_nonzero(rest[np.maximum(place // 8 * 8, unit)]))
+    index = np.arange(kept.size)
+    unit = index // kept.shape[1] * kept.shape[1]
+    return int(np.count_nonzero(rest[np.maximum(index // 8 * 8, unit)]))
 
 
 def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
-    """The distances that lead from one kept weight to the next, and behind the end."""
+    """Returns the distances between kept weights, the last one to the end.
+
+    Args:
+      kept: int `[count]`, ascending indices of the kept weights.
+      size: number of weights.
+
+    Returns:
+      uint8, a distance of `_SKIP` or more as several bytes.
+    """
     ends = np.append(kept, size)
     distances = np.diff(ends, prepend=0)
     skips = distances // _SKIP
-    places = np.cumsum(skips + 1) - 1
-    gaps = np.full(places[-1] + 1, _SKIP, np.uint8)
-    gaps[places] = distances % _SKIP
+    last = np.cumsum(skips + 1) - 1
+    gaps = np.full(last[-1] + 1, _SKIP, np.uint8)
+    gaps[last] = distances % _SKIP
     return gaps
 
 
-def _drawn(layer: Conv, entry: LayerWeights) -> Table:
-    recipe = entry.recipe
+def _pack_seed(layer: Conv, weights: LayerWeights) -> PackedWeights:
+    """Packs a layer as the key and the distribution of its weights, and its mask."""
+    recipe = weights.recipe
     if recipe is None:
         raise ValueError(
-            f"{entry.name!r} has no seed that its weights are drawn from; another "
-            "storage holds them"
+            f"{weights.name!r} has no seed of its weights; use another storage"
         )
-    words = bits_on_host(recipe.key, entry.frozen.size)
+    words = bits_on_host(recipe.key, weights.frozen.size)
     high = words >> np.uint32(31) == 1
-    law, negative, size = "SIGNS", ~high, entry.magnitude
+    law, negative, size = "SIGNS", ~high, weights.magnitude
     if size is None:
-        # A sum is multiplied with the standard deviation as a whole.
-        law, size = "NORMAL", np.float32(np.sqrt(2 / np.prod(entry.frozen.shape[:-1])))
+        # The standard deviation multiplies each sum, not each weight.
+        fan_in = np.prod(weights.frozen.shape[:-1])
+        law, size = "NORMAL", np.float32(np.sqrt(2 / fan_in))
     elif recipe.initialiser == "kaiming_constant":
         law, negative = "OPPOSITE_SIGNS", high
-    same = np.array_equal(np.signbit(entry.frozen).ravel(), negative)
+    same = np.array_equal(np.signbit(weights.frozen).ravel(), negative)
     if law == "NORMAL":
-        drawn = entry.frozen.ravel()[:_CHECKED]
+        checked = weights.frozen.ravel()[:_CHECKED]
         expected = size * _normal(words[:_CHECKED])
-        same = same and np.allclose(drawn, expected, rtol=1e-4, atol=1e-6)
+        same = same and np.allclose(checked, expected, rtol=1e-4, atol=1e-6)
     if not same:
         raise ValueError(
-            f"{entry.name!r} is not what its seed gives in C; another storage holds it"
+            f"{weights.name!r} differs from what its seed gives in C; use another "
+            "storage"
         )
-    factors = entry.factors
-    if factors is None:
-        factors = np.ones_like(entry.frozen, np.int8)
-    factors = _by_unit(factors.reshape(layer.kernel.shape)).ravel()
-    arrays = {"kept": _bits(factors != 0)}
-    if (factors < 0).any():
-        arrays["inverted"] = _bits(factors[factors != 0] < 0)
+    ternary = weights.factors
+    if ternary is None:
+        ternary = np.ones_like(weights.frozen, np.int8)
+    ternary = _unit_first(ternary.reshape(layer.kernel.shape)).ravel()
+    arrays = {"kept": _bits(ternary != 0)}
+    if (ternary < 0).any():
+        arrays["inverted"] = _bits(ternary[ternary != 0] < 0)
     first, second = recipe.key
     fields = {"key": f"{{{first}u, {second}u}}", "law": law}
-    scale = size if entry.scale is None else entry.scale * size
-    summands = int(np.count_nonzero(factors))
-    return Table(arrays, fields, scale, summands, normal=law == "NORMAL")
+    scale = size if weights.scale is None else weights.scale * size
+    summands = int(np.count_nonzero(ternary))
+    return PackedWeights(arrays, fields, scale, summands, normal=law == "NORMAL")
 
 
 def _normal(words: np.ndarray) -> np.ndarray:
-    """The normal numbers of words, from the quantile that each stands for."""
+    """Returns the standard normal number of each word, by the quantile function."""
     uniform = (words >> np.uint32(9)).astype(np.float64) / 2**23 + 2.0**-25
     law = statistics.NormalDist()
     return np.array([law.inv_cdf(each) for each in uniform], np.float64)
