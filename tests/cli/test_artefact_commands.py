@@ -351,7 +351,7 @@ def test_each_export_predicts_what_the_run_does(
     assert main(command) == 0
     told = capsys.readouterr().out
     assert f"{path}: {path.stat().st_size:,} bytes" in told
-    assert "bytes by their entropy" in told and "\ndropped     a weight " in told
+    assert "bytes by their entropy" in told and "\ndropped     weights " in told
     net = aslp_jax.load(extracted)
     found = np.asarray(outputs_of_export(kind, path, finished.images, net))
     wanted = outputs_of(finished)

@@ -1,4 +1,4 @@
-"""Networks described by their layers: they compute what the module computes."""
+"""Graphs of networks compute the same as the modules, and count their weights."""
 
 import functools
 
@@ -15,21 +15,20 @@ from aslp_jax.models import NETWORKS, Conv2, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
+from tests.export.networks import shapes_of
 
 
 def variables_of(net, shape, seed=0):
-    """Variables of which nothing is at 0 or 1, without compiling an initialisation."""
+    """Returns random variables, none of them 0 or 1."""
     rng = np.random.default_rng(seed)
 
-    def draw(leaf):
+    def fill(leaf):
         if leaf.ndim > 1:
             std = np.sqrt(2 / np.prod(leaf.shape[:-1]))
             return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
         return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
 
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), images)
-    return jax.tree.map(draw, shapes)
+    return jax.tree.map(fill, shapes_of(net, shape))
 
 
 def check(net, shape, batch=3):
@@ -49,8 +48,9 @@ def check(net, shape, batch=3):
 BIASES = pytest.mark.parametrize("bias_init", [None, fan_in_uniform])
 
 
-@BIASES
-@pytest.mark.parametrize("arch", ["conv2", "conv4", "conv6"])
+@pytest.mark.parametrize(
+    "arch, bias_init", [("conv2", None), ("conv4", fan_in_uniform), ("conv6", None)]
+)
 def test_the_papers_networks_on_digits(arch, bias_init):
     net = NETWORKS[arch](classes=10, bias_init=bias_init)
     graph = check(net, (8, 8, 1))
@@ -75,16 +75,24 @@ def test_small_networks(network, shape, bias_init):
 
 
 @pytest.mark.parametrize("arch", ["vgg19", "resnet18"])
-def test_deep_networks_as_they_are(arch):
-    graph = check(NETWORKS[arch](classes=10), (32, 32, 3), batch=2)
+def test_deep_networks(arch):
+    net = NETWORKS[arch](classes=10)
+    # As deep as they are, and a sixteenth as wide.
+    narrow = jax.tree.map(lambda width: width // 16, net.stages)
+    check(net.clone(stages=narrow), (32, 32, 3), batch=2)
+    zeros = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes_of(net, (32, 32, 3))
+    )
     # Convolutions and the dense layer.
     weights = sum(
-        node.layer.kernel.size for node in graph.nodes if isinstance(node.layer, Conv)
+        node.layer.kernel.size
+        for node in describe(net, zeros, (32, 32, 3)).nodes
+        if isinstance(node.layer, Conv)
     )
     assert weights == {"vgg19": 20_024_000, "resnet18": 11_164_352}[arch]
 
 
-def test_what_a_network_takes():
+def test_the_cost_of_conv2():
     net = Conv2(classes=10, bias_init=fan_in_uniform)
     variables = variables_of(net, (32, 32, 3))
     kernel = variables["params"]["Conv_1"]["kernel"]

@@ -1,0 +1,273 @@
+"""C sources, compiled by gcc and run, compute the same as the network."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax import export
+from aslp_jax.artefact import embed
+from aslp_jax.data import datasets
+from aslp_jax.export import c
+from aslp_jax.export import graph as graphs
+from aslp_jax.export.describe import describe
+from aslp_jax.export.passes import compact
+from aslp_jax.models import NETWORKS, ConvNet
+from aslp_jax.models.initialisers import fan_in_uniform
+from tests.export import networks
+from tests.export.networks import EXAMPLE, random_images, small
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="gcc, which compiles the exports, is missing"
+)
+
+MAIN = """
+#include <stdio.h>
+#include "net.h"
+int main(int count, char **arguments)
+{
+    static uint8_t image[NET_IMAGE_BYTES];
+    float logits[NET_CLASSES];
+    (void)arguments;
+    while (fread(image, 1, sizeof image, stdin) == sizeof image) {
+        if (count > 1) {
+            putchar(net_class(image));
+        } else {
+            net_logits(image, logits);
+            fwrite(logits, sizeof logits, 1, stdout);
+        }
+    }
+    return 0;
+}
+"""
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion"]
+SANITISED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2"]
+
+
+def compiled(subnetwork, folder, *flags, **options):
+    """Writes the sources and returns the program."""
+    export.write(subnetwork, "c", folder / "net.c", **options)
+    (folder / "main.c").write_text(MAIN)
+    program = folder / "net"
+    command = ["gcc", *STRICT, *(flags or ["-O2"]), "-o", program]
+    subprocess.run([*command, "main.c", "net.c", "-lm"], cwd=folder, check=True)
+    return program
+
+
+def run(program, images, *arguments):
+    done = subprocess.run(
+        [program, *arguments], input=images.tobytes(), capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    return done.stdout
+
+
+def check(program, images, expected, tolerance=2e-5):
+    logits = np.frombuffer(run(program, images), np.float32).reshape(len(images), -1)
+    size = np.abs(expected).max()
+    assert np.ptp(expected, axis=0).max() > 1e-2 * size
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance * size)
+    np.testing.assert_array_equal(logits.argmax(1), expected.argmax(1))
+    classes = run(program, images[:20], "classes")
+    assert list(classes) == expected[:20].argmax(1).tolist()
+
+
+@pytest.mark.parametrize("storage", c.STORAGES)
+def test_digits(digits_network, digits_images, digits_logits, tmp_path, storage):
+    # Sanitised code is slow, and no branch or address of it depends on a pixel.
+    program = compiled(digits_network, tmp_path, *SANITISED, storage=storage)
+    check(program, digits_images[::6], digits_logits[::6])
+
+
+@pytest.mark.parametrize("storage", ["signs", "seed"])
+def test_all_test_digits(
+    digits_network, digits_images, digits_logits, tmp_path, storage
+):
+    program = compiled(digits_network, tmp_path, storage=storage)
+    check(program, digits_images, digits_logits)
+
+
+def test_digits_fit_256_kilobytes(digits_network, tmp_path):
+    flash, ram = {}, {}
+    for storage in ("signs", "seed"):
+        export.write(digits_network, "c", tmp_path / "net.c", storage=storage)
+        # As a microcontroller's linker sees it: no tables of stack frames.
+        flags = ["-Os", "-fno-pie", "-fno-asynchronous-unwind-tables"]
+        command = ["gcc", *STRICT, *flags, "-c", "net.c"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        done = subprocess.run(
+            ["size", "net.o"], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        text, data, bss = map(int, done.stdout.splitlines()[1].split()[:3])
+        flash[storage], ram[storage] = text + data, data + bss
+    assert max(flash.values()) < 256_000 and max(ram.values()) < 64_000
+    # One bit a weight, and a few kilobytes of code.
+    assert 367_680 / 8 < flash["seed"] < 367_680 / 8 + 4000
+    header = (tmp_path / "net.h").read_text()
+    assert f"memory between layers: {ram['seed']:,} bytes" in header
+
+
+@pytest.mark.parametrize(
+    "name, storage",
+    [
+        ("mixed", "sparse"),
+        ("mixed", "seed"),
+        ("conv", "signs"),
+        ("conv", "seed"),
+        ("vgg", "sparse"),
+        ("vgg", "signs"),
+        ("vgg", "seed"),
+        ("resnet", "sparse"),
+        ("resnet", "signs"),
+        ("resnet", "dense"),
+    ],
+)
+def test_every_network_and_storage(tmp_path, name, storage):
+    program = compiled(small(name), tmp_path, *SANITISED, storage=storage)
+    check(program, random_images(), networks.logits(name))
+
+
+def test_gaps_of_more_than_a_byte(digits_network, digits_images, tmp_path):
+    # One weight in 600 of the largest layer.
+    params = digits_network.variables["params"]
+    kernel = np.asarray(params["Dense_0"]["kernel"])
+    kept = np.arange(kernel.size).reshape(kernel.T.shape).T % 600 == 0
+    kernel = np.where(kept, np.float32(0.5), np.float32(0))
+    params = {**params, "Dense_0": {"kernel": jnp.asarray(kernel)}}
+    sparse = dataclasses.replace(digits_network, variables={"params": params})
+    program = compiled(sparse, tmp_path, storage="sparse", compact=False)
+    check(program, digits_images[:50], np.asarray(sparse(digits_images[:50])))
+
+
+def test_images_smaller_than_the_kernels(tmp_path):
+    # Where all that a weight meets is padding, of stride 2 too.
+    shape = (2, 1, 3)
+    subnetwork = small("resnet", shape)
+    program = compiled(subnetwork, tmp_path, *SANITISED, storage="signs")
+    images = random_images(shape)
+    check(program, images, np.asarray(subnetwork(images)))
+
+
+@pytest.mark.parametrize("storage", ["sparse", "signs", "seed"])
+def test_a_network_without_kept_weights(tmp_path, storage):
+    net = ConvNet(classes=3, stages=(4,), hidden=(5,))
+    subnetwork = networks.subnetwork(net, (4, 4, 1), keep=0)
+    assert all(weights.kept == 0 for weights in subnetwork.entries.values())
+    program = compiled(subnetwork, tmp_path, *SANITISED, storage=storage)
+    images = random_images((4, 4, 1), 2)
+    assert run(program, images) == bytes(2 * 3 * 4)
+    assert run(program, images, "classes") == bytes(2)
+
+
+def test_a_cifar_network_from_its_seed(tmp_path):
+    # The whole Conv4, half of its 2.4 million weights.
+    net = NETWORKS["conv4"](classes=10, bias_init=fan_in_uniform)
+    subnetwork = networks.subnetwork(net, (32, 32, 3), normal=("Conv", "Dense"))
+    program = compiled(subnetwork, tmp_path, storage="seed")
+    images = random_images((32, 32, 3), 3)
+    check(program, images, np.asarray(subnetwork(images)))
+    assert program.stat().st_size < 2_425_024 / 8 + 30_000
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
+def test_the_example_runs_as_its_readme_says(tmp_path, digits_logits):
+    folder = tmp_path / "embedded"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build"))
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLE.parents[1])}
+
+    def make(*words):
+        done = subprocess.run(
+            ["make", f"PYTHON={sys.executable}", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    done = make()
+    # Another compiler compiles again, and only another one.
+    assert " -c " not in make("size").stdout
+    assert "-O0 " in make("size", "CFLAGS=-O0").stdout
+    last = done.stdout.splitlines()[-1]
+    readme = (EXAMPLE / "README.md").read_text()
+    assert last == "9 of 10 are right" and f"    {last}\n" in readme
+    found = re.findall(r"this is a (\d), and the network says (\d)", done.stdout)
+    assert [digit for digit, _ in found] == list("0123456789")
+
+    labels = datasets.load("digits").test_labels
+    first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(10)]
+    classes = digits_logits.argmax(1)
+    assert [int(says) for _, says in found] == classes[first].tolist()
+    accuracy = np.mean(classes == labels)
+    assert f"it reads {accuracy:.1%} rightly".replace("%", " %") in readme
+
+
+def test_storages_that_cannot_hold_the_weights_are_refused():
+    with pytest.raises(ValueError, match=r"'Dense_0' has weights of \d+ magnitudes"):
+        c.encode(small("mixed"), "net", storage="signs")
+    with pytest.raises(ValueError, match=r"'Conv_0/kernel' has no seed of its weights"):
+        c.encode(embed(small("mixed")), "net", storage="seed")
+
+
+@pytest.mark.parametrize("layer", ["Conv_0", "Dense_0"])
+def test_weights_that_are_not_those_of_the_seed_are_refused(layer):
+    entries = dict(small("mixed").entries)
+    weights = entries[f"{layer}/kernel"]
+    words = (weights.recipe.key[0], weights.recipe.key[1] ^ 1)
+    other = dataclasses.replace(weights.recipe, key=words)
+    entries[weights.name] = dataclasses.replace(weights, recipe=other)
+    subnetwork = dataclasses.replace(small("mixed"), entries=entries)
+    with pytest.raises(ValueError, match=f"'{weights.name}' differs from what its see"):
+        c.encode(subnetwork, "net", storage="seed")
+
+
+def test_normal_weights_of_another_size_are_refused():
+    entries = dict(small("mixed").entries)
+    weights = entries["Dense_0/kernel"]
+    entries[weights.name] = dataclasses.replace(weights, frozen=weights.frozen * 1.01)
+    subnetwork = dataclasses.replace(small("mixed"), entries=entries)
+    with pytest.raises(ValueError, match="'Dense_0/kernel' differs from what its seed"):
+        c.encode(subnetwork, "net", storage="seed")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+def test_the_header_serves_cpp(tmp_path):
+    export.write(small("conv"), "c", tmp_path / "net.c", storage="signs")
+    subprocess.run(["gcc", *STRICT, "-c", "net.c"], cwd=tmp_path, check=True)
+    text = '#include "net.h"\nstatic const uint8_t image[NET_IMAGE_BYTES] = {};\n'
+    text += "int main() { return net_class(image) >= NET_CLASSES; }\n"
+    (tmp_path / "user.cpp").write_text(text)
+    command = ["g++", "-Wall", "-Wextra", "-Werror", "user.cpp", "net.o", "-o", "user"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "user"], check=True)
+
+
+def test_what_a_file_says_of_itself_stays_in_the_comment(tmp_path):
+    hostile = {"arch": "*/ #error a /*", "dataset": "data/*.png \\", "accuracies": {}}
+    about = dataclasses.replace(small("conv").description, **hostile)
+    subnetwork = dataclasses.replace(small("conv"), description=about)
+    program = compiled(subnetwork, tmp_path, storage="signs")
+    check(program, random_images(), networks.logits("conv"))
+    assert "__ _error a __, 4 classes" in (tmp_path / "net.h").read_text()
+
+
+def test_the_header_says_what_there_is_to_know(digits_network):
+    accuracies = {"averaging_std": 0.01, "thresholding": 0.9778}
+    about = dataclasses.replace(digits_network.description, accuracies=accuracies)
+    subnetwork = dataclasses.replace(digits_network, description=about)
+    header = c.encode(subnetwork, "net", storage="sparse").files[".h"].decode()
+    assert "accuracy on the test images: 97.78%\n" in header
+    assert "averaging" not in header and "-lm" not in header
+    graph = describe(digits_network.net, digits_network.variables, (8, 8, 1))
+    kept = graphs.cost(compact(graph)).nonzero_multiply_adds
+    assert f"an image takes {kept:,} multiply-adds" in header
+    header = c.encode(small("mixed"), "net", storage="seed").files[".h"].decode()
+    assert "link with -lm" in header and "multiply-adds" in header
