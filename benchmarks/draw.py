@@ -1,12 +1,13 @@
-"""Masks of a whole network, drawn and pulled back, against what bounds their cost.
+"""Cost of sampling a network's masks and of their gradient, against lower bounds.
 
     python -m benchmarks.draw
 
 On a CPU: against `torch.nn.functional.gumbel_softmax` on the stacked logits, the way
-PyTorch draws such masks, and against drawing as many random 32-bit words. On a GPU:
-masks times weights, forwards and backwards, against copying the same bytes. The sides
-take turns; each repeats its work within one program, where outputs reuse their memory,
-so that no side pays for fresh pages. Exit code: 0; 1 if a bound is not met.
+PyTorch samples such masks, and against generating as many random 32-bit words. On a
+GPU: masks times weights, forwards and backwards, against copying the same bytes. The
+sides run alternately. Each repeats its work within one program, where outputs reuse
+their memory, so that no side pays for fresh pages. Exit code: 0; 1 if a bound is not
+met.
 """
 
 import argparse
@@ -23,24 +24,24 @@ from aslp_jax.ops import threefry
 from benchmarks.timing import Claim, Side, interleave, where
 
 LOGITS = 4_300_992
-"""Of Conv2."""
+"""Number of weights of Conv2."""
 
 OVER_PYTORCH, OVER_WORDS, OVER_COPY = 10.0, 1.4, 3.0
 
 
 def masks(logits: jax.Array, calls: int) -> Side:
-    """Draws masks and pulls a gradient back to their logits, `calls` times."""
+    """Samples masks and computes a gradient of their logits, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
-        drawn, pull = jax.vjp(lambda logits: stgs(key, logits), logits)
-        # What comes back depends on the last turn, so that none is left out.
-        return drawn, pull(1 + given[0])[0]
+        sampled, pull = jax.vjp(lambda logits: stgs(key, logits), logits)
+        # The result depends on the previous iteration, so that XLA removes none.
+        return sampled, pull(1 + given[0])[0]
 
     return _repeated(once, (logits, logits), calls)
 
 
 def words(count: int, calls: int, bits: Callable[..., jax.Array]) -> Side:
-    """Draws `count` random 32-bit words, `calls` times."""
+    """Generates `count` random 32-bit words, `calls` times."""
 
     def once(key: jax.Array, given: jax.Array) -> jax.Array:
         return bits(key, (count,)) ^ given
@@ -49,20 +50,20 @@ def words(count: int, calls: int, bits: Callable[..., jax.Array]) -> Side:
 
 
 def products(logits: jax.Array, weights: jax.Array, calls: int) -> Side:
-    """Makes masks times weights, and pulls their gradient back, `calls` times."""
+    """Computes masks times weights and a gradient of the logits, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
         def effective(logits: jax.Array) -> jax.Array:
             return stgs(key, logits) * weights
 
-        made, pull = jax.vjp(effective, logits)
-        return made, pull(given[0])[0]
+        product, pull = jax.vjp(effective, logits)
+        return product, pull(given[0])[0]
 
     return _repeated(once, (weights, logits), calls)
 
 
 def copies(logits: jax.Array, weights: jax.Array, calls: int) -> Side:
-    """Reads what `products` reads and writes what it writes, `calls` times."""
+    """Reads and writes as many bytes as `products`, `calls` times."""
 
     def once(key: jax.Array, given: tuple[jax.Array, jax.Array]) -> Any:
         del key
@@ -72,7 +73,7 @@ def copies(logits: jax.Array, weights: jax.Array, calls: int) -> Side:
 
 
 def pytorch_masks(count: int, calls: int) -> Side:
-    """Draws masks and their gradient as PyTorch does, `calls` times."""
+    """Samples masks and computes their gradient as PyTorch does, `calls` times."""
     import torch
 
     from benchmarks import pytorch
@@ -80,12 +81,12 @@ def pytorch_masks(count: int, calls: int) -> Side:
     logits = torch.randn(count, requires_grad=True)
     given = torch.ones(count)
 
-    def turn() -> None:
+    def run() -> None:
         for _ in range(calls):
             logits.grad = None
             pytorch.gumbel_mask(logits).backward(given)
 
-    return turn
+    return run
 
 
 def _repeated(once: Callable[..., Any], start: Any, calls: int) -> Side:
@@ -101,8 +102,10 @@ def _repeated(once: Callable[..., Any], start: Any, calls: int) -> Side:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--logits", type=int, default=LOGITS, help="(that of Conv2)")
-    parser.add_argument("--calls", type=int, default=5, help="of a turn")
+    parser.add_argument(
+        "--logits", type=int, default=LOGITS, help="(default: %(default)s, of Conv2)"
+    )
+    parser.add_argument("--calls", type=int, default=5, help="calls of one measurement")
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
     calls, count = options.calls, options.logits

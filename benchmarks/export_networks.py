@@ -1,4 +1,4 @@
-"""Networks whose exports are weighed: with random masks, and with none."""
+"""Networks to export: with random masks, and without masks."""
 
 import dataclasses
 import statistics
@@ -17,59 +17,64 @@ from aslp_jax.models.initialisers import kaiming_normal, signed_constant
 
 
 def random_network(
-    arch: str, shape: tuple[int, int, int], kept: float, seed: int = 0
+    arch: str, shape: tuple[int, int, int], keep_fraction: float, seed: int = 0
 ) -> Subnetwork:
-    """A network of signed constants with random masks that keep about `kept`."""
+    """Returns a network of signed constants with random masks.
+
+    Args:
+      arch: name of the network.
+      shape: `(height, width, channels)` of an image.
+      keep_fraction: expected fraction of kept weights.
+      seed: seed of weights and masks.
+    """
     constant = signed_constant(kaiming_normal())
     net = models.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
     model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(seed)
     variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
-    middle = statistics.NormalDist().inv_cdf(kept)
+    middle = statistics.NormalDist().inv_cdf(keep_fraction)
     logits = jax.tree.map(lambda leaf: leaf + middle, variables["params"]["logits"])
     variables = {**variables, "params": {**variables["params"], "logits": logits}}
-    about = artefact.Description(arch, 10, shape)
-    return artefact.extract(model, variables, about, key=key)
+    description = artefact.Description(arch, 10, shape)
+    return artefact.extract(model, variables, description, key=key)
 
 
 def without_masks(subnetwork: Subnetwork) -> Subnetwork:
-    """The same network with a number in the place of every weight that was dropped."""
+    """Replaces every dropped weight by a nonzero number."""
     rng = np.random.default_rng(0)
-    entries = {}
-    for name, entry in subnetwork.entries.items():
-        weights = entry.weights
-        if entry.mask is not None:
-            sizes = (
-                np.abs(weights[entry.mask]) if entry.kept else np.ones(1, np.float32)
-            )
-            drawn = np.where(rng.random(weights.shape) < 0.5, 1, -1) * sizes.mean()
-            weights = np.where(entry.mask, weights, drawn).astype(np.float32)
-        entries[name] = make_layer_weights(name, weights)
+    layers = {}
+    for name, layer in subnetwork.entries.items():
+        weights = layer.weights
+        if layer.mask is not None:
+            size = np.abs(weights[layer.mask]).mean() if layer.kept else np.float32(1)
+            others = np.where(rng.random(weights.shape) < 0.5, 1, -1) * size
+            weights = np.where(layer.mask, weights, others).astype(np.float32)
+        layers[name] = make_layer_weights(name, weights)
     return dataclasses.replace(
         subnetwork,
-        entries=entries,
+        entries=layers,
         variables={
             **subnetwork.variables,
             "params": map_named(
                 subnetwork.variables["params"],
-                entries,
-                lambda name, _: jnp.asarray(entries[name].weights),
+                layers,
+                lambda name, _: jnp.asarray(layers[name].weights),
             ),
         },
     )
 
 
 def images_like(subnetwork: Subnetwork, count: int, folder: Path | None) -> np.ndarray:
-    """The first test images of what the network was selected on, or random ones.
+    """Returns the first test images of the network's data set, or random images.
 
     Args:
       subnetwork: the network.
-      count: how many, at the most.
-      folder: prepared TFDS folder of CIFAR; None where there is none.
+      count: largest number of images.
+      folder: prepared TFDS folder of CIFAR; None if there is none.
     """
-    about = subnetwork.description
-    if about.dataset == "digits":
+    description = subnetwork.description
+    if description.dataset == "digits":
         return datasets.load("digits").test_images[:count]
-    if folder is not None and about.dataset in datasets.NAMES:
-        return datasets.load(about.dataset, data_dir=folder).test_images[:count]
+    if folder is not None and description.dataset in datasets.NAMES:
+        return datasets.load(description.dataset, data_dir=folder).test_images[:count]
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (min(count, 8), *about.image_shape), np.uint8)
+    return rng.integers(0, 256, (min(count, 8), *description.image_shape), np.uint8)

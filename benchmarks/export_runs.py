@@ -1,4 +1,4 @@
-"""Runs exports of a network and times them, an image at a time."""
+"""Runners of exported networks, which also time one image at a time."""
 
 import math
 import subprocess
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 SECONDS = 0.2
-"""Of each round of timing."""
+"""Duration of each round of timing."""
 
 MAIN = """
 #define _POSIX_C_SOURCE 199309L
@@ -22,8 +22,8 @@ MAIN = """
 #include <time.h>
 #include "net.h"
 
-/* Writes logits of all images; then times as many as asked for, and says how long an
-   image took. */
+/* Writes the logits of all images; then times as many runs as the first argument says,
+   and prints the seconds of one run. */
 int main(int count, char **arguments)
 {
     static uint8_t image[NET_IMAGE_BYTES];
@@ -46,11 +46,11 @@ int main(int count, char **arguments)
 """
 
 Run = Callable[[np.ndarray, int], tuple[np.ndarray, float]]
-"""From images and rounds of timing to logits, and the seconds that one image takes."""
+"""Function from images and rounds of timing to logits and the seconds of one image."""
 
 
 def run_onnx(content: bytes) -> Run:
-    """Runs an ONNX model on one thread."""
+    """Returns a runner of an ONNX model, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -67,7 +67,7 @@ def run_onnx(content: bytes) -> Run:
 
 
 def run_stablehlo(content: bytes) -> Run:
-    """Runs a function of `jax.export`."""
+    """Returns a runner of a function of `jax.export`."""
     call = jax.jit(jax.export.deserialize(bytearray(content)).call)
 
     def run(images: np.ndarray, rounds: int) -> tuple[np.ndarray, float]:
@@ -79,7 +79,7 @@ def run_stablehlo(content: bytes) -> Run:
 
 
 def run_c(folder: Path) -> Run:
-    """Compiles and runs the `net.c` in a folder."""
+    """Compiles the `net.c` in a folder and returns its runner."""
     (folder / "main.c").write_text(MAIN)
     command = ["gcc", "-std=c99", "-O3", "-o", "net", "main.c", "net.c", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
@@ -100,7 +100,7 @@ def run_c(folder: Path) -> Run:
 
 
 def time_of(call: Callable[[], Any], rounds: int) -> float:
-    """Seconds of a call, the shortest of several rounds."""
+    """Returns the seconds of a call, the shortest of several rounds."""
 
     def once(repeats: int) -> float:
         began = time.perf_counter()
@@ -115,7 +115,7 @@ def time_of(call: Callable[[], Any], rounds: int) -> float:
 
 
 def object_size(folder: Path, compiler: Sequence[str]) -> tuple[int, int]:
-    """Flash and RAM of the `net.c` in a folder, as a linker counts them."""
+    """Returns bytes of flash and RAM of the `net.c` in a folder, as a linker counts."""
     command = [*compiler, "-std=c99", "-c", "net.c", "-o", "net.o"]
     subprocess.run(command, cwd=folder, check=True)
     listed = subprocess.run(

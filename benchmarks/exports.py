@@ -1,14 +1,14 @@
-"""What each export of a network weighs, and how long an image takes it.
+"""Size of each export of a network, and time for one image.
 
     python -m benchmarks.exports runs/NAME/network.aslp --out results/exports/NAME.csv
     python -m benchmarks.exports --archs conv2 conv4 --shape 32x32x3 --keep 0.5 0.02
 
-Each network, from a file or with random masks, is written as every export in every
-storage, run over images, compared with itself, and timed: one image at a time, on one
-core, beside the dense network (the same with nothing dropped) in the same format. Sizes
-of C are those of its object file. Exit code: 0; 1 if an export predicts something else
-than the network, or if Conv2 on digits, from its seed or its signs, needs more than
-256 kB of flash.
+Each network, from a file or with random masks, is written in every format and storage.
+The export is run over images, compared with the network, and timed: one image at a
+time, on one core, alternately with the dense network (without dropped weights) in the
+same format. Sizes of C are those of the object file. Exit code: 0; 1 if an export and
+the network differ in a prediction, or if Conv2 on digits, from its seed or its signs,
+needs more than 256 kB of flash.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from benchmarks.export_networks import images_like, random_network, without_mask
 from benchmarks.export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
 FLASH = 256_000
-"""Bytes of a small microcontroller, that Conv2 on digits has to fit into."""
+"""Bytes of a small microcontroller's flash, the bound for Conv2 on digits."""
 
 LONGEST_SOURCE = 5_000_000
-"""Floats in C, at the most: of more a compiler makes gigabytes."""
+"""Largest number of floats in a C source; for more a compiler needs gigabytes."""
 
 ROUNDS = 5
-"""Of timing, of which the shortest counts."""
+"""Rounds of timing, of which the shortest counts."""
 
 EXPORTS = {
     "npz": ("dense", "sparse"),
@@ -54,7 +54,7 @@ EXPORTS = {
 
 
 class Row(NamedTuple):
-    """A line of the table; None where something does not apply."""
+    """Line of the table; None where a column does not apply."""
 
     network: str
     weights: int
@@ -77,10 +77,10 @@ class Row(NamedTuple):
 def exported(
     subnetwork: Subnetwork, kind: str, storage: str, folder: Path, **options: Any
 ) -> tuple[Written, Run | None]:
-    """Writes one export; returns it, and what runs it.
+    """Writes one export; returns it with its runner, None for npz.
 
     Raises:
-      ValueError: the network cannot be stored in this way.
+      ValueError: the storage cannot hold the network.
     """
     if storage:
         options["storage"] = storage
@@ -105,19 +105,27 @@ def rows_of(
     compiler: Sequence[str],
     folder: Path,
 ) -> Iterator[Row]:
-    """Every export of a network, each beside the dense network in the same format."""
+    """Yields a row for every export of a network.
+
+    Args:
+      label: name of the network in the table.
+      subnetwork: the network.
+      images: uint8 images to compare predictions on.
+      compiler: command that compiles C to tell its size.
+      folder: empty folder for the exports.
+    """
     shape = subnetwork.description.image_shape
     graph = describe(subnetwork.net, subnetwork.variables, shape)
-    factors = [
+    masks = [
         each.factors for each in subnetwork.entries.values() if each.factors is not None
     ]
-    weights = sum(each.size for each in factors)
-    kept = sum(int(np.count_nonzero(each)) for each in factors)
+    weights = sum(each.size for each in masks)
+    kept = sum(int(np.count_nonzero(each)) for each in masks)
     first = Row(
         network=label,
         weights=weights,
         kept=round(kept / weights, 4),
-        entropy_bytes=math.ceil(sum(map(entropy, factors)) / 8),
+        entropy_bytes=math.ceil(sum(map(entropy, masks)) / 8),
         export="aslp",
         storage="seed",
         file_bytes=len(encode(subnetwork)),
@@ -133,25 +141,25 @@ def rows_of(
     for kind, storages in EXPORTS.items():
         reference: Run | None = None
         if kind != "npz" and (kind != "c" or weights <= LONGEST_SOURCE):
-            place = folder / f"{kind}-reference"
-            _, reference = exported(dense, kind, storages[0], place, compact=False)
+            target = folder / f"{kind}-reference"
+            _, reference = exported(dense, kind, storages[0], target, compact=False)
         for storage in storages:
             if kind == "c" and _floats(storage, weights, kept) > LONGEST_SOURCE:
-                print(f"{label}: no C with {storage} weights, which no compiler likes")
+                print(f"{label}: no C with {storage} weights, too many to compile")
                 continue
-            place = folder / f"{kind}-{storage}"
+            target = folder / f"{kind}-{storage}"
             try:
-                written, run = exported(subnetwork, kind, storage, place)
+                written, run = exported(subnetwork, kind, storage, target)
             except ValueError as error:
                 print(f"{label}: {kind} {storage}: {error}")
                 continue
             size = sum(each.stat().st_size for each in written.files)
             row = first._replace(export=kind, storage=storage, file_bytes=size)
             if kind == "c":
-                flash, ram = object_size(place, compiler)
+                flash, ram = object_size(target, compiler)
                 row = row._replace(flash_bytes=flash, ram_bytes=ram)
             if run is not None:
-                row = row._replace(operations=written.encoded.operations)
+                row = row._replace(operations=written.result.operations)
                 row = timed(row, run, reference, images)
                 found = np.concatenate([run(part, 0)[0] for part in parts])
                 same = found.argmax(1) == expected.argmax(1)
@@ -163,7 +171,7 @@ def rows_of(
 
 
 def timed(row: Row, run: Run, reference: Run | None, images: np.ndarray) -> Row:
-    """Times an export and at once the dense network: a slow spell meets both."""
+    """Times an export and then the dense network, so that a slow phase affects both."""
     _, seconds = run(images[:1], ROUNDS)
     row = row._replace(ms_per_image=round(1e3 * seconds, 4))
     if reference is None:
@@ -176,12 +184,12 @@ def timed(row: Row, run: Run, reference: Run | None, images: np.ndarray) -> Row:
 
 
 def _floats(storage: str, weights: int, kept: int) -> int:
-    """How many numbers a C source spells out."""
+    """Returns the number of floats in a C source."""
     return {"dense": weights, "sparse": kept}.get(storage, 0)
 
 
 def networks_of(options: argparse.Namespace) -> Iterator[tuple[str, Subnetwork]]:
-    """The networks asked for, by what to call them."""
+    """Yields the networks of the command line, each with its label."""
     for path in options.files:
         subnetwork = artefact.load(path)
         about = subnetwork.description
@@ -201,18 +209,26 @@ def main(arguments: Sequence[str]) -> int:
         "--archs", nargs="*", default=(), choices=tuple(models.NETWORKS)
     )
     parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
-    parser.add_argument("--keep", nargs="*", type=float, default=(0.5,))
+    parser.add_argument(
+        "--keep",
+        nargs="*",
+        type=float,
+        default=(0.5,),
+        help="fractions of weights that the random masks keep (default: 0.5)",
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="prepared TFDS folder, for networks of CIFAR (else random images)",
+        help="prepared TFDS folder for networks of CIFAR (default: random images)",
     )
-    parser.add_argument("--images", type=int, default=1000, help="to be compared")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="images to compare predictions on"
+    )
     parser.add_argument("--out", type=Path, help="CSV file to write")
     parser.add_argument(
         "--size-with",
         default="gcc -Os -fno-pie -fno-asynchronous-unwind-tables",
-        help="what compiles C to tell its size, such as a compiler for a Cortex-M",
+        help="compiler that tells the size of C, such as one for a Cortex-M",
     )
     options = parser.parse_args(arguments)
     print(
@@ -238,22 +254,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def line(row: Row) -> str:
-    """A row as a person reads it."""
-    words = f"{row.network:<22} kept {row.kept:6.1%}  {row.export:<9} {row.storage:<8}"
-    words += f" {row.file_bytes:>11,} bytes"
+    """Returns a row as text."""
+    text = f"{row.network:<22} kept {row.kept:6.1%}  {row.export:<9} {row.storage:<8}"
+    text += f" {row.file_bytes:>11,} bytes"
     if row.flash_bytes is not None:
-        words += f"  flash {row.flash_bytes:>10,} RAM {row.ram_bytes:>9,}"
+        text += f"  flash {row.flash_bytes:>10,} RAM {row.ram_bytes:>9,}"
     if row.ms_per_image is not None:
-        words += f"  {row.operations:>11,} operations {row.ms_per_image:9.3f} ms"
+        text += f"  {row.operations:>11,} operations {row.ms_per_image:9.3f} ms"
     if row.speed_over_dense is not None:
-        words += f" ({row.speed_over_dense:.2f} times the speed of dense)"
+        text += f" ({row.speed_over_dense:.2f} times the speed of dense)"
     if row.same_predictions is not None:
-        words += f"  same {row.same_predictions} (to {row.largest_difference:.1e})"
-    return words
+        text += f"  same {row.same_predictions} (to {row.largest_difference:.1e})"
+    return text
 
 
 def judge(rows: Sequence[Row]) -> int:
-    """Says where sparsity brings speed and where it does not; returns the exit code."""
+    """Prints where sparsity saves time and returns the exit code."""
     for kind in ("onnx", "stablehlo", "c"):
         for storage in EXPORTS[kind]:
             ratios = [
@@ -268,9 +284,9 @@ def judge(rows: Sequence[Row]) -> int:
                     "the speed of the dense network"
                 )
     print(
-        "ONNX and StableHLO multiply zeros like all else, so they gain only what "
-        "compaction takes out; C skips what is not kept, in dense layers of signs only "
-        "whole bytes of it, and seed pays for drawing weights again"
+        "ONNX and StableHLO multiply zeros too, so only compaction saves time; C skips "
+        "dropped weights (dense layers of signs: only whole bytes of them), and seed "
+        "computes its weights again"
     )
     flash = [
         row.flash_bytes
@@ -288,7 +304,7 @@ def judge(rows: Sequence[Row]) -> int:
         and len(set(row.same_predictions.split(" of "))) > 1
     ]
     for row in other:
-        print(f"other predictions than the network's: {row}")
+        print(f"predictions differ from the network's: {row}")
     return int(bool(other) or any(each > FLASH for each in flash))
 
 

@@ -1,11 +1,11 @@
-"""How time and memory of a training step grow with width, batch and devices.
+"""Growth of a training step's time and memory with width, batch and devices.
 
     python -m benchmarks.growth --out results/growth
 
-Conv4, one factor at a time; the devices are CPU devices of one core each, over which
-the batch is spread. Prints each value beside what the work of a step (its floating
-point operations) grows by, and writes `growth.csv` and `growth.png`. Exit code: 0; 1 if
-a time grows by more than twice what the work does.
+Conv4, one factor at a time. The batch is split over the devices, CPU devices of one
+core each. Prints the growth of each value beside that of a step's work (its floating
+point operations), and writes `growth.csv` and `growth.png`. Exit code: 0; 1 if the
+growth of a time is more than twice that of the work.
 """
 
 import argparse
@@ -31,69 +31,79 @@ from benchmarks.timing import where
 ARCH = "conv4"
 FACTORS = {"width": (1, 2, 4), "batch": (64, 128, 256, 512), "devices": (1, 2)}
 START = {"width": 1, "batch": 256, "devices": 1}
-"""Where the factors stand that do not vary."""
+"""Values of the factors that do not vary."""
 
 MOST = 2.0
-"""Growth of the time over that of the work."""
+"""Upper bound of the growth of the time over that of the work."""
 
 
-def measure(width: int, batch: int, devices: int, repeats: int) -> dict[str, float]:
+def measure(
+    width: int,
+    batch: int,
+    devices: int,
+    repeats: int,
+    arch: str = ARCH,
+    side: int = workload.SIDE,
+) -> dict[str, float]:
     """Times steps of one setting, in this process, and reads their memory.
 
     Args:
-      width: of what, times so many, the layers are wide.
+      width: factor of every layer's width.
       batch: images a step.
-      devices: over which they are spread.
-      repeats: steps that count.
+      devices: number of devices that the batch is split over.
+      repeats: number of counted steps.
+      arch: name of the network.
+      side: height and width of an image in pixels.
 
     Returns:
-      `seconds` of a step, `floats` (operations of one), `state_bytes` (frozen weights,
-      what is learnt and the optimiser's state), `step_bytes` (what a step needs
-      besides, on each device), `weights`.
+      `seconds` of a step, `floats` (operations of a step), `state_bytes` (frozen
+      weights, params and the optimiser's state), `step_bytes` (further memory of a step
+      on each device), `weights`.
     """
     mesh = None
     if devices > 1:
         found = np.array(jax.devices()[:devices])
         mesh = Mesh(found, (train.BATCH,), axis_types=(AxisType.Auto,))
-    net = workload.network(ARCH, width=width)
+    net = workload.network(arch, width=width)
     micro_batch = min(batch, workload.MICRO_BATCH * devices)
     program, create = workload.training(
-        net, batch_size=batch, micro_batch=micro_batch, mesh=mesh
+        net, batch_size=batch, micro_batch=micro_batch, side=side, mesh=mesh
     )
-    data = workload.random_images(batch)
+    data = workload.random_images(batch, side)
     state: Any = create()
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
     arguments = (state, train.Totals.zeros(), *data, *workload.key_and_bounds(1))
-    needed = program.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
-    turn = workload.side(program, state, *data, steps=1)
+    step_bytes = (
+        program.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    )
+    run = workload.side(program, state, *data, steps=1)
     seconds = []
     for repeat in range(repeats + 1):
         began = time.perf_counter()
-        turn()
+        run()
         if repeat:  # the first one compiles
             seconds.append(time.perf_counter() - began)
     return {
         "seconds": statistics.median(seconds),
-        "floats": batch * workload.flops(net),
-        "state_bytes": held,
-        "step_bytes": needed,
+        "floats": batch * workload.flops(net, side),
+        "state_bytes": state_bytes,
+        "step_bytes": step_bytes,
         "weights": weights,
     }
 
 
-def in_a_process(setting: Mapping[str, int], repeats: int) -> dict[str, float]:
-    """Measures in a process of its own, with as many CPU devices as are asked for."""
+def in_a_process(setting: Mapping[str, Any], repeats: int) -> dict[str, float]:
+    """Measures one setting in a process of its own.
+
+    Args:
+      setting: arguments of `measure` by name, without `repeats`.
+      repeats: number of counted steps.
+    """
     given = [f"--{name}={value}" for name, value in setting.items()]
+    command = ["-m", "benchmarks.growth", "--one", f"--repeats={repeats}", *given]
     ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.growth",
-            "--one",
-            f"--repeats={repeats}",
-            *given,
-        ],
+        [sys.executable, *command],
         check=True,
         capture_output=True,
         text=True,
@@ -102,7 +112,7 @@ def in_a_process(setting: Mapping[str, int], repeats: int) -> dict[str, float]:
 
 
 def measure_all(repeats: int) -> list[dict[str, Any]]:
-    """Measures every setting, one factor varying at a time; a line each."""
+    """Measures every setting, one factor varying at a time; returns a line for each."""
     lines = []
     for factor, values in FACTORS.items():
         for value in values:
@@ -113,14 +123,14 @@ def measure_all(repeats: int) -> list[dict[str, Any]]:
 
 
 def growth(lines: Sequence[Mapping[str, Any]], factor: str) -> list[dict[str, float]]:
-    """Returns each line of a factor over its first: value, time, work and bytes."""
+    """Divides value, time, work and bytes of a factor's lines by those of the first."""
     own = [line for line in lines if line["factor"] == factor]
     columns = (factor, "seconds", "floats", "state_bytes", "step_bytes")
     return [{name: line[name] / own[0][name] for name in columns} for line in own]
 
 
 def plot(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws growth over that of the factor, each with the work beside it."""
+    """Plots the growth of time, memory and work over each factor."""
     figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
     kinds = {
         "seconds": ("time", "tab:blue", "o-"),
@@ -149,7 +159,7 @@ def plot(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes a line a setting as CSV."""
+    """Writes a CSV file with a line for each setting."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
@@ -162,9 +172,13 @@ def write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for growth.csv and growth.png")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each setting")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="counted steps of each setting"
+    )
     one = parser.add_argument_group("one setting alone, printed as JSON")
-    one.add_argument("--one", action="store_true", help="only this one")
+    one.add_argument("--one", action="store_true", help="measure only this setting")
+    one.add_argument("--arch", default=ARCH)
+    one.add_argument("--side", type=int, default=workload.SIDE, help="of the images")
     for name, value in START.items():
         one.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args(arguments)
@@ -172,7 +186,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.one:
         jax.config.update("jax_num_cpu_devices", options.devices)
         setting = {name: getattr(options, name) for name in START}
-        print(json.dumps(measure(**setting, repeats=options.repeats)))
+        size = {"arch": options.arch, "side": options.side}
+        print(json.dumps(measure(**setting, **size, repeats=options.repeats)))
         return 0
     print(f"{where()}, {ARCH}")
     lines = measure_all(options.repeats)

@@ -1,11 +1,11 @@
-"""What selecting a subnetwork adds to training the same network without masks.
+"""Time that selecting a subnetwork adds to training the same network without masks.
 
     python -m benchmarks.masking --arch conv2 conv4
 
-Three sides take turns on the same random images: training steps with masks, scales,
-optimiser, cropping and flipping; the same network with its weights trained by the same
-optimiser, on the same images; and its forward and backward passes alone, on images that
-are ready. Exit code: 0; 1 if the bound is not met against either.
+Three sides run alternately on the same random images: training steps with masks,
+scales, optimiser, cropping and flipping; the same network with its weights trained by
+the same optimiser, on the same images; and its forward and backward passes alone, on
+prepared images. Exit code: 0; 1 if the bound is not met against both.
 """
 
 import argparse
@@ -23,22 +23,22 @@ from benchmarks import workload
 from benchmarks.timing import Claim, Side, interleave, where
 
 AT_MOST = 1.12
-"""Times the time of the network without masks."""
+"""Largest time, as a multiple of the time without masks."""
 
 
 def masked(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Side:
-    """Steps that select weights.
+    """Returns a side that takes steps which select weights.
 
     Args:
       arch: name of the network.
       data: images and labels.
-      **size: `batch_size`, and `steps` of a turn.
+      **size: `batch_size`, and the `steps` of one call.
     """
     return _training(arch, data, None, **size)
 
 
 def trained(arch: str, data: tuple[np.ndarray, np.ndarray], **size: int) -> Side:
-    """Steps that train all weights; arguments as those of `masked`."""
+    """Returns a side that trains all weights; arguments as in `masked`."""
     return _training(arch, data, Magnitude(keep_fraction=1.0), **size)
 
 
@@ -48,6 +48,7 @@ def _training(arch, data, method, *, batch_size: int, steps: int) -> Side:
         method=method,
         prepare=workload.augmented,
         batch_size=batch_size,
+        side=data[0].shape[1],
     )
     return workload.side(program, create(), *data, steps=steps)
 
@@ -55,7 +56,7 @@ def _training(arch, data, method, *, batch_size: int, steps: int) -> Side:
 def passes(
     arch: str, data: tuple[np.ndarray, np.ndarray], *, batch_size: int, steps: int
 ) -> Side:
-    """Gradients of all weights, summed over a turn; arguments as those of `masked`."""
+    """Returns a side that sums gradients of all weights; arguments as in `masked`."""
     net = workload.network(arch)
     images, labels = (jnp.asarray(each[: batch_size * steps]) for each in data)
     on_cpu = jax.default_backend() == "cpu"
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     archs = ("conv2", "conv4", "conv6")
     parser.add_argument("--arch", nargs="+", choices=archs, default=[*archs])
     parser.add_argument("--batch-size", type=int, default=workload.BATCH_SIZE)
-    parser.add_argument("--steps", type=int, default=4, help="of a turn")
+    parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args(arguments)
     size = {"batch_size": options.batch_size, "steps": options.steps}

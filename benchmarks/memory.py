@@ -1,11 +1,11 @@
-"""What a training step keeps in memory, and what a whole run takes.
+"""Memory of a training step, and peak memory of a whole run.
 
     python -m benchmarks.memory --arch conv2 conv4 conv6
 
 Compiles the steps that select weights and those that train the same network without
-masks, and reads their memory analyses: masks or noise that are kept while the network
-runs would stand in the difference, 4 bytes a weight for each. Then a process of its
-own trains and scores Conv4 on as many images as CIFAR-10 has, and tells its peak. Exit
+masks, and reads their memory analyses. Masks or noise kept in memory while the network
+runs would appear in the difference, at 4 bytes a weight each. Then a process of its own
+trains and scores Conv4 on as many images as CIFAR-10 has, and reports its peak. Exit
 code: 0; 1 if a bound is not met.
 """
 
@@ -24,24 +24,25 @@ from aslp_jax.methods import Method
 from benchmarks import workload
 from benchmarks.timing import Claim, where
 
-KEPT_BYTES = 0.5
-"""A weight, at the most, beyond the network without masks."""
+MASK_BYTES = 0.5
+"""Most bytes a weight of a step, beyond those of the network without masks."""
 
 STATE_BYTES = 12.1
-"""A weight: frozen, logit and momentum, 4 each."""
+"""Most bytes a weight of the state: weight, logit and momentum, 4 each."""
 
 RUN_GB = 1.5
+"""Largest peak memory of the whole run, in GB."""
 
 TEST_IMAGES, AT_ONCE = 10_000, 50
-"""Images scored, and so many at once, as the programs do on a CPU."""
+"""Number of scored images, and of images of one pass (a run's number on a CPU)."""
 
 
 def analyse(arch: str, method: Method | None = None) -> tuple[float, float]:
-    """Returns bytes a weight of the state, and of what a step needs besides.
+    """Returns bytes a weight of the state, and of a step besides the state.
 
     Args:
       arch: name of the network.
-      method: how weights are selected; None is ASLP with smart rescale.
+      method: method that selects weights; None is ASLP with smart rescale.
     """
     images, labels = workload.random_images(workload.BATCH_SIZE)
     net = workload.network(arch)
@@ -49,9 +50,12 @@ def analyse(arch: str, method: Method | None = None) -> tuple[float, float]:
     state = jax.eval_shape(create)
     arguments = (state, train.Totals.zeros(), images, labels)
     compiled = program.lower(*arguments, *workload.key_and_bounds(1)).compile()
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    state_bytes = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+    )
     weights = sum(leaf.size for leaf in jax.tree.leaves(workload.kernels(net)))
-    return held / weights, compiled.memory_analysis().temp_size_in_bytes / weights
+    step_bytes = compiled.memory_analysis().temp_size_in_bytes
+    return state_bytes / weights, step_bytes / weights
 
 
 def run(arch: str, images: int, steps: int) -> float:
@@ -82,7 +86,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=50_000, help="of the run")
     parser.add_argument("--steps", type=int, default=8, help="of the run")
     parser.add_argument(
-        "--run", choices=archs, help="only the run, of this network: prints its GB"
+        "--run",
+        choices=archs,
+        help="train this network only, and print the peak memory in GB",
     )
     options = parser.parse_args(arguments)
     if options.run is not None:
@@ -91,15 +97,15 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{where()}, batches of {workload.BATCH_SIZE}")
     claims = []
     for arch in options.arch:
-        held, needed = analyse(arch)
+        state, step = analyse(arch)
         _, without = analyse(arch, Magnitude(keep_fraction=1.0))
         claims += [
-            Claim(f"{arch}: state", held, STATE_BYTES, unit="bytes a weight"),
+            Claim(f"{arch}: state", state, STATE_BYTES, unit="bytes a weight"),
             Claim(
-                f"{arch}: a step besides, {needed:.1f} bytes a weight, and without "
+                f"{arch}: a step besides, {step:.1f} bytes a weight, and without "
                 f"masks {without:.1f}",
-                needed - without,
-                KEPT_BYTES,
+                step - without,
+                MASK_BYTES,
                 unit="bytes a weight more",
             ),
         ]

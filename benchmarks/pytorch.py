@@ -1,10 +1,10 @@
-"""The same training step in plain PyTorch, to measure the library against.
+"""Training step in plain PyTorch, the side to compare the library with.
 
 Conv2, Conv4 and Conv6 on frozen signed-constant weights, masks by
 `torch.nn.functional.gumbel_softmax` of the two classes (logit, 0) with hard samples,
-one scale a layer, SGD with momentum: what a person would write from the paper with what
-PyTorch has, in the layout that it is fastest with, channels last. What draws the masks
-can be given, so that a test can compare results.
+one scale a layer, SGD with momentum: an implementation of the paper by PyTorch's own
+functions, in PyTorch's fastest layout, channels last. A test can replace the mask
+function, to compare results.
 """
 
 import math
@@ -24,9 +24,9 @@ def shapes(arch: str, side: int, channels: int, classes: int) -> list[tuple[int,
 
     Args:
       arch: `"conv2"`, `"conv4"` or `"conv6"`.
-      side: of the images, in pixels.
-      channels: of the images.
-      classes: to tell apart.
+      side: height and width of an image in pixels.
+      channels: channels of an image.
+      classes: number of classes.
     """
     found: list[tuple[int, ...]] = []
     for width in STAGES[arch]:
@@ -42,24 +42,24 @@ def shapes(arch: str, side: int, channels: int, classes: int) -> list[tuple[int,
 
 
 def signed_constant(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Draws Kaiming normal weights and replaces their magnitudes by their std."""
+    """Samples Kaiming normal weights and replaces their magnitudes by their std."""
     fan_in = math.prod(shape[1:])
-    drawn = torch.randn(tuple(shape), generator=generator) * math.sqrt(2 / fan_in)
-    return torch.sign(drawn) * drawn.std()
+    weights = torch.randn(tuple(shape), generator=generator) * math.sqrt(2 / fan_in)
+    return torch.sign(weights) * weights.std()
 
 
 def gumbel_mask(logits: torch.Tensor) -> torch.Tensor:
-    """Draws a mask of zeros and ones, with the gradient of the relaxed sample."""
+    """Samples a mask of zeros and ones, with the gradient of the relaxed sample."""
     pair = torch.stack([logits, torch.zeros_like(logits)])
     return functional.gumbel_softmax(pair, tau=1.0, hard=True, dim=0)[0]
 
 
 def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
-    """Shifts each image by up to `pad` pixels, zeros coming in, and mirrors half.
+    """Shifts each image by up to `pad` pixels, filled with zeros, and mirrors half.
 
     Args:
       images: float `[batch, channels, height, width]`.
-      pad: pixels.
+      pad: largest shift in pixels.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -78,12 +78,12 @@ def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
 
 
 class Step:
-    """A network that selects its weights, and a training step of it.
+    """Network with selected weights, and its training step.
 
     Attributes:
       weights: frozen kernels.
-      logits: one for each weight.
-      scales: one for each kernel.
+      logits: logits of each kernel, in its shape.
+      scales: scale of each kernel, scalar.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Step:
         dtype: str = "float32",
         mask: Callable[[torch.Tensor], torch.Tensor] = gumbel_mask,
     ) -> None:
-        """Draws the weights.
+        """Initialises the weights.
 
         Args:
           arch: `"conv2"`, `"conv4"` or `"conv6"`.
-          side: of the images, in pixels.
-          channels: of the images.
-          classes: to tell apart.
-          device: to train on.
+          side: height and width of an image in pixels.
+          channels: channels of an image.
+          classes: number of classes.
+          device: device to train on.
           dtype: `"float32"`, or `"bfloat16"` under autocast.
-          mask: from logits to the mask of a step.
+          mask: function from logits to the mask of a step.
         """
         generator = torch.Generator().manual_seed(0)
         made = shapes(arch, side, channels, classes)
@@ -131,7 +131,7 @@ class Step:
         )
 
     def outputs(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns class logits `[batch, classes]` of a freshly drawn network.
+        """Returns class logits `[batch, classes]` of the network with new masks.
 
         Args:
           images: float `[batch, channels, height, width]`.

@@ -1,11 +1,11 @@
-"""What smart and dynamic rescale add to an epoch, over no rescale (section 3.3).
+"""Time that smart and dynamic rescale add to an epoch (section 3.3).
 
     python -m benchmarks.rescale --arch conv4 --out results/rescale
 
-Two measures of the same: the part of a training step that depends on the rescale (draw
-the masks, make the effective weights, pull a gradient back, update what is learnt),
-which is precise, and whole training steps, which are what one waits for. The three
-kinds take turns. Exit code: 0; 1 if smart rescale adds more than dynamic.
+Two measurements: the part of a training step that depends on the rescale (sample the
+masks, compute effective weights and a gradient, update the params), which is precise,
+and whole training steps, which users wait for. The three kinds run alternately. Exit
+code: 0; 1 if smart rescale adds more than dynamic.
 """
 
 import argparse
@@ -29,13 +29,17 @@ from benchmarks.timing import Side, interleave_all, where
 KINDS: tuple[Rescale, ...] = ("none", "smart", "dynamic")
 
 
-def masking(arch: str, kind: Rescale, calls: int) -> Side:
-    """Masks, effective weights, pull-back and update, `calls` times as one program."""
+def masking(arch: str, kind: Rescale, calls: int, side: int = workload.SIDE) -> Side:
+    """Returns a side: masks, effective weights, gradient and update, `calls` times.
+
+    Args:
+      arch: name of the network.
+      kind: the rescale.
+      calls: repetitions within one program.
+      side: height and width of an image in pixels.
+    """
     method, optimiser = ASLP(rescale=kind), workload.sgd()
-    net, inputs = (
-        workload.network(arch),
-        jnp.zeros((1, workload.SIDE, workload.SIDE, 3)),
-    )
+    net, inputs = workload.network(arch), jnp.zeros((1, side, side, 3))
     create = functools.partial(train.create, Masked(net, method), optimiser)
     state = jax.jit(create)(jax.random.key(0), inputs)
     frozen = state.frozen
@@ -45,11 +49,11 @@ def masking(arch: str, kind: Rescale, calls: int) -> Side:
     def run(key: jax.Array) -> Any:
         def once(index: jax.Array, carry: Any) -> Any:
             params, opt_state = carry
-            draw = functools.partial(
+            sample = functools.partial(
                 method.effective_weights, frozen, key=jax.random.fold_in(key, index)
             )
-            weights, pull = jax.vjp(draw, params)
-            # Of the weights too, so that none of them is optimised away.
+            weights, pull = jax.vjp(sample, params)
+            # Depends on the weights too, so that XLA removes none of them.
             gradient = pull(jax.tree.map(lambda g, w: g + 1e-9 * w, given, weights))[0]
             updates, opt_state = optimiser.update(gradient, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
@@ -60,7 +64,7 @@ def masking(arch: str, kind: Rescale, calls: int) -> Side:
 
 
 def training(arch: str, kind: Rescale, calls: int) -> Side:
-    """`calls` whole training steps on random images, augmentation on."""
+    """Returns a side: `calls` training steps on random images, with augmentation."""
     net, method = workload.network(arch), ASLP(rescale=kind)
     program, create = workload.training(net, method=method, prepare=workload.augmented)
     images, labels = workload.random_images(calls * workload.BATCH_SIZE)
@@ -72,7 +76,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--arch", choices=tuple(models.NETWORKS), default="conv4")
     parser.add_argument("--out", type=Path, help="folder for rescale.csv")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=2, help="whole steps a repeat")
+    parser.add_argument(
+        "--steps", type=int, default=2, help="whole steps of one measurement"
+    )
     options = parser.parse_args(arguments)
 
     measures = {
@@ -93,11 +99,11 @@ def main(arguments: Sequence[str]) -> int:
             for kind in KINDS
         }
         for kind in KINDS:
-            # Neighbours in time are compared, so that a machine that slows down
-            # changes both sides.
+            # Differences of neighbours in time: a slow phase of the machine affects
+            # both sides.
             added = [a - b for a, b in zip(epoch[kind], epoch["none"], strict=True)]
             middle = statistics.median(added)
-            spread = statistics.median(abs(value - middle) for value in added)
+            deviation = statistics.median(abs(value - middle) for value in added)
             lines.append(
                 {
                     "arch": options.arch,
@@ -105,12 +111,12 @@ def main(arguments: Sequence[str]) -> int:
                     "rescale": kind,
                     "seconds_per_epoch": round(statistics.median(epoch[kind]), 3),
                     "added_seconds_per_epoch": round(middle, 3),
-                    "median_deviation": round(spread, 3),
+                    "median_deviation": round(deviation, 3),
                 }
             )
             print(
                 f"{name:<12}{kind:<9}{lines[-1]['seconds_per_epoch']:10.2f} s an epoch"
-                f"{middle:+9.2f} ± {spread:.2f} s over none"
+                f"{middle:+9.2f} ± {deviation:.2f} s over none"
             )
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -124,8 +130,8 @@ def main(arguments: Sequence[str]) -> int:
         if line["measure"] == "masking"
     }
     if cost["dynamic"] > 0:
-        share = 1 - cost["smart"] / cost["dynamic"]
-        print(f"smart adds {100 * share:.0f} % less than dynamic (in the paper 35 %)")
+        saved = 1 - cost["smart"] / cost["dynamic"]
+        print(f"smart adds {100 * saved:.0f} % less than dynamic (in the paper 35 %)")
     return 0 if cost["smart"] <= cost["dynamic"] else 1
 
 

@@ -1,13 +1,13 @@
-"""ASLP's sampler beside the naive Gumbel-Softmax and the Bernoulli straight-through.
+"""ASLP's sampler compared with naive Gumbel-Softmax and Bernoulli straight-through.
 
     python -m benchmarks.samplers --out results/samplers
 
-Prints and writes: the time and the memory of draw and gradient (`cost.csv`); how often
-each sampler keeps a weight, and how often its gradient is not finite, by dtype and
-logit (`stability.csv`, `stability.png`); the expected gradient by logit, drawn and in
-closed form (`gradients.csv`, `gradients.png`). Long, because each of the three has its
-table and its picture. Exit code: 0; 1 if the claim fails that ASLP costs less and stays
-finite.
+Prints and writes: time and memory of sample and gradient (`cost.csv`); how often each
+sampler keeps a weight, and how often its gradient is not finite, by dtype and logit
+(`stability.csv`, `stability.png`); the expected gradient by logit, sampled and in
+closed form (`gradients.csv`, `gradients.png`). The file is long because each of the
+three has a table and a plot. Exit code: 0; 1 if ASLP's sampler does not cost less, or
+gives a gradient that is not finite.
 """
 
 import argparse
@@ -43,13 +43,15 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def sigmoid_slope(logits: np.ndarray) -> np.ndarray:
-    """sigmoid'(logit): the gradient of Bernoulli straight-through."""
+    """Returns sigmoid'(logit), the gradient of Bernoulli straight-through."""
     decay = np.exp(-np.abs(logits))
     return decay / (1 + decay) ** 2
 
 
 def expected_slope(logits: np.ndarray) -> np.ndarray:
-    """E[sigmoid'(logit + L)], L standard logistic: the mean gradient of `stgs`, tau 1.
+    """Returns the mean gradient of `stgs` at temperature 1, in closed form.
+
+    The gradient is E[sigmoid'(logit + L)] with L standard logistic.
 
     The integral of sigmoid'(m + l) sigmoid'(l) over l is the density of a sum of two
     logistic variables, with a = |m|: e^-a ((a - 2) + (a + 2) e^-a) / (1 - e^-a)^3.
@@ -63,8 +65,8 @@ def expected_slope(logits: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def draw(sampler: Sampler) -> Any:
-    """Compiles a draw and its gradient."""
+def program(sampler: Sampler) -> Any:
+    """Returns a compiled function of a sample and its gradient."""
 
     @jax.jit
     def run(key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -75,15 +77,15 @@ def draw(sampler: Sampler) -> Any:
 
 
 def measure_cost(size: int, repeats: int) -> list[dict[str, Any]]:
-    """Times draw and gradient of `size` float32 logits, the samplers alternately."""
+    """Times sample and gradient of `size` float32 logits, the samplers alternately."""
     logits = jax.random.normal(jax.random.key(0), (size,))
     programs = {
-        name: draw(sampler).lower(jax.random.key(0), logits).compile()
+        name: program(sampler).lower(jax.random.key(0), logits).compile()
         for name, sampler in SAMPLERS.items()
     }
     key = jax.random.key(1)
     seconds = interleave(
-        {n: functools.partial(program, key, logits) for n, program in programs.items()},
+        {name: functools.partial(run, key, logits) for name, run in programs.items()},
         repeats,
     )
     return [
@@ -92,34 +94,35 @@ def measure_cost(size: int, repeats: int) -> list[dict[str, Any]]:
             "logits": size,
             "milliseconds": round(1e3 * seconds[name], 2),
             "temporary_bytes_per_logit": round(
-                program.memory_analysis().temp_size_in_bytes / size, 2
+                run.memory_analysis().temp_size_in_bytes / size, 2
             ),
         }
-        for name, program in programs.items()
+        for name, run in programs.items()
     ]
 
 
-def measure_stability(draws: int) -> list[dict[str, Any]]:
-    """Counts what each sampler keeps, and what is not finite, by dtype and logit."""
+def measure_stability(samples: int) -> list[dict[str, Any]]:
+    """Counts kept weights and gradients that are not finite, by dtype and logit."""
     lines = []
     for dtype in DTYPES:
         for logit in (-30, -20, -16, -12, -8, -4, -2, 0, 2, 4, 8, 12, 16, 20, 30):
-            logits = jnp.full((draws,), logit, dtype)
-            # The rarer side, whose share shows what a rounded tail does to it.
+            logits = jnp.full((samples,), logit, dtype)
+            # The frequency of the rarer outcome shows the effect of a rounded tail.
             rare = 1 / (1 + np.exp(abs(logit)))
             for name, sampler in SAMPLERS.items():
-                masks, slopes = draw(sampler)(jax.random.key(logit + 99), logits)
+                masks, slopes = program(sampler)(jax.random.key(logit + 99), logits)
                 masks, slopes = (np.asarray(x, np.float64) for x in (masks, slopes))
                 kept = np.nanmean(masks) if np.isfinite(masks).any() else np.nan
-                share = 1 - kept if logit > 0 else kept
+                frequency = 1 - kept if logit > 0 else kept
                 lines.append(
                     {
                         "dtype": dtype,
                         "logit": logit,
                         "sampler": name,
-                        "rare_share": share,
+                        "rare_share": frequency,
                         "exact": rare,
-                        "sigmas": (share - rare) / np.sqrt(rare * (1 - rare) / draws),
+                        "sigmas": (frequency - rare)
+                        / np.sqrt(rare * (1 - rare) / samples),
                         "samples_not_finite": np.mean(~np.isfinite(masks)),
                         "gradients_not_finite": np.mean(~np.isfinite(slopes)),
                     }
@@ -127,12 +130,12 @@ def measure_stability(draws: int) -> list[dict[str, Any]]:
     return lines
 
 
-def measure_gradients(draws: int) -> list[dict[str, Any]]:
-    """Mean gradients by logit, drawn and in closed form."""
-    run, lines = draw(stgs), []
+def measure_gradients(samples: int) -> list[dict[str, Any]]:
+    """Returns mean gradients by logit, sampled and in closed form."""
+    run, lines = program(stgs), []
     for logit in np.arange(-8.0, 8.25, 0.5):
         slopes = np.asarray(
-            run(jax.random.key(7), jnp.full((draws,), logit, jnp.float32))[1],
+            run(jax.random.key(7), jnp.full((samples,), logit, jnp.float32))[1],
             np.float64,
         )
         stgs_slope, sigmoid = (
@@ -143,7 +146,7 @@ def measure_gradients(draws: int) -> list[dict[str, Any]]:
                 "logit": logit,
                 "stgs_closed_form": stgs_slope,
                 "stgs_drawn": slopes.mean(),
-                "standard_error": slopes.std() / np.sqrt(draws),
+                "standard_error": slopes.std() / np.sqrt(samples),
                 "bernoulli": sigmoid,
                 "ratio": stgs_slope / sigmoid,
             }
@@ -152,19 +155,20 @@ def measure_gradients(draws: int) -> list[dict[str, Any]]:
 
 
 def plot_gradients(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plots the expected gradients by logit, and their ratio."""
     figure = Figure(figsize=(11, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     logits = np.linspace(-8, 8, 400)
-    drawn = [line["logit"] for line in lines]
+    sampled = [line["logit"] for line in lines]
     left.plot(
         logits, expected_slope(logits), color=COLOURS["aslp"], label=LABELS["aslp"]
     )
     left.plot(
-        drawn,
+        sampled,
         [line["stgs_drawn"] for line in lines],
         ".",
         color="black",
-        label="the same, drawn",
+        label="ASLP, sampled",
     )
     left.plot(
         logits,
@@ -192,6 +196,7 @@ def plot_gradients(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_stability(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plots frequencies of the rarer outcome, and gradients that are not finite."""
     figure = Figure(figsize=(13, 6.5), dpi=100, layout="constrained")
     panels = figure.subplots(2, len(DTYPES), sharex=True, sharey="row")
     for column, dtype in enumerate(DTYPES):
@@ -201,7 +206,7 @@ def plot_stability(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
                 for line in lines
                 if (line["dtype"], line["sampler"]) == (dtype, name)
             ]
-            # Beyond, fewer than a hundred rare draws are expected.
+            # Beyond, fewer than a hundred rare samples are expected.
             seen = [line for line in own if abs(line["logit"]) <= 8]
             style = {"color": COLOURS[name], "label": LABELS[name], "marker": "."}
             panels[0, column].plot(
@@ -215,7 +220,7 @@ def plot_stability(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
                 **style,
             )
         panels[0, column].set_title(dtype)
-    panels[0, 0].set_ylabel("share of the rarer outcome,\ndrawn over exact")
+    panels[0, 0].set_ylabel("frequency of the rarer outcome,\nsampled over exact")
     panels[1, 0].set_ylabel("gradients not finite (%)")
     panels[1, 0].legend(frameon=False, fontsize=9)
     _finish(figure, panels.ravel(), path)
@@ -245,8 +250,12 @@ def _write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for CSV and PNG files")
-    parser.add_argument("--logits", type=int, default=4_300_992, help="to time (Conv2)")
-    parser.add_argument("--draws", type=int, default=2**20, help="for each frequency")
+    parser.add_argument(
+        "--logits", type=int, default=4_300_992, help="logits to time (of Conv2)"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=2**20, help="samples for each frequency"
+    )
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
 
@@ -270,13 +279,13 @@ def main(arguments: Sequence[str]) -> int:
                 if (line["dtype"], line["sampler"]) == (dtype, name)
                 and line["gradients_not_finite"] > 0
             ]
-            told = f"not finite at logits {broken}" if broken else "finite everywhere"
-            print(f"{dtype:<10}{LABELS[name]:<28}gradients {told}")
+            state = f"not finite at logits {broken}" if broken else "finite everywhere"
+            print(f"{dtype:<10}{LABELS[name]:<28}gradients {state}")
     worst = max(
         abs(line["stgs_drawn"] - line["stgs_closed_form"]) / line["standard_error"]
         for line in gradients
     )
-    print(f"expected gradient, drawn against closed form: {worst:.1f} sigmas at most")
+    print(f"expected gradient, sampled against closed form: {worst:.1f} sigmas at most")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         _write(cost, options.out / "cost.csv")

@@ -3,19 +3,18 @@
     python -m benchmarks.seeds --arch conv4 --batch-size 8
 
 Three ways to train the same two runs on digits: one after the other; as one program
-with a run on each of two CPU devices, as `experiments/table1.py` does; as one program
-vectorised on a single device (`jax.vmap`). They take turns. Exit code: 0; 1 if the
-devices gain nothing or change a bit of the result.
+with a run on each of two CPU devices, as `aslp-jax table1` does; as one program
+vectorised on a single device (`jax.vmap`). The three run alternately. Exit code: 0; 1
+if the devices save no time or change a bit of the result.
 """
 
 import argparse
 import functools
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +27,132 @@ from aslp_jax.data import augment, datasets
 from aslp_jax.models import initialisers
 from aslp_jax.ops.convolution import conv_in_loop
 from aslp_jax.optim import by_group
+from benchmarks.timing import where
 
 RUNS = 2
+"""Number of runs, each with its own seed."""
+
+ALONE, DEVICES, VECTORISED = "one after another", "one a device", "vectorised"
 
 
-def _call(program: Callable[..., Any], bounds: Sequence[Any], parts: Any) -> Any:
+class Way(NamedTuple):
+    """Way to train all runs.
+
+    Attributes:
+      run: function that trains from the state of `start`.
+      start: function that returns states, totals, images, labels and keys.
+    """
+
+    run: Callable[[Any], Any]
+    start: Callable[[], Any]
+
+
+def network(arch: str) -> Any:
+    """Returns a network of the paper with signed constants, for digits."""
+    constant = initialisers.signed_constant(initialisers.kaiming_normal())
+    return models.NETWORKS[arch](
+        classes=10,
+        conv_init=constant,
+        dense_init=constant,
+        conv_general_dilated=conv_in_loop,
+    )
+
+
+def make_ways(net: Any, batch_size: int, steps: int) -> dict[str, Way]:
+    """Returns the three ways by name.
+
+    Args:
+      net: the plain network.
+      batch_size: images a step.
+      steps: steps of each run.
+    """
+    model, optimiser = (
+        Masked(net, ASLP()),
+        by_group({}, default=optax.adam(0.3, b1=0.5)),
+    )
+    data = datasets.load("digits")
+    images, labels = data.train_images[:1280], data.train_labels[:1280]
+    settings: dict[str, Any] = {
+        "batch_size": batch_size,
+        "prepare": _prepare,
+        "model": model,
+        "optimiser": optimiser,
+    }
+    bounds = [jnp.asarray(number, jnp.int32) for number in (0, 0, steps)]
+    inputs = jnp.zeros((1, *images.shape[1:]))
+    create = jax.jit(functools.partial(train.create, model, optimiser, inputs=inputs))
+
+    def start() -> list[Any]:
+        data = jnp.asarray(images), jnp.asarray(labels)
+        keys = [jax.random.key(seed) for seed in range(RUNS)]
+        return [(create(key), train.Totals.zeros(), *data, key) for key in keys]
+
+    def start_on(mesh: Mesh) -> Any:
+        parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *start())
+        return jax.device_put(parts, NamedSharding(mesh, PartitionSpec(train.SEED)))
+
+    alone = train.compile_steps(**settings)
+    ways = {ALONE: Way(lambda parts: [alone(*part, *bounds) for part in parts], start)}
+    for name, count in ((DEVICES, RUNS), (VECTORISED, 1)):
+        devices = np.array(jax.devices()[:count])
+        mesh = Mesh(devices, (train.SEED,), axis_types=(AxisType.Auto,))
+        program = train.compile_steps(seeds=mesh, **settings)
+        ways[name] = Way(
+            functools.partial(_call, program, bounds),
+            functools.partial(start_on, mesh),
+        )
+    return ways
+
+
+def _prepare(key: jax.Array, images: jax.Array) -> jax.Array:
+    return augment.to_float(augment.crop_and_flip(key, images, pad=1, flip=False))
+
+
+def _call(program: Callable[..., Any], bounds: Iterable[Any], parts: Any) -> Any:
     return program(*parts, *bounds)
+
+
+def measure(
+    ways: dict[str, Way], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Runs the ways alternately.
+
+    Args:
+      ways: ways by name. The first run of each compiles and does not count.
+      repeats: counted runs of each way.
+
+    Returns:
+      Seconds of each counted run, and the result of the last one, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results: dict[str, Any] = {}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            parts = jax.block_until_ready(way.start())
+            began = time.perf_counter()
+            results[name] = jax.block_until_ready(way.run(parts))
+            if repeat:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds, results
+
+
+def same_bits(alone: Sequence[Any], stacked: Any) -> bool:
+    """Compares results of single runs with those of one program, bit by bit.
+
+    Args:
+      alone: result of each run.
+      stacked: result of the program, with the runs on the first axis.
+
+    Returns:
+      True if all arrays are equal.
+    """
+    return all(
+        np.array_equal(one, all_runs[index])
+        for index in range(len(alone))
+        for one, all_runs in zip(
+            jax.tree.leaves(alone[index]), jax.tree.leaves(stacked), strict=True
+        )
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,102 +166,20 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", RUNS)
-    devices = jax.devices()
-
-    constant = initialisers.signed_constant(initialisers.kaiming_normal())
-    net = models.NETWORKS[options.arch](
-        classes=10,
-        conv_init=constant,
-        dense_init=constant,
-        conv_general_dilated=conv_in_loop,
-    )
-    model = Masked(net, ASLP())
-    optimiser = by_group({}, default=optax.adam(0.3, b1=0.5))
-    data = datasets.load("digits")
-    images, labels = data.train_images[:1280], data.train_labels[:1280]
-
-    def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
-        return augment.to_float(augment.crop_and_flip(key, images, pad=1, flip=False))
-
-    settings: dict[str, Any] = {
-        "batch_size": options.batch_size,
-        "prepare": prepare,
-        "model": model,
-        "optimiser": optimiser,
-    }
-    bounds = [jnp.asarray(number, jnp.int32) for number in (0, 0, options.steps)]
-    keys = [jax.random.key(seed) for seed in range(RUNS)]
-    inputs = jnp.zeros((1, *images.shape[1:]))
-    create = jax.jit(functools.partial(train.create, model, optimiser, inputs=inputs))
-
-    def begin() -> list[Any]:
-        """What each run starts from: state, totals, images, labels and key."""
-        return [
-            (
-                create(key),
-                train.Totals.zeros(),
-                jnp.asarray(images),
-                jnp.asarray(labels),
-                key,
-            )
-            for key in keys
-        ]
-
-    def spread(mesh: Mesh) -> Any:
-        """The same, side by side on the devices of a mesh."""
-        parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begin())
-        return jax.device_put(parts, NamedSharding(mesh, PartitionSpec(train.SEED)))
-
-    alone = train.compile_steps(**settings)
-    ways: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
-        "one after another": (
-            lambda parts: [_call(alone, bounds, part) for part in parts],
-            begin,
-        )
-    }
-    for name, count in (("one a device", RUNS), ("vectorised", 1)):
-        mesh = Mesh(
-            np.array(devices[:count]), (train.SEED,), axis_types=(AxisType.Auto,)
-        )
-        program = train.compile_steps(seeds=mesh, **settings)
-        ways[name] = (
-            functools.partial(_call, program, bounds),
-            functools.partial(spread, mesh),
-        )
-
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    ends: dict[str, Any] = {}
-    for repeat in range(options.repeats + 1):
-        for name, (run, start) in ways.items():
-            parts = jax.block_until_ready(start())
-            began = time.perf_counter()
-            ends[name] = jax.block_until_ready(run(parts))
-            if repeat:  # the first one compiles
-                seconds[name].append(time.perf_counter() - began)
-    images_taken = RUNS * options.steps * options.batch_size
+    ways = make_ways(network(options.arch), options.batch_size, options.steps)
+    seconds, results = measure(ways, options.repeats)
     print(
         f"{options.arch} on digits, batches of {options.batch_size}, {RUNS} seeds; "
-        f"{jax.devices()[0].device_kind}, Python {platform.python_version()}, "
-        f"jax {jax.__version__}"
+        f"{where()}"
     )
-    speed = {
-        name: images_taken / statistics.median(spent) for name, spent in seconds.items()
-    }
+    images = RUNS * options.steps * options.batch_size
+    speed = {name: images / statistics.median(each) for name, each in seconds.items()}
     for name, images_per_second in speed.items():
-        ratio = images_per_second / speed["one after another"]
+        ratio = images_per_second / speed[ALONE]
         print(f"{name:<20}{images_per_second:9,.0f} images/s  {ratio:5.2f} times")
-
-    single = ends["one after another"]
-    together = ends["one a device"]
-    same = all(
-        np.array_equal(one, both[index])
-        for index in range(RUNS)
-        for one, both in zip(
-            jax.tree.leaves(single[index]), jax.tree.leaves(together), strict=True
-        )
-    )
+    same = same_bits(results[ALONE], results[DEVICES])
     print(f"one a device gives the same bits as alone: {'yes' if same else 'NO'}")
-    return 0 if same and speed["one a device"] > speed["one after another"] else 1
+    return 0 if same and speed[DEVICES] > speed[ALONE] else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How everything here is timed: sides that take turns, medians, a bound on a ratio."""
+"""Timing of all benchmarks: interleaved sides, medians, and bounds on ratios."""
 
 import os
 import platform
@@ -10,44 +10,46 @@ from typing import Any, NamedTuple
 import jax
 
 Side = Callable[[], Any]
-"""Does its work once; what it returns is waited for."""
+"""Function that does the work of one side once; its result is waited for."""
 
 
 def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, float]:
-    """Times each side in turn, so that a machine that slows down slows all of them.
+    """Returns each side's median time, the sides called alternately.
+
+    A machine that slows down then slows all sides down.
 
     Args:
-      sides: by name; the first turn of each, which compiles, is not counted.
-      repeats: turns of each that count, at least 1.
+      sides: sides by name. The first call of each side compiles and does not count.
+      repeats: counted calls of each side, at least 1.
 
     Returns:
-      Median seconds of a turn by name.
+      Median seconds of a call, by name.
     """
     seconds = interleave_all(sides, repeats)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
 def interleave_all(sides: Mapping[str, Side], repeats: int) -> dict[str, list[float]]:
-    """Returns the seconds of every turn that counts; arguments as `take_turns`."""
+    """Returns the seconds of every counted call; arguments as in `interleave`."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats + 1):
-        for name, turn in sides.items():
+        for name, side in sides.items():
             began = time.perf_counter()
-            jax.block_until_ready(turn())
+            jax.block_until_ready(side())
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
 class Claim(NamedTuple):
-    """A measured number beside what it must be.
+    """Measured number and its bound.
 
     Attributes:
-      text: what was measured, in words.
-      value: what it came to.
-      bound: what it must not exceed, or fall below.
-      least: whether the bound is from below.
-      unit: of both.
+      text: description of the measured quantity.
+      value: the number.
+      bound: upper bound, or lower bound if `least`.
+      least: True for a lower bound. Default: False.
+      unit: unit of number and bound. Default: "times".
     """
 
     text: str
@@ -58,7 +60,7 @@ class Claim(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether the number is within its bound."""
+        """True if the number is within its bound."""
         if self.least:
             return self.value >= self.bound
         return self.value <= self.bound
@@ -73,7 +75,7 @@ class Claim(NamedTuple):
 
 
 def where() -> str:
-    """Returns what this runs on, in words."""
+    """Returns the device, and the versions of Python and JAX, as text."""
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0))
     kind = f"{cores} cores" if device.platform == "cpu" else device.device_kind

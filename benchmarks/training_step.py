@@ -1,14 +1,14 @@
-"""A whole training step, in images a second, against plain PyTorch.
+"""Whole training step, in images a second, against plain PyTorch.
 
     python -m benchmarks.training_step --arch conv2 conv4 conv6
     python -m benchmarks.training_step --platform gpu --arch conv4 --augment \
       --dtype float32 bfloat16
 
 Both sides train the same network on the same random images: frozen signed-constant
-weights, a mask drawn for each step, one scale a layer, SGD with momentum. They take
-turns in one process, on all cores of a CPU or on one GPU, there with the images on the
-device, float32 as TF32, and bfloat16 by autocast in PyTorch. PyTorch is
-`pytorch.py`; `pip install torch` brings it. Exit code: 0; 1 if a bound is not met.
+weights, a mask sampled for each step, one scale a layer, SGD with momentum. They run
+alternately in one process, on all cores of a CPU or on one GPU. On a GPU the images are
+on the device, float32 is TF32, and bfloat16 is autocast in PyTorch. PyTorch's side is
+`pytorch.py`; `pip install torch` installs it. Exit code: 0; 1 if a bound is not met.
 """
 
 import argparse
@@ -27,13 +27,13 @@ BOUNDS = {
     "cpu": {"conv2": 1.3, "conv4": 1.0, "conv6": 1.0},
     "gpu": {"conv2": 1.0, "conv4": 1.0, "conv6": 1.0},
 }
-"""Images a second over those of PyTorch, at the least."""
+"""Smallest ratio of images a second to those of PyTorch."""
 
 PEAKS = {"H100": (495.0, 989.0), "H200": (495.0, 989.0), "A100": (156.0, 312.0)}
 """TFLOP/s of dense TF32 and bfloat16, from the vendor's data sheets (SXM)."""
 
-SHARE_OF_PEAK = 0.3
-"""In bfloat16, at the least."""
+PEAK_FRACTION = 0.3
+"""Smallest fraction of the device's peak in bfloat16."""
 
 
 def ours(
@@ -46,21 +46,22 @@ def ours(
     dtype: str = "float32",
     augment: bool = False,
 ) -> Side:
-    """Returns what takes `steps` steps with this library.
+    """Returns a side that takes `steps` steps with this library.
 
     Args:
       arch: name of the network.
       images: uint8 `[count, 32, 32, 3]`.
       labels: int32 `[count]`.
       batch_size: images a step.
-      steps: of a turn.
-      dtype: of the computation.
-      augment: whether images are cropped and flipped at random.
+      steps: steps of one call.
+      dtype: dtype of the computation.
+      augment: True crops and flips images at random.
     """
     program, create = workload.training(
         workload.network(arch, dtype=jnp.dtype(dtype)),
         prepare=workload.augmented if augment else workload.plain,
         batch_size=batch_size,
+        side=images.shape[1],
     )
     return workload.side(program, create(), images, labels, steps=steps)
 
@@ -75,7 +76,7 @@ def theirs(
     dtype: str = "float32",
     augment: bool = False,
 ) -> Side:
-    """Returns what takes `steps` steps with PyTorch; arguments as those of `ours`."""
+    """Returns a side that takes `steps` steps with PyTorch; arguments as in `ours`."""
     import torch
 
     from benchmarks import pytorch
@@ -85,7 +86,7 @@ def theirs(
     every = torch.from_numpy(images).to(device)
     truth = torch.from_numpy(labels).long().to(device)
 
-    def turn() -> None:
+    def run() -> None:
         order = torch.randperm(len(truth), device=device)
         for index in range(steps):
             rows = order[index * batch_size : (index + 1) * batch_size]
@@ -94,11 +95,11 @@ def theirs(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return turn
+    return run
 
 
 def peak(dtype: str) -> float | None:
-    """Returns the device's peak in FLOP/s, None where it is not known."""
+    """Returns the device's peak in FLOP/s, or None if it is unknown."""
     kind = jax.devices()[0].device_kind
     known = [tflops for name, tflops in PEAKS.items() if name in kind]
     return 1e12 * known[0][dtype == "bfloat16"] if known else None
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--augment", action="store_true", help="crop and flip")
     parser.add_argument("--batch-size", type=int, default=workload.BATCH_SIZE)
-    parser.add_argument("--steps", type=int, default=4, help="of a turn")
+    parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
     try:
@@ -162,8 +163,8 @@ def main(arguments: Sequence[str]) -> int:
                 f"{workload.EPOCH:,} images, {rate / 1e12:.3f} TFLOP/s"
             )
             if at_best is not None and dtype == "bfloat16":
-                text = f"{arch}, {dtype}: share of the chip's peak"
-                claims.append(Claim(text, rate / at_best, SHARE_OF_PEAK, least=True))
+                text = f"{arch}, {dtype}: fraction of the chip's peak"
+                claims.append(Claim(text, rate / at_best, PEAK_FRACTION, least=True))
             for claim in claims:
                 print(claim)
                 met &= claim.met

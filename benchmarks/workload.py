@@ -1,4 +1,4 @@
-"""What the benchmarks train: the paper's networks and recipe, on random images."""
+"""Workload of the benchmarks: the paper's networks and optimiser, on random images."""
 
 import functools
 from collections.abc import Callable
@@ -18,15 +18,16 @@ from aslp_jax.ops.convolution import conv_in_loop
 from benchmarks.timing import Side
 
 EPOCH = 45_000
-"""Images of an epoch: CIFAR-10 less its validation images."""
+"""Images of an epoch: CIFAR-10 without its validation images."""
 
 BATCH_SIZE = 256
 STEPS = EPOCH // BATCH_SIZE
+
 SIDE = 32
-_IMAGE = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+"""Height and width of an image in pixels."""
 
 MICRO_BATCH = 64
-"""Images that a CPU takes at once: their activations stay in its cache."""
+"""Images of one pass on a CPU; their activations stay in its cache."""
 
 
 def random_images(count: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +41,9 @@ def network(arch: str, *, width: int = 1, dtype: Any = jnp.float32) -> Any:
     """Returns a network of the paper with signed constants, for ten classes.
 
     Args:
-      arch: its name.
-      width: of what, times so many, its layers are wide.
-      dtype: of the computation.
+      arch: name of the network.
+      width: factor of every layer's width.
+      dtype: dtype of the computation.
     """
     constant = initialisers.signed_constant(initialisers.kaiming_normal())
     net: Any = models.NETWORKS[arch](
@@ -60,25 +61,25 @@ def network(arch: str, *, width: int = 1, dtype: Any = jnp.float32) -> Any:
     )
 
 
-def kernels(net: Any) -> Any:
-    """Returns shapes and dtypes of a network's weights."""
-    return jax.eval_shape(net.init, jax.random.key(0), _IMAGE)
+def kernels(net: Any, side: int = SIDE) -> Any:
+    """Returns shapes and dtypes of a network's weights, for images of a size."""
+    return jax.eval_shape(net.init, jax.random.key(0), _image(side))
 
 
-def flops(net: Any) -> float:
-    """Returns the floating point operations of a training step, an image.
+def flops(net: Any, side: int = SIDE) -> float:
+    """Returns the floating point operations of a training step for one image.
 
-    Those of the forward pass as XLA counts them, and twice as many backwards.
+    XLA counts those of the forward pass; the backward pass counts twice as many.
     """
-    # On one image: what a CPU does instead of a convolution would count otherwise.
+    # With plain convolutions: on a CPU their replacement has another count.
     plain = net.clone(conv_general_dilated=None)
-    forward = jax.jit(plain.apply).lower(kernels(plain), _IMAGE)
+    forward = jax.jit(plain.apply).lower(kernels(plain, side), _image(side))
     counted: Any = forward.cost_analysis()
     return 3 * counted["flops"]
 
 
 def sgd() -> optax.GradientTransformation:
-    """Returns the paper's optimiser, with a rate for weights where they are trained."""
+    """Returns the paper's optimiser, with a rate for trained weights too."""
     return optim.sgd_by_group(
         {"logits": 50.0, "scale": 1e-3, "weights": 1e-3}, momentum=0.9
     )
@@ -101,17 +102,19 @@ def training(
     prepare: Callable[[jax.Array, jax.Array], jax.Array] = plain,
     batch_size: int = BATCH_SIZE,
     micro_batch: int | None = None,
+    side: int = SIDE,
     **options: Any,
 ) -> tuple[Any, Callable[[], train.TrainState]]:
-    """Returns the compiled steps of a network, and what makes the state at their start.
+    """Returns the compiled steps of a network, and a function for their first state.
 
     Args:
       net: the plain network.
-      method: how weights are selected; None is ASLP with smart rescale.
-      prepare: from key and uint8 images to the network's inputs.
+      method: method that selects weights; None is ASLP with smart rescale.
+      prepare: function from key and uint8 images to the network's inputs.
       batch_size: images a step.
-      micro_batch: images a forward pass; None is what suits the device.
-      **options: of `train.compile_steps`.
+      micro_batch: images a forward pass; None suits the device.
+      side: height and width of an image in pixels.
+      **options: options of `train.compile_steps`.
     """
     if micro_batch is None and _on_cpu():
         micro_batch = min(batch_size, MICRO_BATCH)
@@ -124,7 +127,7 @@ def training(
         micro_batch=micro_batch,
         **options,
     )
-    inputs = jnp.zeros(_IMAGE.shape)
+    inputs = jnp.zeros(_image(side).shape)
     create = functools.partial(train.create, model, optimiser, inputs=inputs)
     return program, lambda: jax.jit(create)(jax.random.key(0))
 
@@ -137,18 +140,18 @@ def side(
     *,
     steps: int,
 ) -> Side:
-    """Returns what takes `steps` steps with a program of `training`.
+    """Returns a side that takes `steps` steps with a program of `training`.
 
     Args:
       program: the compiled steps.
-      state: to start from; it is used up.
-      images: uint8, `steps` batches of them or more.
-      labels: int32.
-      steps: of a turn.
+      state: state at the start; its buffers are donated.
+      images: uint8 `[count, side, side, 3]`, at least `steps` batches.
+      labels: int32 `[count]`.
+      steps: steps of one call.
 
-    Raises:
-      RuntimeError: (in a turn) the loss became infinite or NaN, which ends the steps
-        early: the time would be that of nothing.
+    Returns:
+      The side. A call raises RuntimeError if the loss became infinite or NaN, because
+      the steps then end early and the time means nothing.
     """
     totals, expected = train.Totals.zeros(), 0
     data = jax.device_put((images, labels))
@@ -167,6 +170,10 @@ def key_and_bounds(steps: int) -> tuple[Any, ...]:
     """Returns the last arguments of the compiled steps: key, epoch, start and stop."""
     bounds = (jnp.asarray(number, jnp.int32) for number in (0, 0, steps))
     return (jax.random.key(0), *bounds)
+
+
+def _image(side: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
 
 
 def _on_cpu() -> bool:

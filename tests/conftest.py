@@ -13,7 +13,6 @@ import jax
 import jaxlib.version
 import pytest
 
-
 atexit.register(
     shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
 )
