@@ -70,7 +70,10 @@ def seconds(*command: str, **environment: str) -> float:
 
 
 def imported(*command: str) -> set[str]:
-    """Returns the modules that a Python process imports; arguments as in `process`."""
+    """Returns the modules that a Python process imports; arguments as in `process`.
+
+    Python does not list a module that `importlib` imports, but its imports.
+    """
     log = process("-X", "importtime", *command).stderr
     return set(re.findall(r"^import time:.*\| +(\S+)$", log, re.MULTILINE))
 

@@ -165,6 +165,7 @@ def test_a_network_without_kept_weights(tmp_path, storage):
     assert run(program, images, "classes") == bytes(2)
 
 
+@pytest.mark.slow
 def test_a_cifar_network_from_its_seed(tmp_path):
     # The whole Conv4, half of its 2.4 million weights.
     net = NETWORKS["conv4"](classes=10, bias_init=fan_in_uniform)
