@@ -12,7 +12,7 @@ from benchmarks import seeds
 def test_a_program_on_two_devices_gives_the_same_bits():
     constant = kaiming_constant()
     net = ConvNet(
-        stages=(4,), hidden=(5,), classes=10, conv_init=constant, dense_init=constant
+        stages=(), hidden=(5,), classes=10, conv_init=constant, dense_init=constant
     )
     with jax.numpy_dtype_promotion("standard"):  # for optax.adam
         ways = seeds.make_ways(net, batch_size=4, steps=2)
