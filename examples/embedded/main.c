@@ -1,14 +1,13 @@
-/* Ten handwritten digits, and what the network takes them for.
+/* Prints ten handwritten digits and the classes that the network gives them.
 
-   On a microcontroller, `image` comes from a camera and the class goes where it is
-   needed; all between is one call. */
+   On a microcontroller, the image comes from a camera; one call gives its class. */
 
 #include <stdio.h>
 
 #include "digits.h"
 #include "images.h"
 
-static void draw(const uint8_t *image)
+static void print_image(const uint8_t *image)
 {
     static const char shades[] = " .:-=+*#%@";
     for (int row = 0; row < DIGITS_HEIGHT; row++) {
@@ -26,7 +25,7 @@ int main(void)
     int right = 0;
     for (int index = 0; index < IMAGES; index++) {
         const int found = digits_class(images[index]);
-        draw(images[index]);
+        print_image(images[index]);
         printf("this is a %d, and the network says %d\n\n", labels[index], found);
         right += found == labels[index];
     }

@@ -9,6 +9,7 @@ from benchmarks import seeds
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_program_on_two_devices_gives_the_same_bits():
     constant = kaiming_constant()
     net = ConvNet(
