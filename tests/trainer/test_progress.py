@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from os import terminal_size
 from typing import Any
@@ -22,14 +23,19 @@ class Terminal(io.StringIO):
         return True
 
     def draws(self) -> list[str]:
-        """Returns what was written after each carriage return, escapes removed."""
+        """Returns what was written after each carriage return."""
         parts = re.split(r"[\r\n]+", self.getvalue())
-        return [part.replace("\x1b[K", "") for part in parts if part]
+        return [part for part in parts if part.strip()]
 
     def screen(self) -> list[str]:
         """Returns the lines as they stand at the end, the cursor's line last."""
-        lines = self.getvalue().split("\n")
-        return [line.rpartition("\r")[2].replace("\x1b[K", "") for line in lines]
+        lines = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part + shown[len(part) :]
+            lines.append(shown.rstrip())
+        return lines
 
 
 class Clock:
@@ -159,7 +165,7 @@ def test_the_width_is_that_of_the_terminal_it_writes_to(columns: Any) -> None:
         progress.close()
         shown = screen.read(4096).decode()
     assert shown.startswith("\repoch   1/250  100%  val 62.5%")
-    assert max(map(len, re.split(r"[\r\n]+|\x1b\[K", shown))) <= 49
+    assert max(map(len, re.split(r"[\r\n]+", shown))) <= 49
 
 
 def test_the_live_line_shows_all_there_is_on_a_wide_terminal(columns: Any) -> None:
@@ -211,8 +217,6 @@ def test_a_note_stands_above_the_live_line(columns: Any) -> None:
     above, note, live = file.screen()
     assert (above, note) == ("before", "stopping after this step...")
     assert live.startswith("epoch 1/2")
-    # The rest of a longer live line must not stick out behind the note.
-    assert "\rstopping after this step...\x1b[K\n" in file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -275,3 +279,113 @@ def test_time_left_of_a_resumed_run_counts_what_remains(columns: Any) -> None:
         clock.now += 10
         progress.epoch(row(epoch))
     assert time_left(file) == "1m20s"
+
+
+# Grids.
+
+
+def test_a_grid_writes_a_line_an_epoch_to_a_log() -> None:
+    log, clock = io.StringIO(), Clock()
+    progress = Progress(log, runs=3, clock=clock)
+    progress.note("3 runs to make")
+    progress.start("conv4 seeds 0, 1", runs=2, epochs=10)
+    for epoch in (1, 2):
+        clock.now += 15
+        progress.step(epoch, 4, 4, 4000.0)
+        assert len(log.getvalue().splitlines()) == epoch
+        progress.epoch(row(epoch, train_loss=1.0, validation_accuracy=0.5))
+        assert len(log.getvalue().splitlines()) == epoch
+        progress.epoch(row(epoch, train_loss=2.0, validation_accuracy=0.75))
+    progress.finish("98.0%, 97.0%")
+    progress.start("conv4 seed 2", runs=1, epochs=10)
+    clock.now += 30
+    progress.epoch(row(1))
+    progress.finish("96.0%")
+    progress.close()
+    means = "train 1.500 75.0%  val 62.5% (best 68.8%)  kept 43.8%  4,000 images/s"
+    alone = (
+        "train 1.250 75.0%  val 62.5% (best 68.8% at 1)  kept 43.8%  12,346 images/s"
+    )
+    first, second = "run 1/3  conv4 seeds 0, 1", "run 3/3  conv4 seed 2"
+    assert log.getvalue().splitlines() == [
+        "3 runs to make",
+        # Two runs of ten epochs are under way: 2 * 1 / 10 of 3 runs took 15 s.
+        f"{first}  epoch  1/10  {means}  after 3s  about 3m30s left",
+        f"{first}  epoch  2/10  {means}  after 6s  about 3m15s left",
+        "run 2/3  conv4 seeds 0, 1  98.0%, 97.0%  about 15s left",
+        f"{second}  epoch  1/10  {alone}  after 3s  about 26s left",
+        f"{second}  96.0%  all done in 1m00s",
+    ]
+
+
+def test_seeds_that_are_fewer_or_apart_get_lines_too() -> None:
+    log = io.StringIO()
+    progress = Progress(log, runs=2)
+
+    def shown() -> list[str]:
+        parts = [line.split("  ", 2)[2] for line in log.getvalue().splitlines()]
+        log.seek(0)
+        log.truncate()
+        return [re.sub("  kept.*", "", part) for part in parts]
+
+    progress.start("a", runs=2, epochs=3)
+    # One is behind, and catches up alone; then the other epochs are shared.
+    progress.epoch(row(1, train_loss=1.0))
+    progress.step(2, 1, 2, 10.0)
+    assert shown() == ["epoch 1/3  train 1.000 75.0%  val 62.5% (best 68.8% at 1)"]
+    progress.step(2, 2, 2, 10.0)
+    progress.epoch(row(2, train_loss=1.0))
+    progress.step(2, 1, 2, 10.0)  # the other run, in the same epoch
+    assert shown() == []
+    progress.epoch(row(2, train_loss=3.0))
+    assert shown() == ["epoch 2/3  train 2.000 75.0%  val 62.5% (best 68.8%)"]
+    # The other has stopped: the end, a note or the next epoch shows the line.
+    progress.epoch(row(3, train_loss=4.0))
+    assert shown() == []
+    progress.close()
+    assert shown() == ["epoch 3/3  train 4.000 75.0%  val 62.5% (best 68.8% at 1)"]
+
+
+def test_a_grid_rewrites_one_line_on_a_terminal(columns: Any) -> None:
+    file, clock = Terminal(), Clock()
+    progress = Progress(file, runs=4, clock=clock)
+    progress.close()
+    assert file.getvalue() == ""  # there is no line to end
+    progress.note("4 runs to make")
+    progress.start("conv4 seed 0", runs=1, epochs=10)
+    clock.now += 10
+    progress.step(5, 1, 2, 4321.0)
+    progress.finish("98.0%")
+    first = ["4 runs to make", "run 1/4  conv4 seed 0  98.0%  about 30s left"]
+    assert file.screen() == [*first, ""]
+    progress.start("conv4 seeds 1, 2", runs=2, epochs=10)
+    clock.now += 11
+    progress.step(6, 1, 2, 4321.0)
+    live = (
+        "run 2/4  conv4 seeds 1, 2  epoch  6/10  [#####-----]   50%  4,321 images/s  "
+        "about 19s left"
+    )
+    assert file.screen() == [*first, live]
+    progress.note("WARNING")
+    assert file.screen() == [*first, "WARNING", live]
+    clock.now += 1
+    columns(20)
+    progress.step(6, 2, 2, 4321.0)
+    assert file.screen()[-1] == "run 2/4  100%"
+    progress.finish("97.0%, 96.0%")
+    progress.close()
+    last = "run 3/4  conv4 seeds 1, 2  97.0%, 96.0%  about 7s left"
+    assert file.screen() == [*first, "WARNING", last, ""]
+
+
+def test_without_tqdm_a_terminal_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    file = Terminal()
+    progress = Progress(file, epochs=2)
+    progress.step(1, 1, 2, 10.0)
+    progress.epoch(row(1))
+    progress.close()
+    assert "\r" not in file.getvalue()
+    assert file.getvalue().startswith("epoch 1/2")
