@@ -219,6 +219,8 @@ def test_an_interrupted_grid_goes_on_as_if_it_had_not_been(
     half.mkdir()
     (half / "config.json.partial").write_text("{")
     assert "2 runs to make" in train(grid, data, 2)
+    resumed = json.loads((folder / "config.json").read_text())["resumed"]
+    assert [each["after_epoch"] for each in resumed] == [2]
     for seed in (0, 1):
         made, expected = (each.folder(CELL, seed) for each in (grid, trained[0]))
         assert len(metrics(made)) == EPOCHS

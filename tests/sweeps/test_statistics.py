@@ -58,6 +58,7 @@ def test_evidence_is_the_mean_its_interval_and_how_many_are_higher():
         ([0.0, 0.1, -0.1], "holds"),
         ([0.0, 0.6], "not decided"),
         ([0.0, -0.6], "not decided"),
+        ([0.0, 1.2], "not decided"),
         ([9.0, 9.0], "does not hold"),
         ([-9.0, -9.1, -9.2], "does not hold"),
     ],
