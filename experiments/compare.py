@@ -1,4 +1,8 @@
-"""Sets one cell of several grids side by side: `aslp-jax compare`."""
+"""Sets one cell of several grids side by side; the same program as `aslp-jax compare`.
+
+`aslp_jax/cli/compare.py` reads the command line, and `aslp_jax/sweeps/comparison.py`
+compares the grids.
+"""
 
 from aslp_jax.cli import compare
 from aslp_jax.cli.errors import run_script

@@ -1,80 +1,91 @@
-"""Fills table 1 of the ASLP paper: every method, rescale, kind of weights and network.
+"""Trains table 1 of the ASLP paper: every method, rescale, kind of weights and network.
 
-Give the same command again to go on where it was stopped, or to add cells and seeds to
-those that are finished. Exit codes: 0 done, or the time is up; 2 bad input, one line
-says what; 130 or 143 stopped by Ctrl-C or SIGTERM, all is saved.
+Give the same command again to continue after an interruption, or to add cells and seeds
+to those that are finished. Exit codes: 0 done, or the time is up; 2 bad input, one line
+says what; 130 or 143 interrupted by Ctrl-C or SIGTERM, all is saved.
 """
 
 import argparse
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aslp_jax._errors import BadInput
-from aslp_jax.cli.sweep_arguments import sweep_parser
-from aslp_jax.sweeps import sweep
-from aslp_jax.sweeps.table1 import cells as table1_layout
-from aslp_jax.sweeps.table1 import report as table1_report
+from aslp_jax.cli._sweeps import sweep_parser, train_table
+from aslp_jax.sweeps.sweep import Table
+from aslp_jax.sweeps.table1 import cells, report
 from aslp_jax.trainer.options import FIELDS, RESCALES
 
-NAME = "table1"
+_CHOICES = ("archs", "methods", "rescales", "cells")
+"""Names of the flags that choose cells."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = vars(_parser().parse_args(arguments))
-    table = sweep.Table(
-        NAME,
-        _choose(options),
-        table1_layout.configure,
-        table1_layout.recipe,
-        table1_report.write,
-    )
-    return sweep.run_sweep(table, options).code
+    """Runs `aslp-jax table1`.
+
+    Args:
+      arguments: the command line without the command's name.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      BadInput: a flag, data or a folder that cannot be used.
+    """
+    options = vars(parser().parse_args(arguments))
+    chosen = choose_cells({name: options.pop(name) for name in _CHOICES})
+    table = Table(report.NAME, chosen, cells.configure, cells.settings, report.write)
+    return train_table(table, options)[1]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = sweep_parser(__doc__, NAME, table1_layout.AXES, seeds=5)
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    found = sweep_parser(__doc__, report.NAME, cells.AXES, seeds=5)
     rescales = FIELDS["rescale"].metadata["choices"]
-    paper = tuple(table1_layout.LABELS)
+    paper = tuple(cells.LABELS)
     for name, choices, default, words in (
-        ("archs", table1_layout.ARCHS, table1_layout.ARCHS, "networks (default: all)"),
+        ("archs", cells.ARCHS, cells.ARCHS, "networks (default: all)"),
         ("methods", tuple(RESCALES), paper, f"methods (default: {', '.join(paper)})"),
         ("rescales", rescales, rescales, "those that a method knows (default: all)"),
     ):
-        parser.add_argument(
+        found.add_argument(
             f"--{name}", nargs="+", choices=choices, default=default, help=words
         )
-    parser.add_argument(
+    found.add_argument(
         "--cells",
         nargs="+",
         metavar="PATTERN",
         default=["*"],
         help="of these, the cells whose names match, such as 'conv4-*-sc'",
     )
-    return parser
+    return found
 
 
-def _choose(options: dict[str, Any]) -> list[table1_layout.Cell]:
-    """Returns the cells that were asked for, and takes their flags out of `options`.
+def choose_cells(choices: Mapping[str, Any]) -> list[cells.Cell]:
+    """Returns the cells that were asked for, those of the paper first.
+
+    Args:
+      choices: values of the flags `archs`, `methods`, `rescales` and `cells`.
 
     Raises:
       BadInput: a method or a pattern has no cell.
     """
-    archs, methods = options.pop("archs"), options.pop("methods")
-    rescales, patterns = options.pop("rescales"), options.pop("cells")
-    for method in methods:
+    rescales = choices["rescales"]
+    for method in choices["methods"]:
         if not set(rescales) & set(RESCALES[method]):
             raise BadInput(
                 f"--rescales {' '.join(rescales)} means nothing to {method}; valid: "
                 f"{', '.join(RESCALES[method])}"
             )
-    cells = [
+    found = [
         cell
-        for cell in table1_layout.all_cells()
-        if cell.arch in archs and cell.method in methods and cell.rescale in rescales
+        for cell in cells.all_cells()
+        if cell.arch in choices["archs"]
+        and cell.method in choices["methods"]
+        and cell.rescale in rescales
     ]
-    names = [cell.name for cell in cells]
-    for pattern in patterns:
+    names = [cell.name for cell in found]
+    for pattern in choices["cells"]:
         if not fnmatch.filter(names, pattern):
             raise BadInput(
                 f"--cells {pattern} matches none of the {len(names)} cells, which are "
@@ -82,8 +93,8 @@ def _choose(options: dict[str, Any]) -> list[table1_layout.Cell]:
             )
     chosen = [
         cell
-        for cell in cells
-        if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)
+        for cell in found
+        if any(fnmatch.fnmatch(cell.name, pattern) for pattern in choices["cells"])
     ]
-    # What can be compared comes first, in case the time is up.
-    return sorted(chosen, key=lambda cell: not table1_layout.in_paper(cell))
+    # Cells to compare with the paper come first, in case the time is up.
+    return sorted(chosen, key=lambda cell: not cells.in_paper(cell))

@@ -1,4 +1,4 @@
-"""Many runs: grid, runner, statistics, and the two tables.
+"""Many runs: grid, runner, statistics, comparisons, and the two tables.
 
 Internal: `aslp_jax.cli` is the way in.
 """

@@ -1,7 +1,7 @@
-"""A grid's folder, whatever its cells are.
+"""Folder of a grid, for cells of any kind.
 
-A grid is a folder: `grid.json` says what recipe its cells share, `cells/` holds a run
-folder for each cell and seed. What is finished is kept, what was cut off goes on.
+`grid.json` holds the settings that all cells share, and `cells/` a run folder for each
+cell and seed. A finished run is kept, and an interrupted run is continued.
 """
 
 import json
@@ -14,7 +14,7 @@ from aslp_jax._errors import BadInput
 from aslp_jax.trainer.run_folder import writing
 
 FORMAT = 1
-"""Of a grid's folder; raised when what is in it changes its meaning."""
+"""Version of the folder's layout; a higher number gives its files another meaning."""
 
 RESULT = (
     "stochastic",
@@ -31,32 +31,33 @@ RESULT = (
     "epochs",
     "seconds",
 )
-"""What the reports read of a finished run's result.json."""
+"""Keys of a finished run's result.json that the reports read."""
 
 
 class Cell(Protocol):
-    """A cell of a table: what its runs, which differ in their seed, have in common.
-
-    Attributes:
-      name: of its own, fit for the name of a folder.
-    """
+    """Cell of a table: the options that runs of several seeds have in common."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name that no other cell has, fit for a folder."""
 
     def options(self, seed: int) -> dict[str, Any]:
-        """The options that this cell and a seed stand for."""
+        """Returns the options by which a run of this cell differs from others.
+
+        Args:
+          seed: seed of the run.
+        """
 
 
 class Record(NamedTuple):
-    """A finished run.
+    """Finished run.
 
     Attributes:
       cell: a `Cell` of the grid.
-      seed: of the run.
-      result: what its result.json holds, `RESULT` at least; of a run whose loss was not
-        finite `stochastic` and `diverged`, which says where.
-      rows: of its metrics.jsonl, an epoch each.
+      seed: seed of the run.
+      result: content of result.json, with the keys of `RESULT` at least; for a run
+        whose loss was not finite, `stochastic` and `diverged` (the reason).
+      rows: content of metrics.jsonl, one row an epoch.
     """
 
     cell: Any
@@ -64,34 +65,49 @@ class Record(NamedTuple):
     result: dict[str, Any]
     rows: list[dict[str, Any]]
 
+    @property
+    def diverged(self) -> bool:
+        """True if the loss of the run was not finite."""
+        return "diverged" in self.result
+
+    @property
+    def stochastic(self) -> bool:
+        """True if the method of the run samples masks."""
+        return self.result["stochastic"]
+
+    @property
+    def validation_accuracies(self) -> list[float]:
+        """Validation accuracy of each epoch, in [0, 1]."""
+        return [row["validation_accuracy"] for row in self.rows]
+
 
 class Grid:
-    """A grid's folder.
+    """Folder of a grid.
 
     Attributes:
       path: the folder.
     """
 
-    def __init__(self, path: Path, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Opens or begins a grid.
 
         Args:
-          path: the folder: missing, empty, or of the same recipe.
-          recipe: what its cells share, JSON values.
+          path: folder that is missing, empty, or of the same settings.
+          settings: everything that the cells share, as JSON values.
 
         Raises:
           BadInput: the folder holds something else, or cannot be written.
         """
         self.path = path
-        about = {"format": FORMAT, **recipe}
+        about = {"format": FORMAT, **settings}
         file = path / "grid.json"
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise BadInput(f"--out {path} is a file; name a folder")
             if not file.exists():
-                # What was cut off while it was begun may be begun again.
-                held = set(path.iterdir()) if path.is_dir() else set()
-                if held - {file.with_name("grid.json.partial")}:
+                # A beginning that was interrupted may be made again.
+                present = set(path.iterdir()) if path.is_dir() else set()
+                if any(not each.name.startswith("grid.json.") for each in present):
                     raise BadInput(
                         f"--out {path} holds something else; name a new folder"
                     )
@@ -99,10 +115,10 @@ class Grid:
                 write_text(file, json.dumps(about, indent=2) + "\n")
                 return
             try:
-                found = _flat(dict(json.loads(file.read_text())))
+                found = _flatten(dict(json.loads(file.read_text())))
             except (ValueError, TypeError):
                 raise BadInput(f"{file} is damaged; name another --out") from None
-        wanted = _flat(about)
+        wanted = _flatten(about)
         for name in sorted({*wanted, *found}):
             if wanted.get(name) != found.get(name):
                 raise BadInput(
@@ -111,39 +127,56 @@ class Grid:
                 )
 
     def folder(self, cell: Cell, seed: int) -> Path:
-        """The run folder of a cell and seed."""
+        """Returns the run folder of a cell and seed."""
         return self.path / "cells" / f"{cell.name}-seed{seed}"
 
     def record(self, cell: Cell, seed: int) -> Record | None:
-        """Returns what is known of a finished run, None of another.
+        """Reads a finished run.
+
+        Args:
+          cell: cell of the run.
+          seed: seed of the run.
+
+        Returns:
+          The run; None if it is not finished.
 
         Raises:
-          BadInput: its files are damaged.
+          BadInput: the files of the run are damaged.
         """
         return _read_record(self.folder(cell, seed), cell, seed)
 
     def records(self, cells: Iterable[Cell]) -> list[Record]:
-        """Returns what is known of all finished runs; see `read_records`."""
+        """Reads all finished runs of some cells; see `read_records`."""
         return read_records(self.path, cells)
 
 
-def _flat(about: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    """Nested JSON values by their path, such as "aslp mask_lr"."""
-    flat: dict[str, Any] = {}
-    for name, value in about.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{start}{name} ")
-        else:
-            flat[start + name] = value
-    return flat
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads the settings that the cells of a grid share.
+
+    Args:
+      path: folder of the grid.
+
+    Raises:
+      BadInput: the folder holds no grid, or grid.json is damaged.
+    """
+    file = path / "grid.json"
+    if not file.exists():
+        raise BadInput(f"{path} is not the folder of a grid: no grid.json")
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        raise BadInput(f"{file} is damaged") from None
 
 
 def read_records(path: Path, cells: Iterable[Cell]) -> list[Record]:
-    """Returns what is known of all finished runs of a grid, in the order of its cells.
+    """Reads all finished runs of some cells.
 
     Args:
-      path: the grid's folder.
-      cells: that it may hold.
+      path: folder of the grid.
+      cells: cells that the folder may hold.
+
+    Returns:
+      The runs in the order of the cells, then of the seeds.
 
     Raises:
       BadInput: the files of a run are damaged.
@@ -165,17 +198,28 @@ def read_records(path: Path, cells: Iterable[Cell]) -> list[Record]:
     return records
 
 
-def results_of(records: Iterable[Record]) -> dict[tuple[Any, int], dict[str, Any]]:
-    """Returns results by cell and seed, of the runs whose loss stayed finite."""
+def results_by_run(records: Iterable[Record]) -> dict[tuple[Any, int], dict[str, Any]]:
+    """Returns the results of runs whose loss stayed finite, by cell and seed."""
     return {
         (record.cell, record.seed): record.result
         for record in records
-        if "diverged" not in record.result
+        if not record.diverged
     }
 
 
+def _flatten(about: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Returns nested JSON values by their path, such as "aslp mask_lr"."""
+    flat: dict[str, Any] = {}
+    for name, value in about.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{start}{name} ")
+        else:
+            flat[start + name] = value
+    return flat
+
+
 def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
-    """What is known of a finished run, None of another."""
+    """Reads a finished run; returns None if it is not finished."""
     if not (folder / "result.json").exists():
         return None
     try:

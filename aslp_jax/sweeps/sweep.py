@@ -1,14 +1,15 @@
-"""What the programs that fill a grid share: their flags, the outcome, the end."""
+"""A sweep: training of all cells of a grid, and its report."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aslp_jax._errors import BadInput
 from aslp_jax._extras import require
@@ -17,75 +18,91 @@ from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
 from aslp_jax.trainer.presets import resolve
 
+if TYPE_CHECKING:
+    from aslp_jax.trainer.loop import Interrupted
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a program fills and how it is shown.
+    """Kind of grid, with the cells to train and the report on them.
 
     Attributes:
-      name: of the table, of its files and of the folder it is made in.
-      cells: to be filled, those that matter most first.
-      configure: from preset, shared options, cell and seed to the options of a run.
-      recipe: from preset and shared options to what the cells share, JSON values.
-      report: writes what is known so far into the grid's folder, by data set;
-        `{name}.md` is the part that is printed.
+      name: name of the table, of its files and of its folder.
+      cells: cells to train, in this order.
+      configure: function from preset, shared options, cell and seed to the options of a
+        run.
+      settings: function from preset and shared options to everything that the cells
+        share, as JSON values.
+      report: function that writes the report on all finished runs into the folder, from
+        grid and name of the data set.
     """
 
     name: str
     cells: Sequence[Any]
-    configure: Callable[[str, dict[str, Any], Any, int], Config]
-    recipe: Callable[[str, dict[str, Any]], dict[str, Any]]
+    configure: Callable[[str, Mapping[str, Any], Any, int], Config]
+    settings: Callable[[str, Mapping[str, Any]], dict[str, Any]]
     report: Callable[[Grid, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepOutcome:
-    """What became of a call.
+class Schedule:
+    """Runs of each cell, and limits of a call.
 
     Attributes:
-      grid: the folder.
-      seeds: of each cell.
-      code: exit code, 0 where all is done or the time was up.
-      finished: whether all runs are made.
+      seeds: number of runs of each cell, which have the seeds from 0.
+      per_device: number of runs that a device trains at once.
+      minutes: time after which to save and stop; infinite for no limit.
+    """
+
+    seeds: int
+    per_device: int = 1
+    minutes: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOutcome:
+    """Outcome of a sweep.
+
+    Attributes:
+      grid: folder of the grid.
+      page: report on all finished runs, a Markdown file in that folder.
+      interrupted: signal or time limit that ended the sweep; None if all runs are
+        finished.
     """
 
     grid: Grid
-    seeds: range
-    code: int
-    finished: bool
+    page: Path
+    interrupted: "Interrupted | None" = None
 
 
-def run_sweep(table: Table, options: dict[str, Any]) -> SweepOutcome:
-    """Makes the runs that are missing, and writes the report.
+def run_sweep(
+    table: Table,
+    preset: str,
+    options: Mapping[str, Any],
+    schedule: Schedule,
+    out: Path | None = None,
+) -> SweepOutcome:
+    """Trains the runs that are missing, and writes the report.
 
     Args:
-      table: what to fill.
-      options: of the command line, those of the cells taken out.
+      table: cells to train, and their report.
+      preset: name of the preset that options start from.
+      options: options that all cells share, by name.
+      schedule: runs of each cell, and limits of this call.
+      out: folder of the grid; None for one under `runs/`, named after table and data
+        set.
 
     Raises:
       BadInput: an option, data or a folder that cannot be used.
     """
     began = time.monotonic()
-    seeds = range(options.pop("seeds"))
-    minutes, out = options.pop("minutes"), options.pop("out", None)
-    per_device = options.pop("per_device")
-    preset = options.pop("preset", "fast")
-    methods = dict.fromkeys(cell.options(0)["method"] for cell in table.cells)
-    for name in options.keys() & FIELDS.keys():
-        if not any(knows(method, name) for method in methods):
-            raise BadInput(
-                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
-            )
-    require("matplotlib", by=table.name)
+    _check_options(table, options)
     configure = functools.partial(table.configure, preset, options)
     # Of every cell, so that no bad option shows hours later.
     first, *_ = [configure(cell, 0) for cell in table.cells]
 
     # Only now: `--help` and mistyped flags should not wait for JAX.
-    import jax
-
-    # A CPU takes part as one device a core; before the first use of JAX.
-    jax.config.update("jax_num_cpu_devices", max(1, min(len(seeds), _cores())))
+    _use_cores(schedule.seeds)
     from aslp_jax.data.datasets import hash_images
     from aslp_jax.trainer.compilation_cache import enable_compilation_cache
     from aslp_jax.trainer.loop import Interrupted
@@ -93,38 +110,52 @@ def run_sweep(table: Table, options: dict[str, Any]) -> SweepOutcome:
 
     enable_compilation_cache()
     data = load_dataset(first)
-    recipe = {
+    settings = {
         "version": importlib.metadata.version("aslp-jax"),
         "dataset": first.dataset,
         "images_sha256": hash_images(data),
-        "per_device": per_device,
-        "options": table.recipe(preset, options),
+        "per_device": schedule.per_device,
+        "options": table.settings(preset, options),
     }
-    folder = Grid(Path(out or f"runs/{table.name}-{first.dataset}"), recipe)
-    stopped = None
+    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset}"), settings)
+    interrupted = None
     try:
         runner.train_grid(
-            folder,
+            grid,
             table.cells,
-            seeds,
+            range(schedule.seeds),
             configure,
             data,
-            per_device=per_device,
-            deadline=began + 60 * minutes,
+            per_device=schedule.per_device,
+            deadline=began + 60 * schedule.minutes,
         )
     except Interrupted as stop:
-        stopped = stop
-    table.report(folder, first.dataset)
-    if stopped is not None:
-        print(
-            f"{Path(sys.argv[0]).name}: stopped by {stopped}, all is saved; the same "
-            "command goes on",
-            file=sys.stderr,
-        )
-        code = 128 + stopped.number if stopped.number else 0
-        return SweepOutcome(folder, seeds, code, False)
-    print((folder.path / f"{table.name}.md").read_text(), end="")
-    return SweepOutcome(folder, seeds, 0, True)
+        interrupted = stop
+    table.report(grid, first.dataset)
+    return SweepOutcome(grid, grid.path / f"{table.name}.md", interrupted)
+
+
+def _check_options(table: Table, options: Mapping[str, Any]) -> None:
+    methods = dict.fromkeys(cell.options(0)["method"] for cell in table.cells)
+    for name in options.keys() & FIELDS.keys():
+        if not any(knows(method, name) for method in methods):
+            raise BadInput(
+                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
+            )
+    require("matplotlib", by=table.name)
+
+
+def _use_cores(seeds: int) -> None:
+    """Makes a CPU take part as one device a core, if no device has been started yet."""
+    import jax
+
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    # A process that has started its devices keeps those there are.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", max(1, min(seeds, cores)))
 
 
 def cell_config(
@@ -133,9 +164,9 @@ def cell_config(
     """Returns the options of one run, without those that its method does not know.
 
     Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
-      own: what the cell and the seed stand for, its method among them.
+      preset: name of the preset, or None.
+      chosen: options that all cells share, by name.
+      own: options by which the run differs from others, its method among them.
 
     Raises:
       BadInput: a value, or a combination of values, that means nothing.
@@ -154,8 +185,8 @@ def shared_options(config: Config, axes: Sequence[str]) -> dict[str, Any]:
     not within a table.
 
     Args:
-      config: of any cell.
-      axes: options in which the cells differ.
+      config: options of any cell.
+      axes: names of the options in which the cells differ.
     """
     return {
         name: value
@@ -171,16 +202,9 @@ def with_variant(
     """Returns shared options with those of a variant that differ from them, if any.
 
     Args:
-      options: of most cells.
-      name: of the variant.
-      others: its options.
+      options: options of most cells.
+      name: name of the variant.
+      others: options of the variant.
     """
     differing = {key: value for key, value in others.items() if value != options[key]}
     return {**options, **({name: differing} if differing else {})}
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The comparison under a budget: its cells, and the numbers of the papers."""
+"""Cells of the comparison under a budget, and the papers' numbers."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ from aslp_jax.sweeps.sweep import cell_config, shared_options, with_variant
 from aslp_jax.trainer.options import FIELDS, Config, knows
 
 AXES = ("arch", "method", "finetune", "keep_fraction", "scope", "seed")
-"""The options in which the cells and seeds of a grid differ."""
+"""Names of the options in which the cells and seeds of a grid differ."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": {"method": "magnitude"},
@@ -21,7 +21,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "aslp": {"method": "aslp"},
     "signed": {"method": "signed"},
 }
-"""What is compared, and the options that each stands for."""
+"""Ways to a network of few weights by name, and the options that each stands for."""
 
 LABELS = {
     "magnitude": "Magnitude",
@@ -30,16 +30,17 @@ LABELS = {
     "aslp": "ASLP to a budget",
     "signed": "Signed to a budget",
 }
+"""Labels of the ways, for people."""
 
 KEEPS = (0.1, 0.05, 0.03, 0.01)
-"""The kept fractions of the paper's table."""
+"""Keep fractions of the paper's table."""
 
 _COLUMNS = {
     "magnitude": "magnitude",
     "magnitude-finetune": "magnitude_fine_tuned",
     "budget": "budget_aware",
 }
-"""Of the file with the paper's numbers."""
+"""Columns of the file with the paper's numbers, by way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Cell:
       arch: name of the network.
       method: one of `METHODS`.
       keep: fraction of the masked weights to keep, in (0, 1].
-      scope: of that number, `"global"` or `"layer"`.
+      scope: `"global"` for one budget of the network, `"layer"` for one a layer.
     """
 
     arch: str
@@ -60,12 +61,16 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as `conv4-budget-keep0.1`."""
+        """Name such as `conv4-budget-keep0.1`."""
         scope = "" if self.scope == "global" else f"-{self.scope}"
         return f"{self.arch}-{self.method}-keep{self.keep}{scope}"
 
     def options(self, seed: int) -> dict[str, Any]:
-        """The options that this cell and a seed stand for."""
+        """Returns the options by which a run of this cell differs from others.
+
+        Args:
+          seed: seed of the run.
+        """
         return {
             "arch": self.arch,
             **METHODS[self.method],
@@ -84,7 +89,7 @@ def cells_in(folder: Path) -> list[Cell]:
     """Returns the cells of which a grid's folder holds runs, in the order of a table.
 
     Args:
-      folder: of the grid; what is not named like a run is passed over.
+      folder: folder of the grid; files not named like a run are passed over.
     """
     found = set()
     for path in (folder / "cells").glob("*-seed*"):
@@ -113,7 +118,10 @@ def cells_in(folder: Path) -> list[Cell]:
 
 @functools.cache
 def paper_numbers(dataset: str) -> dict[tuple[str, str, float], float]:
-    """Returns (arch, method, keep) -> test accuracy in %, of Dupont et al. 2021."""
+    """Returns (arch, method, keep) -> test accuracy in %.
+
+    Source: Dupont et al. 2021.
+    """
     found = {}
     for line in _read("paper.csv"):
         if line["dataset"] == dataset:
@@ -125,13 +133,13 @@ def paper_numbers(dataset: str) -> dict[tuple[str, str, float], float]:
 
 @dataclasses.dataclass(frozen=True)
 class Anchor:
-    """What others published about a small network.
+    """Published result of a small network, to compare with.
 
     Attributes:
-      method: its name there.
+      method: name of the method in the publication.
       kept: weights kept, in %.
-      accuracy: on the test set, in %.
-      source: where.
+      accuracy: test accuracy in %.
+      source: publication.
     """
 
     method: str
@@ -142,7 +150,7 @@ class Anchor:
 
 @functools.cache
 def anchors(dataset: str, arch: str) -> list[Anchor]:
-    """Returns what others published of a network, on images that are not augmented."""
+    """Returns published results of a network, on images that are not augmented."""
     return [
         Anchor(
             line["method"].replace("_", " "),
@@ -166,10 +174,10 @@ def configure(
     """Returns the options of one run of a grid.
 
     Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
-      cell: of the grid.
-      seed: of the run.
+      preset: name of the preset, or None.
+      chosen: options that all cells share, by name.
+      cell: cell of the grid.
+      seed: seed of the run.
 
     Raises:
       BadInput: a value, or a combination of values, that means nothing.
@@ -177,14 +185,14 @@ def configure(
     return cell_config(preset, chosen, cell.options(seed))
 
 
-def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all that the runs of a method share, by method, as JSON values.
+def settings(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that all runs of a method share, by method, as JSON values.
 
-    Under `layer` are the options that differ where each layer has a budget of its own.
+    `layer` holds the options that differ where each layer has a budget of its own.
 
     Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
+      preset: name of the preset, or None.
+      chosen: options that all cells share, by name.
     """
     archs: Sequence[str] = FIELDS["arch"].metadata["choices"]
 

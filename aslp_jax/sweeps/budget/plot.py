@@ -1,19 +1,20 @@
-"""A picture for each network: accuracy against the weights that are kept."""
+"""Plot for each network: accuracy against the weights that are kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aslp_jax.sweeps.budget.cells import LABELS, METHODS, Cell, anchors, paper_numbers
+from aslp_jax.sweeps.figures import add_grid, save_figure
 
 
 class Point(NamedTuple):
-    """A cell in the picture.
+    """Cell in the plot.
 
     Attributes:
       kept: weights kept, in %, mean over seeds.
-      accuracy: on the test set, in %, mean over seeds.
-      std: its standard deviation over seeds.
+      accuracy: test accuracy in %, mean over seeds.
+      std: standard deviation of the accuracy over seeds.
     """
 
     kept: float
@@ -22,46 +23,25 @@ class Point(NamedTuple):
 
 
 def plot(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
-    """Draws test accuracy against kept weights, a line for each method.
+    """Plots test accuracy against kept weights, a line for each method.
 
     Points are means over seeds, bars one standard deviation. The paper's numbers are
-    dashed, what others published about the network is black.
+    dashed, other published results are black.
 
     Args:
-      points: by cell; cells of one network.
-      dataset: name of the images.
-      path: of the PNG; its folder exists.
+      points: points of the cells of one network.
+      dataset: name of the data set.
+      path: PNG to write; its folder exists.
     """
     from matplotlib.figure import Figure
 
     (arch,) = {cell.arch for cell in points}
-    scopes = list(dict.fromkeys(cell.scope for cell in points))
+    paper = paper_numbers(dataset)
     figure = Figure(figsize=(10, 5.2), dpi=100, layout="constrained")
     axes = figure.subplots()
-    paper = paper_numbers(dataset)
     handles: list[Any] = []
     for index, method in enumerate(METHODS):
-        for scope in scopes:
-            own = sorted(
-                point
-                for cell, point in points.items()
-                if (cell.method, cell.scope) == (method, scope)
-            )
-            if own:
-                kept, means, stds = zip(*own, strict=True)
-                per_layer = ", a budget a layer" if scope == "layer" else ""
-                drawn = axes.errorbar(
-                    kept,
-                    means,
-                    yerr=stds,
-                    color=f"C{index}",
-                    marker="s" if scope == "layer" else "o",
-                    linestyle=":" if scope == "layer" else "-",
-                    markersize=4,
-                    capsize=2,
-                    label=LABELS[method] + per_layer,
-                )
-                handles.append(drawn)
+        handles += _plot_points(axes, points, method, f"C{index}")
         published = sorted(
             (100 * keep, number)
             for (of, name, keep), number in paper.items()
@@ -95,10 +75,36 @@ def plot(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
     axes.set_xlabel("weights kept (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(f"{arch} on {dataset}, mean and std over seeds")
-    axes.grid(alpha=0.25, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
+    add_grid(axes, which="both")
     # By hand, because a legend would set dashed lines before those with bars.
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    save_figure(figure, path)
+
+
+def _plot_points(
+    axes: Any, points: Mapping[Cell, Point], method: str, colour: str
+) -> list[Any]:
+    """Plots the points of a method, a line for each scope, and returns the lines."""
+    handles = []
+    for scope in dict.fromkeys(cell.scope for cell in points):
+        own = sorted(
+            point
+            for cell, point in points.items()
+            if (cell.method, cell.scope) == (method, scope)
+        )
+        if own:
+            kept, means, stds = zip(*own, strict=True)
+            layered = scope == "layer"
+            line = axes.errorbar(
+                kept,
+                means,
+                yerr=stds,
+                color=colour,
+                marker="s" if layered else "o",
+                linestyle=":" if layered else "-",
+                markersize=4,
+                capsize=2,
+                label=LABELS[method] + (", a budget a layer" if layered else ""),
+            )
+            handles.append(line)
+    return handles

@@ -1,190 +1,205 @@
-"""What a comparison under a budget has shown so far: table, paths, claims, picture.
+"""Report on a comparison under a budget: tables, dead units, claims, plots.
 
-`runs.csv` has a line a run, `budget.csv` a line a cell, `budget.md` the table as a
-person reads it, and each network gets a picture of accuracy against kept weights.
+`runs.csv` has a line a run, `budget.csv` a line a cell, `budget.md` the tables with a
+verdict on each claim of the paper, and each network gets a plot of accuracy against
+kept weights.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from aslp_jax._atomic import write_text
 from aslp_jax.sweeps.budget.cells import LABELS, METHODS, Cell, cells_in, paper_numbers
 from aslp_jax.sweeps.budget.claims import claims
 from aslp_jax.sweeps.budget.plot import Point, plot
 from aslp_jax.sweeps.grid import Grid, Record
-from aslp_jax.sweeps.statistics import csv_text, mean_and_std
+from aslp_jax.sweeps.measures import (
+    Result,
+    accuracy,
+    is_pruned,
+    kept_percent,
+    off_budget_percent,
+    other_accuracy,
+    pruning_change_percent,
+)
+from aslp_jax.sweeps.report import (
+    Score,
+    decimals,
+    markdown_page,
+    markdown_table,
+    run_line,
+    runs_by_cell,
+    write_tables,
+)
+from aslp_jax.sweeps.statistics import mean_and_std
 from aslp_jax.trainer.dead_units import DeadUnits, dead_units
 from aslp_jax.trainer.run_folder import writing
 
+NAME = "budget"
+"""Name of the comparison, and of its files."""
 
-class Entry(NamedTuple):
+_RUN_NAMES = (
+    "thresholding",
+    "averaging_mean",
+    "averaging_std",
+    "pruning_change",
+    "test_loss",
+    "keep_fraction",
+    "budget_miss",
+    "best_epoch",
+    "best_validation_accuracy",
+    "epochs",
+    "seconds",
+    "diverged",
+)
+"""Keys of result.json that `runs.csv` shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSummary:
     """A cell of the comparison, over its seeds.
 
     Attributes:
-      cell: which.
-      results: of the runs whose loss stayed finite.
-      diverged: how many others there are.
-      paper: the paper's test accuracy in %, None where it has none.
+      cell: cell of the grid.
+      results: results of the runs whose loss stayed finite.
+      score: test accuracies beside the paper's.
     """
 
     cell: Cell
     results: list[dict[str, Any]]
-    diverged: int
-    paper: float | None
+    score: Score
 
-    def mean_and_std(
-        self, value: Callable[[Mapping[str, Any]], float]
-    ) -> tuple[float, float]:
-        return mean_and_std([value(result) for result in self.results])
+    @property
+    def pruned_last(self) -> bool:
+        """True if pruning ends the training.
+
+        A network that samples masks is never pruned, and one that is fine-tuned was
+        pruned before.
+        """
+        if METHODS[self.cell.method].get("finetune"):
+            return False
+        return any(map(is_pruned, self.results))
+
+    @property
+    def off_budget(self) -> list[float]:
+        """Distances from the budget of the runs that missed it, in % of all weights."""
+        found = map(off_budget_percent, self.results)
+        return [percent for percent in found if percent > 0]
+
+    def mean(self, measure: Callable[[Result], float]) -> float:
+        """Returns the mean of a measure over seeds; NaN if there are none."""
+        return mean_and_std([measure(result) for result in self.results])[0]
+
+    def mean_dead_units(self) -> dict[str, float]:
+        """Returns the means over seeds of the fields of `DeadUnits`."""
+        found = [dead_units(result) for result in self.results]
+        return {
+            name: mean_and_std([float(getattr(each, name)) for each in found])[0]
+            for name in DeadUnits._fields
+        }
 
 
 def write(grid: Grid, dataset: str) -> None:
     """Writes all files of the report into the grid's folder.
 
     Args:
-      grid: the folder.
-      dataset: its name, to find the papers' numbers.
+      grid: folder of the grid.
+      dataset: name of the data set, to find the papers' numbers.
 
     Raises:
       BadInput: the folder cannot be written, or a run in it is damaged.
     """
     records = grid.records(cells_in(grid.path))
-    entries = make_entries(records, dataset)
+    summaries = summarise(records, dataset)
     with writing(grid.path):
-        write_text(grid.path / "runs.csv", csv_text(map(_run_line, records)))
-        write_text(grid.path / "budget.csv", csv_text(map(_entry_line, entries)))
-        write_text(grid.path / "budget.md", markdown(entries, records, dataset))
-        for arch in dict.fromkeys(entry.cell.arch for entry in entries):
-            points = {
-                entry.cell: Point(
-                    entry.mean_and_std(_kept)[0], *entry.mean_and_std(_accuracy)
-                )
-                for entry in entries
-                if entry.cell.arch == arch and entry.results
-            }
-            if points:
-                plot(points, dataset, grid.path / f"{arch}.png")
-
-
-def make_entries(records: Sequence[Record], dataset: str) -> list[Entry]:
-    """Returns the cells of the finished runs, in their order."""
-    paper = paper_numbers(dataset)
-    entries = []
-    for cell, group in itertools.groupby(records, lambda record: record.cell):
-        results = [record.result for record in group]
-        good = [result for result in results if "diverged" not in result]
-        number = paper.get((cell.arch, cell.method, round(cell.keep, 4)))
-        entries.append(
-            Entry(
-                cell,
-                good,
-                len(results) - len(good),
-                number if cell.scope == "global" else None,
-            )
+        write_tables(
+            grid.path,
+            NAME,
+            map(_run_line, records),
+            map(summary_line, summaries),
+            markdown(summaries, records, dataset),
         )
-    return entries
+        finite = [each for each in summaries if each.results]
+        for arch in dict.fromkeys(each.cell.arch for each in finite):
+            points = {
+                each.cell: Point(
+                    each.mean(kept_percent), each.score.mean, each.score.std
+                )
+                for each in finite
+                if each.cell.arch == arch
+            }
+            plot(points, dataset, grid.path / f"{arch}.png")
 
 
-def _accuracy(result: Mapping[str, Any]) -> float:
-    return 100 * result["thresholding"]
+def summarise(records: Sequence[Record], dataset: str) -> list[CellSummary]:
+    """Returns the cells of the finished runs, in their order.
 
-
-def _kept(result: Mapping[str, Any]) -> float:
-    return 100 * result["keep_fraction"]
-
-
-def _before(result: Mapping[str, Any]) -> float:
-    return 100 * result["averaging_mean"]
-
-
-def _change(result: Mapping[str, Any]) -> float:
-    return 100 * result["pruning_change"]
-
-
-def _missed(entry: Entry) -> list[float]:
-    """By how much runs missed their budget, those that did, in % of all weights."""
-    misses = [100 * result["budget_miss"] for result in entry.results]
-    return [miss for miss in misses if miss > 0]
+    Args:
+      records: finished runs.
+      dataset: name of the data set, to find the paper's numbers.
+    """
+    paper = paper_numbers(dataset)
+    summaries = []
+    for cell, _, results, diverged in runs_by_cell(records):
+        number = paper.get((cell.arch, cell.method, round(cell.keep, 4)))
+        score = Score(
+            [accuracy(result) for result in results],
+            diverged,
+            number if cell.scope == "global" else None,
+        )
+        summaries.append(CellSummary(cell, results, score))
+    return summaries
 
 
 def _run_line(record: Record) -> dict[str, Any]:
-    result, cell = record.result, record.cell
-    names = (
-        "thresholding averaging_mean averaging_std pruning_change test_loss "
-        "keep_fraction budget_miss best_epoch best_validation_accuracy epochs seconds "
-        "diverged"
-    )
-    lost = "diverged" in result
-    paths = (
-        dict.fromkeys(DeadUnits._fields, "") if lost else dead_units(result)._asdict()
-    )
-    numbers = {name: result.get(name, "") for name in names.split()}
-    return {**dataclasses.asdict(cell), "seed": record.seed, **numbers, **paths}
+    lost = dict.fromkeys(DeadUnits._fields, "")
+    dead = lost if record.diverged else dead_units(record.result)._asdict()
+    return {**run_line(record, _RUN_NAMES), **dead}
 
 
-def _entry_line(entry: Entry) -> dict[str, Any]:
-    mean, std = entry.mean_and_std(_accuracy)
-    line: dict[str, Any] = {
-        **dataclasses.asdict(entry.cell),
-        "kept_percent": f"{entry.mean_and_std(_kept)[0]:.2f}" if entry.results else "",
-        "mean": f"{mean:.2f}" if entry.results else "",
-        "std": f"{std:.2f}" if entry.results[1:] else "",
-        "seeds": len(entry.results),
-        "diverged": entry.diverged,
-        "missed": len(_missed(entry)),
-        "paper": "" if entry.paper is None else entry.paper,
-    }
-    for name, mean in _mean_paths(entry).items():
-        line[name] = f"{mean:.2f}" if entry.results else ""
-    return line
-
-
-def _mean_paths(entry: Entry) -> dict[str, float]:
-    every = [dead_units(result) for result in entry.results]
+def summary_line(summary: CellSummary) -> dict[str, Any]:
+    """Returns the line of a cell in `budget.csv`."""
+    score = summary.score
     return {
-        name: mean_and_std([float(getattr(paths, name)) for paths in every])[0]
-        for name in DeadUnits._fields
+        **dataclasses.asdict(summary.cell),
+        "kept_percent": decimals(summary.mean(kept_percent)),
+        "mean": decimals(score.mean),
+        "std": decimals(score.std) if summary.results[1:] else "",
+        "seeds": len(summary.results),
+        "diverged": score.diverged,
+        "missed": len(summary.off_budget),
+        "paper": "" if score.paper is None else score.paper,
+        **{name: decimals(mean) for name, mean in summary.mean_dead_units().items()},
     }
 
 
-def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) -> str:
+def markdown(
+    summaries: Sequence[CellSummary], records: Sequence[Record], dataset: str
+) -> str:
     """Returns the comparison as Markdown.
 
     Args:
-      entries: the cells.
-      records: the finished runs.
-      dataset: its name.
+      summaries: cells of the finished runs.
+      records: finished runs.
+      dataset: name of the data set.
     """
-    lines = [
-        f"# Pruning under a budget on {dataset}",
-        "",
-        "Test accuracy in % of the network that is left, mean ± standard deviation "
-        "over seeds; in brackets the number of Dupont et al. 2021 and the difference "
-        "from it, where it has one. Magnitude and budget-aware train the weights and "
-        "are cut to the exact number in the end; ASLP and signed choose among weights "
-        "that were drawn once (signed also inverts some), and what they keep is said "
-        "where it is not what was asked for.",
-    ]
-    if not entries:
-        return "\n".join([*lines, "", "No run is finished yet.", ""])
+    lines: list[str] = []
     for (arch, scope), group in itertools.groupby(
-        sorted(entries, key=lambda entry: (entry.cell.arch, entry.cell.scope)),
-        lambda entry: (entry.cell.arch, entry.cell.scope),
+        sorted(summaries, key=_section), _section
     ):
         own = list(group)
         title = arch.capitalize()
         if scope == "layer":
             title += ", each layer with a budget of its own"
         lines += ["", f"## {title}", "", *_table(own, _cell_text)]
-        if cut := [entry for entry in own if _is_cut(entry)]:
+        if pruned := [each for each in own if each.pruned_last]:
             lines += ["", "### What the last cut changes", ""]
             lines += [
                 "Test accuracy in % before -> after what is not kept is cut off, and "
                 "the norm of the change of the outputs relative to their norm.",
                 "",
-                *_table(cut, _cut_text),
+                *_table(pruned, _pruning_text),
             ]
         lines += ["", "### Paths", ""]
         lines += [
@@ -192,81 +207,72 @@ def markdown(entries: Sequence[Entry], records: Sequence[Record], dataset: str) 
             "weights, those on no path from input to class; then empty layers and "
             "classes that no input reaches, where there are any. Means over seeds.",
             "",
-            *_table(own, _paths_text),
+            *_table(own, _dead_units_text),
         ]
-    lines += ["", "## The paper's claims", ""]
-    lines += [
+    return markdown_page(
+        f"Pruning under a budget on {dataset}",
+        "Test accuracy in % of the network that is left, mean ± standard deviation "
+        "over seeds; in brackets the number of Dupont et al. 2021 and the difference "
+        "from it, where it has one. Magnitude and budget-aware train the weights and "
+        "are cut to the exact number in the end; ASLP and signed choose among weights "
+        "that were drawn once (signed also inverts some), and what they keep is said "
+        "where it is not what was asked for.",
+        lines,
+        claims(records),
         "Each seed counts once, as the mean over all networks and budgets of which it "
         "has finished runs of both methods.",
-        "",
-    ]
-    lines += ["| claim | evidence | verdict |", "|---|---|---|"]
-    lines += [f"| {' | '.join(line)} |" for line in claims(records)]
-    return "\n".join([*lines, ""])
-
-
-def _is_cut(entry: Entry) -> bool:
-    """Whether a network is cut when its training is over.
-
-    One that draws masks never is, one that is fine-tuned was before it was tuned.
-    """
-    if METHODS[entry.cell.method].get("finetune"):
-        return False
-    return any(result["pruning_change"] is not None for result in entry.results)
-
-
-def _table(entries: Sequence[Entry], text: Callable[[Entry], str]) -> list[str]:
-    """Lines of a table with a row a budget and a column a method."""
-    methods = [
-        method
-        for method in METHODS
-        if any(entry.cell.method == method for entry in entries)
-    ]
-    found = {(entry.cell.keep, entry.cell.method): text(entry) for entry in entries}
-    lines = [
-        f"| pruned | {' | '.join(LABELS[method] for method in methods)} |",
-        "|---" * (1 + len(methods)) + "|",
-    ]
-    for keep in sorted({keep for keep, _ in found}, reverse=True):
-        row = [found.get((keep, method), "") for method in methods]
-        lines.append(f"| {100 * (1 - keep):g} % | {' | '.join(row)} |")
-    return lines
-
-
-def _cell_text(entry: Entry) -> str:
-    if not entry.results:
-        return f"diverged ({entry.diverged})"
-    mean, std = entry.mean_and_std(_accuracy)
-    text = f"{mean:.1f} ± {std:.1f}" if entry.results[1:] else f"{mean:.1f}"
-    if entry.paper is not None:
-        text += f" ({entry.paper:.1f}, {mean - entry.paper:+.1f})"
-    kept = entry.mean_and_std(_kept)[0]
-    if abs(kept - 100 * entry.cell.keep) >= 0.005:
-        text += f", kept {kept:.2f} %"
-    if missed := _missed(entry):
-        what = "before the cut " if _is_cut(entry) else ""
-        text += (
-            f", {what}off the budget by up to {max(missed):.2f} % in {len(missed)} of "
-            f"{len(entry.results)} runs"
-        )
-    if entry.diverged:
-        text += f", {entry.diverged} diverged"
-    return text
-
-
-def _cut_text(entry: Entry) -> str:
-    if not entry.results:
-        return ""
-    before, after, change = (
-        entry.mean_and_std(value)[0] for value in (_before, _accuracy, _change)
     )
+
+
+def _section(summary: CellSummary) -> tuple[str, str]:
+    return summary.cell.arch, summary.cell.scope
+
+
+def _table(
+    summaries: Sequence[CellSummary], text: Callable[[CellSummary], str]
+) -> list[str]:
+    """Returns a table with a row a budget and a column a method."""
+    present = {each.cell.method for each in summaries}
+    methods = [method for method in METHODS if method in present]
+    found = {(each.cell.keep, each.cell.method): text(each) for each in summaries}
+    return markdown_table(
+        ("pruned", *(LABELS[method] for method in methods)),
+        [
+            (
+                f"{100 * (1 - keep):g} %",
+                *(found.get((keep, method), "") for method in methods),
+            )
+            for keep in sorted({keep for keep, _ in found}, reverse=True)
+        ],
+    )
+
+
+def _cell_text(summary: CellSummary) -> str:
+    notes = []
+    kept = summary.mean(kept_percent)
+    if abs(kept - 100 * summary.cell.keep) >= 0.005:
+        notes.append(f"kept {kept:.2f} %")
+    if off := summary.off_budget:
+        when = "before the cut " if summary.pruned_last else ""
+        notes.append(
+            f"{when}off the budget by up to {max(off):.2f} % in {len(off)} of "
+            f"{len(summary.results)} runs"
+        )
+    return summary.score.text(notes)
+
+
+def _pruning_text(summary: CellSummary) -> str:
+    if not summary.results:
+        return ""
+    before, after = summary.mean(other_accuracy), summary.score.mean
+    change = summary.mean(pruning_change_percent)
     return f"{before:.1f} -> {after:.1f}, {change:.2f} %"
 
 
-def _paths_text(entry: Entry) -> str:
-    if not entry.results:
+def _dead_units_text(summary: CellSummary) -> str:
+    if not summary.results:
         return ""
-    found = _mean_paths(entry)
+    found = summary.mean_dead_units()
     text = (
         f"{found['without_input']:.1f} and {found['without_output']:.1f} of "
         f"{found['units']:.0f}, {found['off_path']:.1f} %"

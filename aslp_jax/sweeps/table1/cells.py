@@ -1,4 +1,4 @@
-"""Table 1 as the paper lays it out: its cells, rows and columns, and its numbers."""
+"""Cells, rows and columns of table 1, and the paper's numbers."""
 
 import csv
 import dataclasses
@@ -13,20 +13,23 @@ from aslp_jax.trainer.options import RESCALES, Config
 from aslp_jax.trainer.presets import PRESETS
 
 ARCHS = ("conv2", "conv4", "conv6")
-"""The networks of the paper's table."""
+"""Names of the networks of the paper's table."""
 
 AXES = ("arch", "augment", "method", "rescale", "signed_constant", "seed")
-"""The options in which the cells and seeds of a grid differ."""
+"""Names of the options in which the cells and seeds of a grid differ."""
 
 OWN_RESCALE = {"aslp": "smart", "supermask": "dynamic", "edge_popup": "fan"}
-"""What the column WR of the table is for each method of the paper, which does not say
-what it is for edge-popup; here it is the fan scaling of that method's authors."""
+"""Rescale in column WR of the table, by method of the paper.
+
+The paper does not say what the rescale of edge-popup is; here it is the fan scaling of
+that method's authors.
+"""
 
 COLUMNS = ("none", "wr", "sc", "wr_sc")
-"""Of the table: weight rescale off and on, then both with signed constants."""
+"""Columns of the table: weight rescale off and on, then both with signed constants."""
 
 LABELS = {"aslp": "ASLP", "supermask": "Supermask", "edge_popup": "Edge-popup"}
-"""Of the methods of the paper; another one goes by its name."""
+"""Labels of the methods of the paper; another method goes by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Cell:
 
     Attributes:
       arch: name of the network.
-      augment: whether training images are cropped and flipped.
-      method: how weights are selected.
-      rescale: of that method.
-      signed_constant: whether all weights of a layer have one magnitude.
+      augment: True if training images are cropped and flipped.
+      method: name of the method.
+      rescale: name of the method's rescale.
+      signed_constant: True if all weights of a layer have one magnitude.
     """
 
     arch: str
@@ -49,13 +52,28 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as `conv4-augmented-aslp-smart-sc`."""
+        """Name such as `conv4-augmented-aslp-smart-sc`."""
         images = "augmented" if self.augment else "plain"
         weights = "sc" if self.signed_constant else "normal"
         return f"{self.arch}-{images}-{self.method}-{self.rescale}-{weights}"
 
+    @property
+    def rescales_as_in_paper(self) -> bool:
+        """True if the paper's table has a column for the rescale of this method."""
+        return self.rescale in ("none", OWN_RESCALE.get(self.method))
+
+    @property
+    def column(self) -> str:
+        """One of `COLUMNS`."""
+        names = {"wr": self.rescale != "none", "sc": self.signed_constant}
+        return "_".join(name for name, on in names.items() if on) or "none"
+
     def options(self, seed: int) -> dict[str, Any]:
-        """The options that this cell and a seed stand for."""
+        """Returns the options by which a run of this cell differs from others.
+
+        Args:
+          seed: seed of the run.
+        """
         return {
             **dataclasses.asdict(self),
             "signed_constant": "all" if self.signed_constant else "none",
@@ -78,24 +96,18 @@ def all_cells() -> list[Cell]:
 
 
 def in_paper(cell: Cell) -> bool:
-    """Whether the paper has a number for a cell, on CIFAR-10."""
-    own = cell.rescale in ("none", OWN_RESCALE.get(cell.method))
+    """Returns True if the paper has a number for a cell, on CIFAR-10."""
     known = {(key[0], key[1], key[2], key[4]) for key in paper_numbers("cifar10")}
-    return own and (cell.augment, cell.arch, cell.method, column_of(cell)) in known
-
-
-def column_of(cell: Cell) -> str:
-    """Returns which of `COLUMNS` a cell is in."""
-    rescaled = cell.rescale != "none"
-    names = [
-        name for name, on in (("wr", rescaled), ("sc", cell.signed_constant)) if on
-    ]
-    return "_".join(names) or "none"
+    place = (cell.augment, cell.arch, cell.method, cell.column)
+    return cell.rescales_as_in_paper and place in known
 
 
 @functools.cache
 def paper_numbers(dataset: str) -> dict[tuple[Any, ...], float]:
-    """Returns (augment, arch, method, evaluation, column) -> test accuracy in %."""
+    """Returns (augment, arch, method, evaluation, column) -> test accuracy in %.
+
+    Source: Dupont et al. 2022, table 1, arXiv:2202.12986.
+    """
     found = {}
     with (Path(__file__).parent / "paper.csv").open() as file:
         for line in csv.DictReader(file):
@@ -112,10 +124,10 @@ def configure(
     """Returns the options of one run of a grid.
 
     Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
-      cell: of the grid.
-      seed: of the run.
+      preset: name of the preset, or None.
+      chosen: options that all cells share, by name.
+      cell: cell of the grid.
+      seed: seed of the run.
 
     Raises:
       BadInput: a value, or a combination of values, that means nothing.
@@ -127,16 +139,15 @@ def configure(
     return cell_config(preset, chosen, own)
 
 
-def recipe(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all that the runs of a method share, by method, as JSON values.
+def settings(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that all runs of a method share, by method, as JSON values.
 
-    Under `plain` are the options that differ where images are not augmented.
+    `plain` holds the options that differ where images are not augmented.
 
     Args:
-      preset: its name, or None.
-      chosen: the options that all cells share.
+      preset: name of the preset, or None.
+      chosen: options that all cells share, by name.
     """
-
     # One answer for all cells with signed constants: which layers have them.
     axes = [name for name in AXES if name != "signed_constant"]
 

@@ -1,77 +1,57 @@
-"""What the runs of a grid say about each claim of the paper."""
+"""Claims of the paper, and the evidence that the runs of a grid give."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aslp_jax.sweeps.grid import Record, results_of
+from aslp_jax.sweeps.grid import Record, results_by_run
+from aslp_jax.sweeps.measures import (
+    Result,
+    accuracy,
+    best_epoch,
+    kept_percent,
+    other_accuracy,
+)
+from aslp_jax.sweeps.report import Claim
 from aslp_jax.sweeps.statistics import mean_and_std, verdict
 from aslp_jax.sweeps.table1.cells import OWN_RESCALE, Cell
 
+_Runs = Mapping[tuple[Cell, int], Mapping[str, Any]]
+_Partner = Callable[[Cell], Cell | None]
+_Measure = Callable[[Result], float]
 
-def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+
+def claims(records: Sequence[Record]) -> list[Claim]:
     """Returns each claim of the paper with our evidence and a verdict.
 
-    Runs are paired with those of the same network, images, kind of weights and seed. A
-    claim of more holds if the mean difference of the pairs is above two of its standard
-    errors, one of "at least as good" if it is not below minus two.
+    Runs are paired with those of the same network, images, kind of weights and seed;
+    see `statistics.verdict`.
 
     Args:
-      records: the finished runs.
+      records: finished runs.
     """
-    runs = results_of(records)
-
-    def pairs(
-        change: Callable[[Cell], Cell | None],
-        value: Callable[[Mapping[str, Any]], float],
-        other: Callable[[Mapping[str, Any]], float],
-    ) -> list[float]:
-        """Differences of ASLP's runs from those of the cells they change to."""
-        found = []
-        for (cell, seed), result in runs.items():
-            partner = change(cell) if cell.method == "aslp" else None
-            if partner is not None and (partner, seed) in runs:
-                found.append(value(result) - other(runs[partner, seed]))
-        return found
-
-    def to(method: str) -> Callable[[Cell], Cell | None]:
-        rescales = {"none": "none", "smart": OWN_RESCALE[method]}
-
-        def change(cell: Cell) -> Cell | None:
-            if cell.rescale not in rescales:
-                return None
-            rescale = rescales[cell.rescale]
-            return dataclasses.replace(cell, method=method, rescale=rescale)
-
-        return change
-
-    def unscaled(*archs: str) -> Callable[[Cell], Cell | None]:
-        def change(cell: Cell) -> Cell | None:
-            if cell.rescale != "smart" or cell.arch not in archs:
-                return None
-            return dataclasses.replace(cell, rescale="none")
-
-        return change
-
-    def same(cell: Cell) -> Cell:
-        return cell
-
+    runs = results_by_run(records)
+    deeper = _without_rescale("conv4", "conv6")
+    every = _without_rescale("conv2", "conv4", "conv6")
     return [
         (
             "ASLP (thresholding) is above supermask (averaging)",
-            *verdict(pairs(to("supermask"), _thresholding, _averaging)),
+            *verdict(_differences(runs, _of("supermask"), accuracy, other_accuracy)),
         ),
         (
             "ASLP (thresholding) is above edge-popup",
-            *verdict(pairs(to("edge_popup"), _thresholding, _thresholding)),
+            *verdict(_differences(runs, _of("edge_popup"), accuracy, accuracy)),
         ),
         (
             "smart rescale helps the deeper networks (Conv4, Conv6)",
-            *verdict(pairs(unscaled("conv4", "conv6"), _thresholding, _thresholding)),
+            *verdict(_differences(runs, deeper, accuracy, accuracy)),
         ),
         (
             "thresholding is at least as good as averaging (ASLP)",
-            *verdict(pairs(same, _thresholding, _averaging), at_least=True),
+            *verdict(
+                _differences(runs, lambda cell: cell, accuracy, other_accuracy),
+                at_least=True,
+            ),
         ),
         (
             "the kept fraction stays near 50 % (ASLP, mean within 49 to 51 %)",
@@ -82,7 +62,7 @@ def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
         (
             "smart rescale saves epochs to the best accuracy",
             *verdict(
-                pairs(unscaled("conv2", "conv4", "conv6"), _saved, _saved),
+                [-more for more in _differences(runs, every, best_epoch, best_epoch)],
                 unit="epochs",
             ),
         ),
@@ -94,22 +74,52 @@ def claims(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _thresholding(result: Mapping[str, Any]) -> float:
-    return 100 * result["thresholding"]
+def _differences(
+    runs: _Runs, partner: _Partner, own: _Measure, other: _Measure
+) -> list[float]:
+    """Returns by how much each run of ASLP is above its partner.
+
+    Args:
+      runs: results by cell and seed.
+      partner: function from a cell of ASLP to the cell to compare with; None for none.
+      own: measure of the run of ASLP.
+      other: measure of the partner.
+    """
+    found = []
+    for (cell, seed), result in runs.items():
+        pair = partner(cell) if cell.method == "aslp" else None
+        if pair is not None and (pair, seed) in runs:
+            found.append(own(result) - other(runs[pair, seed]))
+    return found
 
 
-def _averaging(result: Mapping[str, Any]) -> float:
-    return 100 * result["averaging_mean"]
+def _of(method: str) -> _Partner:
+    """Returns the function from a cell to the same cell of another method."""
+    rescales = {"none": "none", "smart": OWN_RESCALE[method]}
+
+    def partner(cell: Cell) -> Cell | None:
+        if cell.rescale not in rescales:
+            return None
+        return dataclasses.replace(cell, method=method, rescale=rescales[cell.rescale])
+
+    return partner
 
 
-def _saved(result: Mapping[str, Any]) -> float:
-    return -result["best_epoch"]
+def _without_rescale(*archs: str) -> _Partner:
+    """Returns the function from a cell of smart rescale to the same cell without."""
+
+    def partner(cell: Cell) -> Cell | None:
+        if cell.rescale != "smart" or cell.arch not in archs:
+            return None
+        return dataclasses.replace(cell, rescale="none")
+
+    return partner
 
 
-def _kept(results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def _kept(results: Sequence[Result]) -> tuple[str, str]:
     if not results:
         return "no runs", "not measured"
-    kept = [100 * result["keep_fraction"] for result in results]
+    kept = [kept_percent(result) for result in results]
     mean, std = mean_and_std(kept)
     inside = sum(49 <= value <= 51 for value in kept)
     evidence = (

@@ -1,0 +1,34 @@
+"""Finished runs that tests of grids make up."""
+
+import contextlib
+import json
+
+import jax
+
+from aslp_jax.sweeps.grid import RESULT, Cell, Grid, Record
+from aslp_jax.sweeps.table1 import cells
+
+ASLP = cells.Cell("conv4", True, "aslp", "smart", True)
+
+
+def write_run(grid: Grid, cell: Cell, seed: int, rows=None, **result) -> None:
+    """Writes the files of a finished run that the reports read."""
+    path = grid.folder(cell, seed)
+    path.mkdir(parents=True)
+    whole = {**dict.fromkeys(RESULT, 0.5), "stochastic": True, **result}
+    (path / "result.json").write_text(json.dumps(whole))
+    rows = [{"epoch": 1, "validation_accuracy": 0.5}] if rows is None else rows
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (path / "metrics.jsonl").write_text(lines)
+
+
+def diverged(cell: Cell, seed: int, *, stochastic: bool = True) -> Record:
+    """Returns a run whose loss was not finite."""
+    return Record(cell, seed, {"stochastic": stochastic, "diverged": "in epoch 2"}, [])
+
+
+@contextlib.contextmanager
+def promotion_as_for_users():
+    """Lets optax's Adam multiply floats by whole numbers, which tests forbid."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
