@@ -8,11 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from aslp_jax._extras import OPTIONAL, MissingExtra, require
@@ -182,48 +178,6 @@ def test_importing_starts_no_device_and_loads_nothing_heavy():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)",
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_the_readme_runs_as_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # it writes a file
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) >= 4
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["mask"].shape == (3, 4) and names["slope"].shape == (3, 4)
-    assert names["y"].shape == (8, 10)
-    assert names["effective"]["layer"]["kernel"].shape == (784, 10)
-    assert int(names["state"].step) == 1
-    assert 0 <= names["scores"].thresholding <= 1
-    assert names["digits"].shape == names["data"].test_labels.shape
-    assert (tmp_path / "conv4.aslp").stat().st_size < 70_000
-
-
-def test_the_example_of_a_new_method_runs_as_written():
-    text = (ROOT / "docs/adding_a_method.md").read_text()
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(block, names)
-    assert names["outputs"].shape == (8, 10)
-    # It answers what every method is asked, and the gradient reaches its scores.
-    model, variables = names["model"], names["variables"]
-    method, frozen = model.method, variables["frozen"]
-    masks = method.masks(frozen, variables["params"])
-    assert masks["kernel"].all() and not method.stochastic
-    assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
-    assert method.scaled_masks(frozen, variables["params"]) == {}
-    factored = names["Factoring"]().scaled_masks(frozen, variables["params"])["kernel"]
-    assert factored.factors.dtype == jnp.int8 and factored.factors.all()
-    assert method.penalty(frozen, variables["params"]) == 0
-    slope = jax.grad(
-        lambda params: model.apply(
-            {"frozen": frozen, "params": params}, jnp.ones((8, 784))
-        ).sum()
-    )(variables["params"])
-    np.testing.assert_allclose(
-        slope["scores"]["kernel"], 8 * frozen["kernel"], rtol=1e-5
-    )
 
 
 def test_the_two_commands_of_the_readme_are_there():

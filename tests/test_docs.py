@@ -1,0 +1,261 @@
+"""Pages: their Python runs as written, their commands and links exist."""
+
+import ast
+import contextlib
+import functools
+import importlib
+import importlib.util
+import io
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import aslp_jax
+from aslp_jax.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "benchmarks/README.md",
+        "examples/embedded/README.md",
+        "results/README.md",
+    )
+    if (ROOT / name).exists()
+] + sorted((ROOT / "docs").glob("*.md"))
+
+Names = dict[str, Any]
+
+
+def title(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Returns the fenced blocks of one language, in order."""
+    fenced = re.compile(rf"^```{language}\n(.*?)^```$", re.S | re.M)
+    return fenced.findall(page.read_text())
+
+
+def without_fences(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+
+
+def check_readme(names: Names) -> None:
+    mask = np.asarray(names["mask"])
+    assert mask.shape == names["slope"].shape == (3, 4)
+    assert np.isin(mask, (0, 1)).all() and jnp.any(names["slope"] != 0)
+    assert set(names["variables"]) == {"frozen", "params"}
+    assert set(names["variables"]["params"]) == {"logits", "scale"}
+    assert names["y"].shape == (8, 10) and jnp.any(names["y"] != 0)
+
+
+def check_library(names: Names) -> None:
+    assert np.isin(names["mask"], (0, 1)).all() and names["y"].shape == (8, 10)
+    layer = names["found"].layers["kernel"]
+    kept = np.asarray(names["masks"]["kernel"])
+    assert (layer.kept, layer.units, names["found"].reached) == (kept.sum(), 10, 10)
+    assert 0 < kept.mean() < 1
+    # Logits start at 0, which the threshold drops.
+    assert names["effective"]["layer"]["kernel"].shape == (784, 10)
+    assert not names["effective"]["layer"]["kernel"].any()
+    assert int(names["state"].step) == 1 and 0 <= int(names["correct"]) <= 32
+    scores = names["scores"]
+    assert 0 < scores.averaging_mean < 1
+    predicted = np.asarray(names["digits"])
+    labels = names["data"].test_labels
+    assert np.mean(predicted == labels) == pytest.approx(scores.thresholding, abs=1e-6)
+    layers = names["subnetwork"].layers
+    assert layers["Conv_1/kernel"].mask.any()
+    for attribute in ("weights", "frozen", "ternary_mask", "scale"):
+        assert getattr(layers["Conv_1/kernel"], attribute) is not None
+    assert Path("conv2.aslp").stat().st_size < 70_000
+
+
+def check_artefact(names: Names) -> None:
+    path = ROOT / "examples" / "embedded" / "digits.aslp"
+    weights, collections = names["read_arrays"](path)
+    params = aslp_jax.load(path).variables["params"]
+    assert collections == {}
+    for layer, arrays in params.items():
+        np.testing.assert_array_equal(
+            weights[f"{layer}/kernel"], arrays["kernel"], strict=True
+        )
+
+
+def check_method(names: Names) -> None:
+    assert names["outputs"].shape == (8, 10)
+    model, variables = names["model"], names["variables"]
+    method, frozen = model.method, variables["frozen"]
+    # It answers all questions of a method, and the gradient reaches its scores.
+    masks = method.masks(frozen, variables["params"])
+    assert masks["kernel"].all() and not method.stochastic
+    assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
+    assert method.scaled_masks(frozen, variables["params"]) == {}
+    scaled = names["OneBitPiggyback"]().scaled_masks(frozen, variables["params"])
+    mask, scale = scaled["kernel"]
+    assert mask.dtype == jnp.int8 and mask.all() and scale is None
+    assert method.penalty(frozen, variables["params"]) == 0
+    slope = jax.grad(
+        lambda params: model.apply(
+            {"frozen": frozen, "params": params}, jnp.ones((8, 784))
+        ).sum()
+    )(variables["params"])
+    np.testing.assert_allclose(
+        slope["scores"]["kernel"], 8 * frozen["kernel"], rtol=1e-5
+    )
+
+
+def check_network(names: Names) -> None:
+    state = names["state"]
+    assert int(state.step) == 1 and np.isfinite(names["loss"])
+    assert set(state.frozen) == {"Dense_0", "Dense_1"}
+    logits = state.params["logits"]["Dense_1/kernel"]
+    assert logits.shape == (64, 10) and jnp.any(logits != 0)
+
+
+CHECKS: dict[str, Callable[[Names], None]] = {
+    "README.md": check_readme,
+    "docs/adding_a_method.md": check_method,
+    "docs/adding_a_network.md": check_network,
+    "docs/artefact.md": check_artefact,
+    "docs/library.md": check_library,
+}
+
+
+def test_every_page_with_python_is_checked():
+    assert {title(page) for page in PAGES if blocks(page, "python")} == set(CHECKS)
+
+
+SLOW = ("README.md", "docs/library.md")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in CHECKS
+    ],
+)
+def test_the_python_of_a_page_runs_as_written(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a page may write files
+    names: Names = {}
+    for block in blocks(ROOT / name, "python"):
+        exec(compile(block, name, "exec"), names)
+    CHECKS[name](names)
+
+
+def imported(page: Path) -> Iterator[tuple[str, str]]:
+    """Yields module and name of each import of this package on a page."""
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            module = getattr(node, "module", None) or ""
+            if module.split(".")[0] == "aslp_jax":
+                yield from ((module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_pages_use_public_names_only(name):
+    for module, found in imported(ROOT / name):
+        assert "._" not in f"{module}.{found}", (module, found)
+        home, full = importlib.import_module(module), f"{module}.{found}"
+        if not (hasattr(home, "__path__") and importlib.util.find_spec(full)):
+            assert found in home.__all__, full
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yields the words of each command of this project in the shell text of a page."""
+    text = "\n".join(blocks(page, "sh")) + "\n"
+    text += "\n".join(re.findall(r"^ {4}.*$", without_fences(page), re.M))
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        start = re.compile(r"(.*/)?aslp-jax|(.*/)?python3?")
+        places = [place for place, word in enumerate(words) if start.fullmatch(word)]
+        if places:
+            yield words[places[-1] :]
+
+
+@functools.cache
+def help_of(command: str) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    return said.getvalue()
+
+
+def source_of(benchmark: str) -> str:
+    """Returns the source of a benchmark and of the modules that give it flags."""
+    names = (benchmark, "timing", "workload")
+    return "".join((ROOT / "benchmarks" / f"{name}.py").read_text() for name in names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_commands_on_a_page_have_the_flags_that_it_says(page):
+    for program, *words in commands(page):
+        flags = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        if program.endswith("aslp-jax"):
+            command, known = words[0], help_of(words[0])
+        elif words and words[0].startswith("experiments/"):
+            command = {"cifar": "train"}.get(Path(words[0]).stem, Path(words[0]).stem)
+            assert (ROOT / words[0]).is_file(), words
+            known = help_of(command)
+        elif words[:1] == ["-m"] and words[1].startswith("benchmarks."):
+            command, known = words[1], source_of(words[1].split(".")[1])
+            flags -= {"-m"}
+        else:
+            assert not words or not words[0].endswith(".py"), words
+            continue
+        for flag in flags:
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", known), (command, flag)
+
+
+def test_every_command_of_the_package_is_on_a_page():
+    text = " ".join(page.read_text() for page in PAGES)
+    for command in COMMANDS:
+        assert f"aslp-jax {command}" in text, command
+
+
+def slug(heading: str) -> str:
+    """Returns the anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@functools.cache
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", without_fences(page), re.M)
+    return {slug(heading) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = re.sub(r"`[^`\n]*`", "", without_fences(page))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT) and target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_listed():
+    index = (ROOT / "docs" / "index.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        if page.name != "index.md":
+            assert f"({page.name})" in index and f"(docs/{page.name})" in readme, page
+
+
+def test_the_readme_is_a_first_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
