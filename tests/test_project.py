@@ -215,7 +215,7 @@ def test_the_example_of_a_new_method_runs_as_written():
     assert method.keep_probabilities(frozen, variables["params"])["kernel"].all()
     assert method.scaled_masks(frozen, variables["params"]) == {}
     factored = names["Factoring"]().scaled_masks(frozen, variables["params"])["kernel"]
-    assert factored.factors.dtype == jnp.int8 and factored.factors.all()
+    assert factored.mask.dtype == jnp.int8 and factored.mask.all()
     assert method.penalty(frozen, variables["params"]) == 0
     slope = jax.grad(
         lambda params: model.apply(

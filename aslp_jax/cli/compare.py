@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aslp_jax._atomic import write_text
+from aslp_jax._atomic import atomic_write, write_text
 from aslp_jax._errors import BadInput
 from aslp_jax.cli.arguments import OneLineParser
 from aslp_jax.sweeps.grid import Record, read_records
@@ -169,4 +169,5 @@ def plot(runs: Mapping[str, Sequence[Record]], path: Path, title: str) -> None:
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="png")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

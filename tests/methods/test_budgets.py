@@ -236,7 +236,7 @@ def test_small_layers_start_denser_than_large_ones():
         "last": np.zeros((256, 10)),
     }
     sizes = {name: leaf.size for name, leaf in chosen.items()}
-    found = _keep_budget.erdos_renyi(chosen, 0.02, "global", most=0.5)
+    found = _keep_budget.erdos_renyi(chosen, 0.02, "global", maximum=0.5)
     kept = sum(found[name] * size for name, size in sizes.items())
     assert kept == pytest.approx(0.02 * sum(sizes.values()))
     # In proportion to the axes over the entries, up to the most.
@@ -246,7 +246,7 @@ def test_small_layers_start_denser_than_large_ones():
         assert ratio == pytest.approx(found["last"] * sizes["last"] / (256 + 10))
     assert found["deep"] < 0.02 < found["wide"] < found["last"] < 0.5
     for keep_fraction, scope in ((0.6, "global"), (0.02, "layer")):
-        found = _keep_budget.erdos_renyi(chosen, keep_fraction, scope, most=0.5)
+        found = _keep_budget.erdos_renyi(chosen, keep_fraction, scope, maximum=0.5)
         assert found == pytest.approx(dict.fromkeys(chosen, keep_fraction))
 
 
@@ -262,7 +262,7 @@ def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for(method):
 def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
     made = method(keep_fraction=0.05, scale_init=1.5, logit_std=0.0)
     frozen, params = made.init(key, tree(key))
-    expected = _keep_budget.erdos_renyi(leaves(tree(key)), 0.05, "global", most=0.5)
+    expected = _keep_budget.erdos_renyi(leaves(tree(key)), 0.05, "global", maximum=0.5)
     for name, probabilities in made.keep_probabilities(frozen, params).items():
         np.testing.assert_allclose(probabilities, expected[name], rtol=1e-5)
     for name, scale in params.get("scale", {}).items():

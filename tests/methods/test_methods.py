@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask
+import aslp_jax
+from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, methods
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
-from aslp_jax.methods import METHODS
+from aslp_jax.methods import METHODS, Method
 from aslp_jax.sampling import logistic_noise
 
 
@@ -48,6 +49,16 @@ def test_named_leaves_of_any_pytree(key):
     assert list(named) == NAMES
     assert named["body/1/kernel"] is weights["body"][1].kernel
     assert list(named_leaves(weights, lambda name: name == "head/0")) == ["head/0"]
+
+
+def test_all_leaves_have_names_and_need_no_dtype(key):
+    weights = tree(key) | {"count": 3}
+    named = named_leaves(weights)
+    assert list(named) == [
+        *("body/0/kernel", "body/0/bias", "body/1/kernel", "body/1/bias"),
+        *("count", "head/0"),
+    ]
+    assert named["count"] == 3 and named["head/0"] is weights["head"][0]
 
 
 def test_nothing_selected_is_refused_with_the_names_there_are(key):
@@ -90,16 +101,17 @@ def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
     }
 
 
-def test_every_method_is_listed_under_its_name():
-    listed = {
-        "aslp": ASLP,
-        "supermask": Supermask,
-        "edge_popup": EdgePopup,
-        "signed": Signed,
-        "budget": Budget,
-        "magnitude": Magnitude,
+def test_every_method_of_the_package_is_listed_by_its_class_name():
+    public = {
+        name: value
+        for name, value in vars(methods).items()
+        if isinstance(value, type) and Method in value.__mro__[1:]
     }
-    assert listed == METHODS
+    assert {name.replace("_", "") for name in METHODS} == set(map(str.lower, public))
+    for name, method in METHODS.items():
+        assert public[method.__name__] is getattr(aslp_jax, method.__name__)
+        assert name.replace("_", "") == method.__name__.lower()
+    assert set(METHODS.values()) == {type(method) for method in EVERY}
 
 
 def test_aslp_starts_at_probability_one_half_and_scale_one(key):

@@ -47,12 +47,18 @@ def variables_of(net, images):
     return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), images))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_number_of_classes_comes_first(name):
+    assert NETWORKS[name](7) == NETWORKS[name](classes=7)
+    assert NETWORKS[name](7).classes == 7
+
+
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("network", [Conv2, Conv4, Conv6])
 def test_shapes(key, network, size, classes):
     images = jax.ShapeDtypeStruct((3, *size), jnp.float32)
-    net = network(classes=classes)
+    net = network(classes)
     outputs, variables = jax.eval_shape(net.init_with_output, key, images)
     assert outputs.shape == (3, classes) and outputs.dtype == jnp.float32
     assert set(variables) == {"params"}

@@ -103,7 +103,7 @@ PAYS = ((64, 32, 32, 64), (3, 3, 64, 64))
 )
 def test_it_is_taken_where_it_saves_time(shape, kernel, expected):
     assert (
-        winograd.pays(
+        winograd.is_faster(
             jax.ShapeDtypeStruct(shape, jnp.float32),
             jax.ShapeDtypeStruct(kernel, jnp.float32),
             SAME,
@@ -114,13 +114,13 @@ def test_it_is_taken_where_it_saves_time(shape, kernel, expected):
 
 def test_it_is_for_float32_alone():
     inputs, kernel = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in PAYS)
-    assert not winograd.pays(inputs, kernel, SAME)
+    assert not winograd.is_faster(inputs, kernel, SAME)
 
 
 def test_convolutions_in_a_loop_take_it_with_both_gradients(key):
     inputs, kernel = drawn(key, (4, 32, 32, 32), (3, 3, 32, 32))
     (given,) = drawn(key, (4, 32, 32, 32))
-    assert winograd.pays(inputs, kernel, SAME)
+    assert winograd.is_faster(inputs, kernel, SAME)
 
     def pulled(convolve, inputs, kernel, given):
         result, pull = jax.vjp(convolve, inputs, kernel)

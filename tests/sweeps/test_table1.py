@@ -513,9 +513,8 @@ def drawn(monkeypatch):
     """The figures that were saved."""
     figures = []
 
-    def keep(self, path, **_):
+    def keep(self, file, **_):
         figures.append(self)
-        path.touch()
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return figures

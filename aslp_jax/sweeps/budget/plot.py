@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aslp_jax._atomic import atomic_write
 from aslp_jax.sweeps.budget.cells import LABELS, METHODS, Cell, anchors, paper_numbers
 
 
@@ -99,6 +100,5 @@ def plot(points: Mapping[Cell, Point], dataset: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     # By hand, because a legend would set dashed lines before those with bars.
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

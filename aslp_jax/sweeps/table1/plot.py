@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aslp_jax._atomic import atomic_write
 from aslp_jax.sweeps.grid import Record
 from aslp_jax.sweeps.statistics import plot_band
 from aslp_jax.sweeps.table1.cells import COLUMNS, LABELS, OWN_RESCALE, column_of
@@ -62,6 +63,5 @@ def plot(records: Sequence[Record], path: Path, title: str) -> None:
     figure.legend(
         list(drawn.values()), labels, loc="outside lower center", ncols=3, frameon=False
     )
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
