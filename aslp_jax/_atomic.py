@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ def _temporary(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
-    mode = "x+b" if suffix is None else "w+b"
+    mode: Literal["w+b", "x+b"] = "x+b" if suffix is None else "w+b"
     suffix = f".{secrets.token_hex(4)}" if suffix is None else suffix
     temporary = target.with_name(target.name + suffix)
     with open(temporary, mode) as file:
