@@ -24,7 +24,7 @@ __all__ = [
     "stgs",
 ]
 
-_HOMES = {
+_MODULES = {
     "ASLP": "methods",
     "Budget": "methods",
     "EdgePopup": "methods",
@@ -38,13 +38,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for.
-
-    So that `python -m aslp_jax --help`, which comes through here, waits for no JAX.
-    """
-    if name not in _HOMES:
+    """Imports a public name at its first use, so that `--help` imports no JAX."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'aslp_jax' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"aslp_jax.{_HOMES[name]}"), name)
+    found = getattr(importlib.import_module(f"aslp_jax.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 

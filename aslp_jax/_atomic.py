@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears complete, or not at all."""
 
 import contextlib
 import errno
@@ -7,64 +7,91 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[io.BufferedRandom]:
-    """Opens a file that takes the place of `path` only once it is written whole.
+    """Opens a file that replaces `path` only after the block ends without an error.
 
     Args:
-      path: of the file; its folder exists. Of a link, the file that it leads to.
+      path: file to write. Its folder exists; a symbolic link is followed.
 
     Yields:
-      The open file, for reading and writing bytes; where the block ends with an error,
-      it is deleted and what was at `path` stays.
+      Binary file, open for reading and writing. If the block raises, this file is
+      deleted and the old content of `path` stays.
 
     Raises:
-      OSError: the folder cannot be written, the disk is full, or there is something at
-        `path` that is no regular file.
+      OSError: the folder cannot be written, the disk is full, or `path` is not a
+        regular file.
     """
-    with _part(path) as (file, target):
+    with _temporary(path) as (file, target):
         yield file
-        _settle(file, target)
+        _replace(file, target)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file in one atomic write.
+
+    The temporary file is always named `<name>.partial`: a process that is killed leaves
+    at most one, under a name that others can recognise, and the next write replaces it.
+
+    Args:
+      path: file to write. Its folder exists; a symbolic link is followed.
+      text: content, stored as UTF-8.
+
+    Raises:
+      OSError: see `atomic_write`.
+    """
+    with _temporary(path, ".partial") as (file, target):
+        file.write(text.encode())
+        _replace(file, target)
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Writes files, of which the first appears once the last is written whole.
+    """Writes several files; none appears before all of them are on disk.
 
     Args:
-      contents: by path.
+      contents: path to content.
 
     Raises:
-      OSError: as `replacing`.
+      OSError: see `atomic_write`.
     """
     with contextlib.ExitStack() as stack:
-        parts = []
+        files = []
         for path, content in contents.items():
-            file, target = stack.enter_context(_part(path))
+            file, target = stack.enter_context(_temporary(path))
             file.write(content)
             _sync(file)
-            parts.append((file, target))
-        for file, target in parts:
-            _settle(file, target)
+            files.append((file, target))
+        for file, target in files:
+            _replace(file, target)
 
 
 @contextlib.contextmanager
-def _part(
-    path: str | os.PathLike[str],
+def _temporary(
+    path: str | os.PathLike[str], suffix: str | None = None
 ) -> Iterator[tuple[io.BufferedRandom, Path]]:
-    """Opens a file beside the one that it is to become; deletes it if it did not."""
+    """Opens a temporary file next to `path`; removes it unless it was renamed.
+
+    Args:
+      path: file that the temporary one may become.
+      suffix: end of the temporary name, which may exist; None takes a random one, which
+        may not.
+    """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
-    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-    with open(part, "x+b") as file:
+    mode: Literal["w+b", "x+b"] = "x+b" if suffix is None else "w+b"
+    suffix = f".{secrets.token_hex(4)}" if suffix is None else suffix
+    temporary = target.with_name(target.name + suffix)
+    with open(temporary, mode) as file:
         try:
             yield file, target
         finally:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(file: io.BufferedRandom) -> None:
@@ -72,14 +99,7 @@ def _sync(file: io.BufferedRandom) -> None:
     os.fsync(file.fileno())
 
 
-def _settle(file: io.BufferedRandom, target: Path) -> None:
+def _replace(file: io.BufferedRandom, target: Path) -> None:
     _sync(file)
     file.close()
     os.replace(file.name, target)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    partial.replace(file)

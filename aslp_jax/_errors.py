@@ -1,7 +1,7 @@
-"""Exit codes, and the error that ends a program with one line."""
+"""Exit codes of the commands, and the error that ends a command with one line."""
 
 BAD_INPUT = 2
-"""Exit code of anything the person who started the program can mend."""
+"""Exit code of an error that the user can mend."""
 
 
 LOSS_NOT_FINITE = 3
@@ -9,8 +9,8 @@ LOSS_NOT_FINITE = 3
 
 
 BUDGET_MISSED = 4
-"""Exit code of a run that keeps more or fewer weights than it was asked to."""
+"""Exit code of a run that kept more or fewer weights than its budget."""
 
 
 class BadInput(Exception):
-    """Says in one line what was wrong and what would be right."""
+    """Error of one line: what is wrong, and what would be right."""

@@ -1,4 +1,4 @@
-"""Names for the leaves of a pytree of weights: choosing some, and putting them back."""
+"""Names of the leaves of a pytree: selecting leaves, and replacing them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 Select = Callable[[str], bool]
+"""Function from the name of a leaf to True if the leaf is masked."""
 
 
 def kernels(name: str) -> bool:
@@ -16,25 +17,41 @@ def kernels(name: str) -> bool:
       name: path of a leaf, entries joined by `/`.
 
     Returns:
-      Whether the leaf is masked.
+      True if the leaf is masked.
     """
     return name.rsplit("/", 1)[-1] == "kernel"
 
 
-def named_leaves(weights: Any, select: Select) -> dict[str, jax.Array]:
-    """Returns the selected leaves of a pytree by name, in the order of the tree.
+def path_name(path: Any) -> str:
+    """Returns the name of a leaf: the entries of its path, joined by `/`.
 
     Args:
-      weights: pytree of arrays.
-      select: from the name of a leaf (path entries joined by `/`) to whether it counts.
+      path: path of the leaf, from `jax.tree_util`.
+
+    Returns:
+      A name such as `"Conv_0/kernel"`.
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any, select: Select | None = None) -> dict[str, Any]:
+    """Returns the leaves of a pytree by name, in the order of the tree.
+
+    Args:
+      tree: pytree of arrays.
+      select: function from the name of a leaf to True if it is masked; masked leaves
+        are checked. Default: every leaf, unchecked.
 
     Returns:
       Name to leaf.
 
     Raises:
-      ValueError: no leaf is selected, or a selected leaf is not floating point.
+      ValueError: `select` chooses no leaf, or one that is not floating point.
     """
-    leaves = {_name(path): leaf for path, leaf in _flatten(weights)}
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = {path_name(path): leaf for path, leaf in flat}
+    if select is None:
+        return leaves
     chosen = {name: leaf for name, leaf in leaves.items() if select(name)}
     if not chosen:
         raise ValueError(
@@ -51,54 +68,48 @@ def named_leaves(weights: Any, select: Select) -> dict[str, jax.Array]:
 
 
 def map_named(
-    weights: Any,
+    tree: Any,
     names: Mapping[str, Any],
     update: Callable[[str, jax.Array], jax.Array],
 ) -> Any:
-    """Returns the tree with `update(name, leaf)` in the place of each named leaf.
+    """Returns the tree with each named leaf replaced by `update(name, leaf)`.
 
     Args:
-      weights: pytree of arrays.
-      names: the names to update (a mapping's keys).
-      update: from name and leaf to the new leaf.
+      tree: pytree of arrays.
+      names: mapping whose keys are the names of the leaves to replace.
+      update: function from name and leaf to the new leaf.
 
     Returns:
-      A pytree of the same structure; leaves not named are the same objects.
+      Pytree of the same structure; leaves without a name in `names` are the same
+      objects.
 
     Raises:
       KeyError: a name is not in the tree.
     """
-    held = {_name(path): None for path, _ in _flatten(weights)}
+    leaves = named_leaves(tree)
     for name in names:
-        if name not in held:
+        if name not in leaves:
             raise KeyError(
-                f"effective_weights: no weight at {name!r}; the tree holds {list(held)}"
+                f"effective_weights: no weight at {name!r}; the tree holds "
+                f"{list(leaves)}"
             )
 
     def visit(path: Any, leaf: jax.Array) -> jax.Array:
-        name = _name(path)
+        name = path_name(path)
         return update(name, leaf) if name in names else leaf
 
-    return jax.tree_util.tree_map_with_path(visit, weights)
+    return jax.tree_util.tree_map_with_path(visit, tree)
 
 
 def split_by_name(key: jax.Array, names: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Returns a PRNG key of its own for each name: equal shapes draw unequal masks.
+    """Splits a PRNG key into one for each name: equal shapes get unequal masks.
 
     Args:
       key: PRNG key, consumed by this call.
-      names: a mapping's keys, in any order.
+      names: mapping whose keys are the names, in any order.
 
     Returns:
       Name to PRNG key.
     """
     ordered = sorted(names)
     return dict(zip(ordered, jax.random.split(key, len(ordered)), strict=True))
-
-
-def _flatten(weights: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(weights)[0]
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,11 +1,10 @@
-"""Saving and restoring a pytree with proof that it is the same. Only here is orbax
-known.
+"""Checkpoints: pytrees saved with orbax and verified when they are restored.
 
-A checkpoint is a folder `<step>`, written under a temporary name and renamed when
-whole. Beside the arrays it holds a manifest: what run it belongs to, and for each array
-its name, shape, dtype and sha256. Nothing is returned that does not match the manifest
-and the tree asked for, since some corruptions of the files on disk restore without an
-error.
+A checkpoint is a folder `<step>`, written under a temporary name and renamed when it is
+complete. Beside the arrays it holds a manifest: the identity of its run, and for each
+array its name, shape, dtype and sha256. `restore` compares the arrays with the manifest
+and with the wanted tree, because orbax restores some damaged files without an error. No
+other module imports orbax.
 """
 
 import errno
@@ -21,22 +20,27 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from aslp_jax._atomic import write_text
+from aslp_jax._tree import named_leaves
+
+__all__ = ["CheckpointError", "restore", "save", "steps"]
+
 _KEPT = 2
 _PARTIAL = ".partial"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged, or not the one that was asked for."""
+    """Error of a checkpoint that is damaged or does not match the wanted one."""
 
 
 def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> None:
     """Saves a pytree, then deletes all but the newest two checkpoints.
 
     Args:
-      folder: where the checkpoints of one run live; made if missing.
-      step: number of the checkpoint, >= 0; one that exists is left as it is.
+      folder: folder of all checkpoints of one run; made if it is missing.
+      step: number of the checkpoint, >= 0. An existing checkpoint stays unchanged.
       tree: pytree of arrays.
-      identity: what the run is (JSON values), compared when restoring.
+      identity: JSON values that identify the run, compared by `restore`.
 
     Raises:
       OSError: the folder cannot be written.
@@ -46,7 +50,7 @@ def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> Non
     target = folder / str(step)
     if target.exists():
         return
-    for left in folder.glob("*" + _PARTIAL):  # of a save that was killed
+    for left in folder.glob("*" + _PARTIAL):  # a killed process left it
         shutil.rmtree(left)
     arrays = _named_arrays(tree)
     partial = folder / f"{step}{_PARTIAL}"
@@ -55,21 +59,25 @@ def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> Non
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(partial / "arrays", args=ocp.args.StandardSave(arrays))
-    except ValueError as error:  # tensorstore's word for a failed write
+    except ValueError as error:  # tensorstore's type for a failed write
         raise OSError(f"save: cannot write {target} ({error})") from error
     manifest = {
         "identity": dict(identity),
         "arrays": {name: _describe(array) for name, array in arrays.items()},
         "files": _hash_files(partial / "arrays"),
     }
-    (partial / "manifest.json").write_text(json.dumps(manifest))
+    write_text(partial / "manifest.json", json.dumps(manifest))
     partial.rename(target)
     for old in steps(folder)[:-_KEPT]:
         shutil.rmtree(folder / str(old))
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the numbers of the finished checkpoints in a folder, oldest first."""
+    """Returns the numbers of the complete checkpoints in a folder, oldest first.
+
+    Args:
+      folder: folder given to `save`; it may be missing.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -77,20 +85,20 @@ def steps(folder: Path) -> list[int]:
 
 
 def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
-    """Restores a checkpoint, verified against its manifest.
+    """Restores a checkpoint and verifies it against its manifest.
 
     Args:
-      folder: as given to `save`.
+      folder: folder given to `save`.
       step: number of the checkpoint.
       like: pytree whose structure, shapes and dtypes the result must have.
-      identity: what the run is; must equal what was saved.
+      identity: JSON values that identify the run; must equal the saved ones.
 
     Returns:
-      A pytree like `like`, of numpy arrays.
+      Pytree of the structure of `like`, of NumPy arrays.
 
     Raises:
-      CheckpointError: the checkpoint is of another run, has other arrays than `like`,
-        or is damaged.
+      CheckpointError: the checkpoint belongs to another run, has other arrays than
+        `like`, or is damaged.
     """
     path = Path(folder).absolute() / str(step)
     wanted = _named_arrays(like)
@@ -99,7 +107,7 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
         saved_identity, described = manifest["identity"], manifest["arrays"]
         _check_identity(path, saved_identity, identity)
         _check_arrays(path, described, wanted)
-        # Before orbax looks: its threads print what goes wrong, and may do so late.
+        # Before orbax reads: its threads print errors, sometimes late.
         files = _hash_files(path / "arrays")
         for name in sorted({*files, *manifest["files"]}):
             if files.get(name) != manifest["files"].get(name):
@@ -112,7 +120,7 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
             )
     except CheckpointError:
         raise
-    except Exception as error:  # orbax and tensorstore raise what they like
+    except Exception as error:  # orbax and tensorstore raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
             f"restore: {path} cannot be read as a checkpoint "
@@ -129,19 +137,19 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Raises the OSError of a full disk before orbax meets it.
+    """Raises the OSError of a full disk before orbax writes.
 
-    Orbax would print it from its threads and raise it as a ValueError.
+    Orbax would print the error from its threads and raise a ValueError.
     """
     with file.open("wb") as space:
         try:
             os.posix_fallocate(space.fileno(), 0, max(1, size))
         except AttributeError:
-            pass  # not on this system
+            pass  # this system lacks it
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-            # Nor on this disk.
+            # This file system lacks it.
     file.unlink()
 
 
@@ -154,11 +162,7 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 def _named_arrays(tree: Any) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def _check_arrays(
     if set(saved) != set(wanted):
         odd = sorted(set(saved) ^ set(wanted))
         raise CheckpointError(
-            f"restore: {path} does not hold the arrays asked for; "
+            f"restore: {path} does not hold the wanted arrays; "
             f"only one side has {odd[:5]}"
         )
     for name, array in wanted.items():

@@ -1,4 +1,4 @@
-"""What pruning cut off: layers left empty, dead units, weights on no path."""
+"""Connectivity of pruned networks: empty layers, dead units, weights on no path."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aslp_jax._tree import kernels, map_named, named_leaves
+from aslp_jax._tree import kernels, map_named, named_leaves, path_name
+
+__all__ = ["Connectivity", "Layer", "connectivity"]
 
 _NORMALISATIONS = (
     nn.BatchNorm,
@@ -19,15 +21,15 @@ _NORMALISATIONS = (
 
 
 class Layer(NamedTuple):
-    """How a layer hangs together with the rest, int32 scalars.
+    """Connectivity of one layer, int32 scalars.
 
     Attributes:
-      weights: of its kernel.
-      kept: of them; 0 where the layer was left empty.
-      on_path: of those kept, how many lie on a path from an input to an output.
-      units: outputs (channels) of the layer.
-      without_input: units that no input reaches.
-      without_output: units that reach no output of the network.
+      weights: number of weights of the kernel.
+      kept: number of kept weights; 0 for an empty layer.
+      on_path: number of kept weights on a path from an input to an output.
+      units: number of units (output channels) of the layer.
+      without_input: number of units that no input reaches.
+      without_output: number of units that reach no output of the network.
     """
 
     weights: jax.Array
@@ -39,12 +41,12 @@ class Layer(NamedTuple):
 
 
 class Connectivity(NamedTuple):
-    """What remains of a network.
+    """Connectivity of a network.
 
     Attributes:
-      layers: by the name of the kernel, in the order in which they are called.
-      outputs: of the network, int32.
-      reached: of them, those that an input reaches, int32; none where no path remains.
+      layers: name of the kernel to its layer, in the order of the calls.
+      outputs: number of outputs of the network, int32 scalar.
+      reached: number of outputs that an input reaches, int32 scalar.
     """
 
     layers: dict[str, Layer]
@@ -61,37 +63,37 @@ def connectivity(
 ) -> Connectivity:
     """Follows all paths through a pruned network, from its inputs and its outputs.
 
-    The network itself is run on zeros and ones: kernels are their masks, each layer
-    says of every output whether it is reached, and the gradient says in the same way
-    what reaches an output. ReLUs, sums, reshapes and pools pass this on as they are, if
-    the pool shares its gradient among equal inputs, as the mean does and
-    `layers.max_pool_2x2`; behind `flax.linen.max_pool`, which gives it to one of them,
-    too few weights count as on a path. Normalisations are left out. A position counts
-    as an input whatever its value, and a weight that meets nothing but padding is on no
+    The network runs on zeros and ones. Each kernel is replaced by its mask and each
+    layer outputs 1 for a position that the inputs reach, else 0. The gradient marks in
+    the same way the positions that reach an output. ReLUs, sums, reshapes and pools
+    pass the marks on. A pool must share its gradient among equal inputs, as the mean
+    and `layers.max_pool_2x2` do; `flax.linen.max_pool` gives it to one input, so that
+    too few weights count as on a path. Normalisations are skipped. Every input position
+    counts as an input, whatever its value. A weight that only meets padding is on no
     path.
 
     Args:
-      net: a Flax module whose weights are the kernels of layers that are linear in
-        their input, such as `Dense` and `Conv`, with ReLU-like functions between.
-      variables: of the plain network, such as `{"params": weights, **collections}`;
-        only names and shapes matter.
-      masks: bool by name, as a method's `masks` returns them; a kernel without one
-        counts as kept whole.
+      net: Flax module whose weights are the kernels of layers that are linear in their
+        input, such as `Dense` and `Conv`, with ReLU-like functions between them.
+      variables: variables of the plain network, such as
+        `{"params": weights, **collections}`; only names and shapes matter.
+      masks: bool masks by name, from the `masks` of a method; all weights of a kernel
+        without a mask count as kept.
       inputs: one batch; only shape and dtype matter.
-      **options: of the network's call, such as `train=False`.
+      **options: keyword arguments of the network's call, such as `train=False`.
 
     Returns:
-      Counts for each layer, and for the outputs.
+      Counts of each layer and of the outputs.
 
     Raises:
       KeyError: a mask names a weight that the network does not hold.
     """
-    params = jax.tree_util.tree_map_with_path(_open, variables["params"])
+    params = jax.tree_util.tree_map_with_path(_unpruned, variables["params"])
     params = map_named(params, masks, lambda name, leaf: masks[name].astype(leaf.dtype))
-    rest = {name: each for name, each in variables.items() if name != "params"}
+    others = {name: each for name, each in variables.items() if name != "params"}
     ones = jnp.ones((1, *inputs.shape[1:]), inputs.dtype)
 
-    def run(params: Any, probes: Any, everywhere: bool) -> Any:
+    def run(params: Any, probes: Any, assume_reached: bool) -> Any:
         seen: dict[str, jax.Array] = {}
 
         def layer(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -104,7 +106,7 @@ def connectivity(
                 return call(*args, **kwargs)
             name = "/".join((*module.path, "kernel"))
             outputs = call(_reached(args[0]), *args[1:], **kwargs)
-            reached = _assumed(outputs) if everywhere else _reached(outputs)
+            reached = _all_reached(outputs) if assume_reached else _reached(outputs)
             units = jnp.any(reached > 0, axis=range(reached.ndim - 1))
             seen[name] = seen[name] | units if name in seen else units
             if not probes:
@@ -113,19 +115,19 @@ def connectivity(
             return reached + jnp.broadcast_to(probe, reached.shape)
 
         with nn.intercept_methods(layer):
-            outputs = net.apply({"params": params, **rest}, ones, **options)
+            outputs = net.apply({"params": params, **others}, ones, **options)
         return _reached(outputs), seen
 
     outputs, seen = run(params, {}, False)
     probes = {name: jnp.zeros(units.shape, jnp.float32) for name, units in seen.items()}
     pulls = {}
-    for everywhere in (False, True):
+    for assume_reached in (False, True):
         _, pull = jax.vjp(
-            lambda params, probes, mode=everywhere: run(params, probes, mode)[0],
+            lambda params, probes, mode=assume_reached: run(params, probes, mode)[0],
             params,
             probes,
         )
-        pulls[everywhere] = pull(jnp.ones_like(outputs))
+        pulls[assume_reached] = pull(jnp.ones_like(outputs))
     used = named_leaves(pulls[False][0], lambda name: name in seen)
     kept = named_leaves(params, lambda name: name in seen)
     layers = {
@@ -147,21 +149,21 @@ def _count(flags: jax.Array) -> jax.Array:
     return jnp.sum(flags, dtype=jnp.int32)
 
 
-def _open(path: Any, leaf: jax.Array) -> jax.Array:
-    """A kernel of which all is kept; of what is added to its outputs, nothing."""
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return jnp.ones_like(leaf) if kernels(name) else jnp.zeros_like(leaf)
+def _unpruned(path: Any, leaf: jax.Array) -> jax.Array:
+    """Returns ones for a kernel, and zeros for a bias, which connects nothing."""
+    is_kernel = kernels(path_name(path))
+    return jnp.ones_like(leaf) if is_kernel else jnp.zeros_like(leaf)
 
 
 @jax.custom_vjp
 def _reached(x: jax.Array) -> jax.Array:
-    """1 where anything arrives, else 0; in the gradient likewise."""
+    """Returns 1 for positive entries, else 0; the gradient is marked alike."""
     return (x > 0).astype(x.dtype)
 
 
 @jax.custom_vjp
-def _assumed(x: jax.Array) -> jax.Array:
-    """1 everywhere, as if all were reached; the gradient as that of `_reached`."""
+def _all_reached(x: jax.Array) -> jax.Array:
+    """Returns 1 assume_reached; the gradient is that of `_reached`."""
     return jnp.ones_like(x)
 
 
@@ -170,4 +172,4 @@ def _back(_: None, gradient: jax.Array) -> tuple[jax.Array]:
 
 
 _reached.defvjp(lambda x: (_reached(x), None), _back)
-_assumed.defvjp(lambda x: (_assumed(x), None), _back)
+_all_reached.defvjp(lambda x: (_all_reached(x), None), _back)

@@ -1,4 +1,4 @@
-"""How good is what was learnt: thresholding, averaging, a single sample."""
+"""Accuracy and loss of trained networks: thresholded, averaged, one sample."""
 
 import functools
 import math
@@ -13,20 +13,32 @@ import optax
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 
+__all__ = [
+    "Evaluation",
+    "Selection",
+    "effective_weights",
+    "evaluate",
+    "outputs",
+    "run",
+    "score",
+    "summarise",
+]
+
 
 class Evaluation(NamedTuple):
-    """Accuracies in [0, 1] of one set of images.
+    """Accuracies in [0, 1] and loss on one set of images.
 
     Attributes:
-      thresholding: of the one deterministic network.
-      averaging_mean: mean over drawn networks; of the one that is trained, before what
-        is not kept is cut off, where a method draws none.
-      averaging_std: their standard deviation (n - 1 in the denominator; 0 for n = 1).
-      single: of the first of them.
+      thresholding: accuracy of the deterministic network.
+      averaging_mean: mean accuracy of the sampled networks. For methods that do not
+        sample: accuracy of the network that was trained, before pruning.
+      averaging_std: standard deviation of these accuracies (n - 1 in the denominator;
+        0 for n = 1).
+      single: accuracy of the first sampled network.
       loss: mean cross-entropy of the deterministic network, in nats.
-      pruning_change: by how much cutting off what is not kept changes the outputs,
-        as the norm of the change over that of the outputs before, all images together;
-        0 where a method trains the network that it keeps, NaN where it draws many.
+      pruning_change: change of the outputs by pruning, as the norm of the difference
+        over the norm before, all images together. 0 for methods that train the network
+        they keep, NaN for methods that sample.
     """
 
     thresholding: float
@@ -47,24 +59,26 @@ def score(
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns accuracy and loss of one network.
+    """Returns the accuracy and the loss of one network.
 
     Args:
-      variables: of the model, as its `init` or a train state gives them.
+      variables: variables of the model, from its `init` or from a train state.
       images: uint8 `[examples, ...]`, at least one.
       labels: int32 `[examples]`.
-      key: PRNG key of a drawn network; None takes the deterministic one.
-      model: the network and its method; the network is called with `train=False`.
-      prepare: from uint8 images to the network's inputs, the same for every call.
-      batch_size: examples a forward pass; bounds the memory, never the result.
+      key: PRNG key of one sampled network; None (default) takes the deterministic one.
+      model: network and method; the network is called with `train=False`.
+      prepare: function from uint8 images to the inputs of the network. The same object
+        in every call, as a new one is compiled again.
+      batch_size: images a forward pass, default 250. It limits memory and does not
+        change the result.
 
     Returns:
       Accuracy in [0, 1] and mean cross-entropy in nats, float32 scalars.
     """
-    found = outputs(
+    logits = outputs(
         variables, images, key, model=model, prepare=prepare, batch_size=batch_size
     )
-    return _grade(found, labels)
+    return _grade(logits, labels)
 
 
 def outputs(
@@ -76,21 +90,23 @@ def outputs(
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> jax.Array:
-    """Returns what one network makes of each image.
+    """Returns the logits of one network for each image.
 
-    The network is realised by one compiled program and run on the images by another,
-    which serves every method and both kinds of network.
+    One compiled program computes the effective weights and another runs the network, so
+    that the second serves every method, sampled or not.
 
     Args:
-      variables: of the model, as its `init` or a train state gives them.
+      variables: variables of the model, from its `init` or from a train state.
       images: uint8 `[examples, ...]`, at least one.
-      key: PRNG key of a drawn network; None takes the deterministic one.
-      model: the network and its method; the network is called with `train=False`.
-      prepare: from uint8 images to the network's inputs, the same for every call.
-      batch_size: examples a forward pass; bounds the memory, never the result.
+      key: PRNG key of one sampled network; None (default) takes the deterministic one.
+      model: network and method; the network is called with `train=False`.
+      prepare: function from uint8 images to the inputs of the network. The same object
+        in every call, as a new one is compiled again.
+      batch_size: images a forward pass, default 250. It limits memory and does not
+        change the result.
 
     Returns:
-      The network's logits, `[examples, classes]`.
+      Logits `[examples, classes]`.
     """
     collections = dict(variables)
     weights = effective_weights(
@@ -109,7 +125,17 @@ def outputs(
 def effective_weights(
     frozen: Any, params: Any, key: jax.Array | None, *, method: Method
 ) -> Any:
-    """Returns what `method.effective_weights` does, compiled once for every use."""
+    """Returns `method.effective_weights(...)`, compiled once for all callers.
+
+    Args:
+      frozen: frozen arrays.
+      params: trained arrays, by group.
+      key: PRNG key of one sampled network; None takes the deterministic one.
+      method: method that selects the weights.
+
+    Returns:
+      Pytree of the weights that the plain network runs on.
+    """
     return method.effective_weights(frozen, params, key=key)
 
 
@@ -121,17 +147,19 @@ def run(
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> jax.Array:
-    """Returns what a plain network makes of each image.
+    """Returns the logits of a plain network for each image.
 
     Args:
-      variables: of the network.
+      variables: variables of the network.
       images: `[examples, ...]`, at least one.
-      net: called with `train=False`.
-      prepare: from images to the network's inputs, the same for every call.
-      batch_size: examples a forward pass; bounds the memory, never the result.
+      net: network, called with `train=False`.
+      prepare: function from images to the inputs of the network. The same object in
+        every call, as a new one is compiled again.
+      batch_size: images a forward pass, default 250. It limits memory and does not
+        change the result.
 
     Returns:
-      The network's logits, `[examples, classes]`.
+      Logits `[examples, classes]`.
     """
     size = min(batch_size, images.shape[0])
     return _run(variables, images, net=net, prepare=prepare, batch_size=size)
@@ -141,20 +169,20 @@ def run(
 def _run(variables, images, *, net, prepare, batch_size):
     examples = images.shape[0]
     batches = -(-examples // batch_size)
-    # The last batch is filled up with the last example.
+    # The last batch repeats the last example until it is full.
     index = jnp.arange(batches * batch_size, dtype=jnp.int32)
     rows = jnp.minimum(index, examples - 1).reshape(batches, batch_size)
-    found = jax.lax.map(
+    logits = jax.lax.map(
         lambda rows: net.apply(variables, prepare(images[rows]), train=False), rows
     )
-    return found.reshape(batches * batch_size, *found.shape[2:])[:examples]
+    return logits.reshape(batches * batch_size, *logits.shape[2:])[:examples]
 
 
 @jax.jit
-def _grade(found: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Accuracy and mean cross-entropy of logits."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(found, labels)
-    right = jnp.argmax(found, -1).astype(labels.dtype) == labels
+def _grade(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the accuracy and the mean cross-entropy of logits."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    right = jnp.argmax(logits, -1).astype(labels.dtype) == labels
     return jnp.mean(right, dtype=jnp.float32), jnp.mean(loss, dtype=jnp.float32)
 
 
@@ -169,22 +197,23 @@ def evaluate(
     samples: int = 10,
     batch_size: int = 250,
 ) -> Evaluation:
-    """Evaluates the deterministic network and several drawn ones.
+    """Evaluates the deterministic network and several sampled ones.
 
-    Where the method draws nothing, the network that it trains stands for drawn ones.
+    For methods that do not sample, the trained network replaces the sampled ones.
 
     Args:
-      variables: of the model, as its `init` or a train state gives them.
-      images: uint8 `[examples, ...]`.
+      variables: variables of the model, from its `init` or from a train state.
+      images: uint8 `[examples, ...]`, at least one.
       labels: int32 `[examples]`.
-      key: PRNG key of the drawn networks.
-      model: the network and its method; the network is called with `train=False`.
-      prepare: from uint8 images to the network's inputs, the same for every call.
-      samples: how many networks to draw, at least 1.
-      batch_size: examples a forward pass.
+      key: PRNG key of the sampled networks.
+      model: network and method; the network is called with `train=False`.
+      prepare: function from uint8 images to the inputs of the network. The same object
+        in every call, as a new one is compiled again.
+      samples: number of networks to sample, at least 1, default 10.
+      batch_size: images a forward pass, default 250.
 
     Returns:
-      The accuracies, as floats on the host.
+      Accuracies and loss, as floats on the host.
 
     Raises:
       ValueError: `samples` is below 1.
@@ -193,7 +222,7 @@ def evaluate(
     """
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
-    logits_of = functools.partial(
+    run_network = functools.partial(
         outputs,
         variables,
         images,
@@ -201,43 +230,44 @@ def evaluate(
         prepare=prepare,
         batch_size=batch_size,
     )
-    deterministic, method = logits_of(), model.method
+    deterministic, method = run_network(), model.method
     accuracy, loss = _grade(deterministic, labels)
-    drawn, change = accuracy[None], 0.0
+    sampled, change = accuracy[None], 0.0
     if method.stochastic:
         keys = jax.random.split(key, samples)
-        drawn = jnp.stack([_grade(logits_of(key=subkey), labels)[0] for subkey in keys])
+        sampled = jnp.stack([_grade(run_network(key=k), labels)[0] for k in keys])
         change = math.nan
     elif method.trains_dense:
-        whole = logits_of(key=key)
-        drawn = _grade(whole, labels)[0][None]
-        change = float(_change(deterministic, whole))
+        dense = run_network(key=key)
+        sampled = _grade(dense, labels)[0][None]
+        change = float(_relative_change(deterministic, dense))
     return Evaluation(
         thresholding=float(accuracy),
-        averaging_mean=float(drawn.mean()),
-        averaging_std=float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0,
-        single=float(drawn[0]),
+        averaging_mean=float(sampled.mean()),
+        averaging_std=float(sampled.std(ddof=1)) if sampled.size > 1 else 0.0,
+        single=float(sampled[0]),
         loss=float(loss),
         pruning_change=change,
     )
 
 
 @jax.jit
-def _change(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Norm of the change over the norm before; 0 where nothing changes."""
+def _relative_change(new: jax.Array, old: jax.Array) -> jax.Array:
+    """Returns the norm of the change over the norm before; 0 if nothing changes."""
     wide = old.astype(jnp.float32)
     norm = jnp.linalg.norm(new.astype(jnp.float32) - wide)
     return jnp.where(norm == 0, jnp.zeros(()), norm / jnp.linalg.norm(wide))
 
 
 class Selection(NamedTuple):
-    """What the deterministic network keeps.
+    """Summary of the weights that the deterministic network keeps.
 
     Attributes:
-      keep_fraction: over all masked weights.
-      by_layer: the same for each masked weight array, by name.
-      flip_rate: fraction of the masks that differ from the ones compared with.
-      scalars: the learnt scalars (scales) by group and name.
+      keep_fraction: fraction kept of all masked weights, in [0, 1].
+      by_layer: fraction kept of each masked weight array, in [0, 1], by name.
+      flip_rate: fraction of all masked weights whose mask differs from the previous
+        one, in [0, 1].
+      scalars: trained scalars (scales), by group and name.
     """
 
     keep_fraction: jax.Array
@@ -249,15 +279,15 @@ class Selection(NamedTuple):
 def summarise(
     masks: Mapping[str, jax.Array], previous: Mapping[str, jax.Array], params: Any
 ) -> Selection:
-    """Summarises a selection in a few numbers, jittable.
+    """Summarises masks in a few numbers; can be jitted.
 
     Args:
-      masks: bool masks by name, as a method's `masks` returns them.
-      previous: masks to compare with, of an earlier state.
-      params: what is learnt, by group.
+      masks: bool masks by name, from the `masks` of a method.
+      previous: masks of an earlier state, to compare with.
+      params: trained arrays, by group.
 
     Returns:
-      Fractions in [0, 1] and the learnt scalars.
+      Fractions in [0, 1] and the trained scalars.
     """
     size = sum(mask.size for mask in masks.values())
     kept = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in masks.items()}

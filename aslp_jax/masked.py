@@ -1,4 +1,4 @@
-"""`Masked`: any Flax module, run on a subnetwork of its frozen weights."""
+"""`Masked`: a Flax Linen module that runs on a subnetwork of its frozen weights."""
 
 import types
 from typing import Any
@@ -10,30 +10,34 @@ from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
 
+__all__ = ["FROZEN", "PARAMS", "Masked"]
+
 FROZEN = "frozen"
+"""Name of the collection of frozen weights."""
+
 PARAMS = "params"
+"""Name of the collection of trained arrays: logits, scales, scores or weights."""
 
 
 class Masked(nn.Module):
-    """Runs an unmodified Flax module on the weights that a method selects.
+    """Flax module that runs another one, unmodified, on its effective weights.
 
-    The module's own weights are drawn by its own initialisers and stay in the `frozen`
-    collection; `params` holds only what the method learns, so an optimiser given
-    `params` cannot touch a weight. The rest of the module passes through: other
+    The module initialises its own weights, which stay in the `frozen` collection.
+    `params` holds only the arrays that the method trains, so an optimiser given
+    `params` cannot change a frozen weight. Everything else passes through: other
     collections (batch statistics, sown intermediates), the streams of `rngs`,
-    arguments, and its methods, by name only:
-    `model.apply(variables, x, method="encode")`. The argument `sample` is this class's
-    own.
+    arguments, and methods, by name only:
+    `model.apply(variables, x, method="encode")`. Only the argument `sample` belongs to
+    this class.
 
-    The same subnetwork without this class, given `weights` and `params` from
-    `method.init`, is
-    `net.apply({"params": method.effective_weights(weights, params)}, x)`.
+    Without this class, `frozen` and `params` from `method.init` give the same
+    subnetwork: `net.apply({"params": method.effective_weights(frozen, params)}, x)`.
 
     Attributes:
-      net: the module to mask.
-      method: how weights are selected.
-      select: from the name of a weight (`"Conv_0/kernel"`) to whether it is masked;
-        default: kernels.
+      net: module to mask.
+      method: method that selects the weights, default `ASLP()`.
+      select: function from the name of a weight (`"Conv_0/kernel"`) to True if it is
+        masked, default `kernels`.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -53,16 +57,16 @@ class Masked(nn.Module):
     select: Select = kernels
 
     def __call__(self, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
-        """Runs the module on its selected weights.
+        """Runs the module on its effective weights.
 
         Args:
           *args: arguments of the module.
-          sample: True draws the masks from the `mask` stream of `rngs`; False runs the
-            deterministic network.
+          sample: True samples the masks from the `mask` stream of `rngs`; False
+            (default) runs the deterministic network.
           **kwargs: keyword arguments of the module.
 
         Returns:
-          What the module returns.
+          Result of the module.
 
         Raises:
           KeyError: the variables lack the `params` collection, or a frozen weight that
@@ -72,8 +76,8 @@ class Masked(nn.Module):
         return self._run("__call__", args, kwargs, sample=sample)
 
     def __getattr__(self, name: str) -> Any:
-        # Only names that Masked itself lacks come here; those of the wrapped module's
-        # methods become methods of this one.
+        # Python calls this only for names that Masked lacks. The methods of the wrapped
+        # module become methods of this one.
         kind = type(self.__dict__.get("net"))
         field = name in getattr(kind, "__dataclass_fields__", ())
         if name.startswith("_") or field or not callable(getattr(kind, name, None)):

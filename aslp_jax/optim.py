@@ -1,4 +1,4 @@
-"""One optax chain: each group of params learns by its own rule."""
+"""Optimisers that give each group of `params` a rule of its own."""
 
 from collections.abc import Mapping
 
@@ -6,25 +6,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
+__all__ = ["by_group", "relative_sign_sgd", "sgd_by_group"]
+
 
 def by_group(
     rules: Mapping[str, optax.GradientTransformation],
     *,
     default: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
-    """Gives each group of what is learnt a transformation of its own.
+    """Gives each group of `params` a transformation of its own.
 
     Args:
-      rules: from group (`"logits"`, `"scale"`) to its transformation; a group that a
-        method does not learn may be named all the same.
-      default: of the groups that `rules` does not name; None refuses them.
+      rules: group (`"logits"`, `"scale"`) to its transformation. Groups that the tree
+        lacks are ignored.
+      default: transformation of the groups without a rule; None (default) refuses them.
 
     Returns:
-      A transformation for trees whose top level is the groups.
+      Transformation of trees whose top level is the groups.
 
     Raises:
-      KeyError: (at `init`) the tree has a group without a rule, and there is no
-        default.
+      KeyError: raised by `init` if a group has no rule and there is no default.
     """
     others = "other groups"
     transforms: dict[str, optax.GradientTransformation] = dict(rules)
@@ -48,47 +49,51 @@ def by_group(
 def relative_sign_sgd(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformation:
-    """Moves each parameter by a part of itself, against the sign of its gradient.
+    """Multiplies each parameter p by 1 - learning_rate * sign(p * gradient).
 
-    What starts above 0 stays there, and is halved or doubled in as many steps wherever
-    it stands and however large its gradient is. The sharpness of `methods.Budget` needs
-    this: it can fall from 100 to some 6, where its gradient is hundreds of times that
-    of the start, and a step across 0 cuts off every weight, with no gradient back.
+    The step ignores the magnitude of the gradient, and a positive parameter stays
+    positive. The sharpness of `methods.Budget` needs both: it can fall from 100 to
+    about 6, where its gradient is hundreds of times larger than at the start, and a
+    negative or zero sharpness would drop every weight and get no gradient back.
 
     Args:
-      learning_rate: in (0, 1), the part of itself that a parameter moves in a step.
+      learning_rate: relative change of a parameter in one step, in (0, 1).
 
     Returns:
-      A transformation whose `update` needs the parameters.
+      Transformation whose `update` needs the parameters.
     """
 
-    def times_itself(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def scale_by_parameter(
+        updates: optax.Updates, params: optax.Params
+    ) -> optax.Updates:
         return jax.tree.map(
             lambda update, parameter: update * jnp.abs(parameter), updates, params
         )
 
-    return optax.chain(optax.sign_sgd(learning_rate), optax.stateless(times_itself))
+    return optax.chain(
+        optax.sign_sgd(learning_rate), optax.stateless(scale_by_parameter)
+    )
 
 
 def sgd_by_group(
     learning_rates: Mapping[str, optax.ScalarOrSchedule], *, momentum: float = 0.9
 ) -> optax.GradientTransformation:
-    """SGD with momentum, with a learning rate for each group of what is learnt.
+    """Returns SGD with momentum that has a learning rate for each group of `params`.
 
-    Logits and scales live on different footings: the paper's rate for logits is 50, and
-    at that rate a scale diverges within an epoch.
+    The paper's learning rate for logits is 50; at this rate a scale would diverge
+    within an epoch. No weight decay is applied.
 
     Args:
-      learning_rates: from group (`"logits"`, `"scale"`) to its rate, > 0; a group that
-        a method does not learn may be named all the same.
-      momentum: in [0, 1); no decay of any kind is applied.
+      learning_rates: group (`"logits"`, `"scale"`) to its learning rate, > 0. Groups
+        that the tree lacks are ignored.
+      momentum: fraction of the last update, in [0, 1), default 0.9.
 
     Returns:
-      A transformation for trees whose top level is the groups.
+      Transformation of trees whose top level is the groups.
 
     Raises:
       ValueError: `momentum` is outside [0, 1), or a rate is not positive.
-      KeyError: (at `init`) the tree has a group without a rate.
+      KeyError: raised by `init` if a group has no learning rate.
 
     Source: Dupont et al. 2022, section 3.1, and the code published with it.
     """

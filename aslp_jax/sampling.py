@@ -1,9 +1,8 @@
 """Straight-through samplers: a key and logits in, exact zeros and ones out.
 
-A sampler draws a hard sample in the forward pass and hands back the gradient of a
-smooth stand-in, so that a discrete choice can sit inside a network that learns by
-gradient. Long, because each sampler stands beside its noise, its gradient and its
-checks.
+The forward pass returns a discrete sample and the backward pass the gradient of a
+smooth function, so that a network with discrete choices can be trained by gradient. The
+file is long because it holds each sampler with its noise, its gradient and its checks.
 """
 
 import functools
@@ -14,6 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax.ops import threefry
+
+__all__ = [
+    "bernoulli_st",
+    "gumbel_noise",
+    "logistic_noise",
+    "naive_gumbel_softmax",
+    "signed_stgs",
+    "stgs",
+]
 
 
 def stgs(
@@ -27,12 +35,12 @@ def stgs(
 
     The argmax of (logit + Gumbel, 0 + Gumbel') is the sign of logit + Logistic noise,
     so one logistic draw replaces two Gumbel draws and no log(sigmoid) is ever taken.
-    Call it as `jax.random.bernoulli(key, p, shape)`, with logits in the place of p.
+    The signature is that of `jax.random.bernoulli(key, p, shape)`, with logits in place
+    of p.
 
-    Where the sample is drawn, the noise is float32 whatever the dtype of the logits:
-    noise in bfloat16 would bias the kept fraction. The gradient with respect to the
-    logits (and to the temperature) is that of `sigmoid((logits + noise) /
-    temperature)`.
+    The noise is float32 or wider for logits of any dtype, because noise in bfloat16
+    would bias the kept fraction. The gradient with respect to the logits and to the
+    temperature is the gradient of `sigmoid((logits + noise) / temperature)`.
 
     Args:
       key: PRNG key, consumed by this call.
@@ -40,7 +48,7 @@ def stgs(
         Infinite logits are certain and get no gradient; NaN stays NaN.
       shape: shape of the result, as in `jax.random.bernoulli`; `[*batch]` must
         broadcast to it. Default: the shape of `logits`.
-      temperature: scalar > 0. Shapes the gradient, never the sample.
+      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
 
     Returns:
       `shape` in `logits.dtype`, each entry exactly 0 or 1.
@@ -73,9 +81,9 @@ def bernoulli_st(
 ) -> jax.Array:
     """Samples Bernoulli(sigmoid(logits)) as floats; the gradient is the sigmoid's.
 
-    The straight-through estimator on the sample itself: what flows back is multiplied
-    by sigmoid'(logit), whatever was drawn. It vanishes at large logits sooner than that
-    of `stgs`, which given the same key draws the same sample.
+    The straight-through estimator multiplies the gradient by sigmoid'(logit), which
+    does not depend on the sample. At large logits it vanishes sooner than the gradient
+    of `stgs`. With the same key, `stgs` returns the same sample.
 
     Args:
       key: PRNG key, consumed by this call.
@@ -95,10 +103,9 @@ def bernoulli_st(
     """
     logits = _broadcast("bernoulli_st", logits, shape)
     wide = logits.astype(_wide(logits.dtype))
-    drawn = jax.lax.stop_gradient(wide)
-    hard = _keep(drawn, threefry.bits(key, wide.shape), None)
+    hard = _keep(jax.lax.stop_gradient(wide), threefry.bits(key, wide.shape), None)
     soft = jax.nn.sigmoid(wide)
-    # In brackets, for 0 or 1 exactly.
+    # The brackets make the sample exactly 0 or 1.
     return (hard + (soft - jax.lax.stop_gradient(soft))).astype(logits.dtype)
 
 
@@ -111,23 +118,22 @@ def signed_stgs(
 ) -> jax.Array:
     """Samples 1, 0 or -1 from the logits [keep, 0, invert]; gradients flow through.
 
-    The straight-through Gumbel-Softmax of three classes, one of whose logits is fixed:
-    the sample is that of the largest of keep + g, g' and invert + g'', and its gradient
-    that of the softmax of the three, of which the class of 1 counts for 1 and that of
-    -1 for -1.
+    This is the straight-through Gumbel-Softmax of three classes, with one logit fixed
+    at 0. The sample is the class of the largest of keep + g, g' and invert + g''. The
+    gradient is that of softmax(keep) - softmax(invert), taken over the three.
 
     Args:
       key: PRNG key, consumed by this call.
-      keep: float array, logits of 1. Infinite logits are certain and get no gradient;
+      keep: logits of 1, float array. Infinite logits are certain and get no gradient;
         NaN stays NaN.
-      invert: float array of the same shape and dtype, logits of -1.
-      temperature: scalar > 0. Shapes the gradient, never the sample.
+      invert: logits of -1, float array of the same shape and dtype.
+      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
 
     Returns:
       Shape and dtype of `keep`, each entry exactly 1, 0 or -1.
 
     Raises:
-      TypeError: the logits are not floating point, or of two dtypes.
+      TypeError: the logits are not floating point, or differ in dtype.
       ValueError: `temperature` is not a positive finite scalar, or the shapes differ.
 
     Source: Jang et al. 2017, arXiv:1611.01144; the fixed logit after Dupont et al.
@@ -162,29 +168,29 @@ def naive_gumbel_softmax(
     *,
     temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
-    """Samples like `stgs` by way of log-probabilities, to show what that form costs.
+    """Samples like `stgs`, from log-probabilities; a reference for comparisons only.
 
-    A reference, not for use: the two classes get the log-probabilities log(sigmoid) and
-    log(1 - sigmoid), each its own Gumbel noise, all in the dtype of the logits. Where
-    sigmoid rounds to 0 or 1 a log-probability is minus infinity and the gradient NaN.
+    The two classes get the log-probabilities log(sigmoid) and log(1 - sigmoid) and
+    separate Gumbel noise, all in the dtype of the logits. If the sigmoid rounds to 0 or
+    1, a log-probability is minus infinity and the gradient is NaN.
 
     Args:
       key: PRNG key, consumed by this call.
       logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
       shape: shape of the result; `[*batch]` must broadcast to it. Default: the shape
         of `logits`.
-      temperature: scalar > 0. Shapes the gradient, never the sample.
+      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
 
     Returns:
-      `shape` in `logits.dtype`, each entry 0 or 1, or NaN where the form broke down.
+      `shape` in `logits.dtype`, each entry 0 or 1, or NaN if the computation fails.
 
     Raises:
       TypeError: `logits` is not floating point.
       ValueError: `temperature` is not a positive finite scalar, or `logits` does not
         broadcast to `shape`.
 
-    Source: Jang et al. 2017, arXiv:1611.01144, with two classes, as Dupont et al. 2022,
-      section 2.2, set it against their eq. (4).
+    Source: Jang et al. 2017, arXiv:1611.01144, with two classes; Dupont et al. 2022,
+      section 2.2, compare it with their eq. (4).
     """
     logits = _broadcast("naive_gumbel_softmax", logits, shape)
     _check_temperature("naive_gumbel_softmax", temperature)
@@ -197,12 +203,11 @@ def naive_gumbel_softmax(
 
 
 def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Draws standard logistic noise with tails that are right to 2^-32.
+    """Samples standard logistic noise whose tails are correct to 2^-32.
 
-    One random bit is the sign and 31 bits the tail probability v in (0, 1/2], from
-    which |noise| = log((1 - v) / v). Both tails are therefore equally fine, while the
-    inverse of one float32 uniform in (0, 1) is coarse (2^-23) and, near 1, not
-    symmetric.
+    One random bit is the sign and 31 bits are the tail probability v in (0, 1/2], which
+    gives |noise| = log((1 - v) / v). Both tails are equally fine. The inverse of one
+    float32 uniform in (0, 1) is coarse (2^-23) and not symmetric near 1.
 
     Args:
       key: PRNG key, consumed by this call.
@@ -215,12 +220,12 @@ def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Draws standard Gumbel noise whose upper tail is right to 2^-32.
+    """Samples standard Gumbel noise whose upper tail is correct to 2^-32.
 
     The noise is -log(E) of an exponential E = -log(1 - v), where v in (0, 1) has 32
-    random bits, so that small E, the upper tail, are as fine as large ones are coarse.
-    A class is hardly ever the largest by noise of the lower tail, which ends where its
-    probability is 2^-24.
+    random bits. Small E, the upper tail, are fine; large E are coarse, and the lower
+    tail ends at a probability of 2^-24. Noise of the lower tail almost never makes a
+    class the largest.
 
     Args:
       key: PRNG key, consumed by this call.
@@ -238,7 +243,7 @@ def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 def _choose(
     keep: jax.Array, drop: jax.Array, invert: jax.Array, temperature: jax.Array
 ) -> jax.Array:
-    """1, 0 or -1, whichever of the three noised logits is the largest, or NaN."""
+    """Returns 1, 0 or -1 for the largest of the three noised logits, or NaN."""
     one, largest = jnp.ones_like(keep), jnp.maximum(keep, invert)
     sign = jnp.where(keep >= invert, one, -one)
     chosen = jnp.where(largest >= drop, sign, jnp.zeros_like(keep))
@@ -250,17 +255,17 @@ def _choose_jvp(primals, tangents):
     *noised, temperature = primals
     *dots, temperature_dot = tangents
     top = functools.reduce(jnp.maximum, noised)
-    # Of the largest 0, even if it is infinite.
+    # 0 for the largest, even if it is infinite.
     below = [
         jnp.where(each == top, jnp.zeros_like(top), (each - top) / temperature)
         for each in noised
     ]
     parts = [jnp.exp(each) for each in below]
     keep, drop, invert = (part / sum(parts) for part in parts)
-    # Of keep - invert of the softmax, in which only differences of logits count.
+    # Slopes of softmax(keep) - softmax(invert), from differences of logits alone.
     signed = keep - invert
     slopes = [keep * (1 - signed), -drop * signed, -invert * (1 + signed)]
-    # What is infinitely far below has slope 0; 0 * inf must not turn it into NaN.
+    # A logit of minus infinity has slope 0; 0 * inf would be NaN.
     pull = sum(
         slope * (dot - jnp.where(jnp.isinf(each), 0, each) * temperature_dot)
         for slope, dot, each in zip(slopes, dots, below, strict=True)
@@ -272,11 +277,10 @@ def _choose_jvp(primals, tangents):
 def _keep(
     logits: jax.Array, bits: jax.Array, temperature: jax.Array | None
 ) -> jax.Array:
-    """1 where logit + noise is positive, else 0; NaN where it is NaN.
+    """Returns 1 if logit + noise is positive, else 0; NaN for a NaN logit.
 
-    Without a temperature, 1 is meant, and no logarithm is taken for the gradient
-    either: 4.3 million logits inside a loop take 13 ms, and 18 with one (jax 0.10, two
-    cores).
+    A temperature of None means 1 and takes no logarithm for the gradient: 4.3 million
+    logits inside a loop take 13 ms, and 18 ms with a temperature (jax 0.10, two cores).
     """
     against, in_favour = _odds(logits, bits)
     hard = (against < in_favour).astype(logits.dtype)
@@ -288,8 +292,8 @@ def _keep_jvp(primals, tangents):
     logits, bits, temperature = primals
     logits_dot, _, temperature_dot = tangents
     hard = _keep(logits, bits, temperature)
-    # sigmoid'(soft) from one exp of a non-positive number: it cannot overflow, and it
-    # keeps its precision where 1 - sigmoid(soft) would round to 0.
+    # sigmoid'(soft) from one exp of a non-positive number, which cannot overflow and
+    # stays precise although 1 - sigmoid(soft) would round to 0.
     if temperature is None:
         against, in_favour = _odds(logits, bits)
         slope = against * in_favour / jnp.square(against + in_favour)
@@ -297,13 +301,13 @@ def _keep_jvp(primals, tangents):
     soft = (logits + _noise(bits).astype(logits.dtype)) / temperature
     decay = jnp.exp(-jnp.abs(soft))
     slope = decay / (jnp.square(1 + decay) * temperature)
-    # A certain mask (infinite logit) has slope 0; 0 * inf must not turn it into NaN.
+    # A certain mask (infinite logit) has slope 0; 0 * inf would be NaN.
     pull = jnp.where(jnp.isinf(soft), 0, -soft)
     return hard, slope * (logits_dot + pull * temperature_dot)
 
 
 def _odds(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two numbers in [0, 1] whose ratio is exp(-(logit + noise)), never both 0."""
+    """Returns two numbers in [0, 1], not both 0, of ratio exp(-(logit + noise))."""
     tail, above = _tail(bits)
     rare, common = tail.astype(logits.dtype), (1 - tail).astype(logits.dtype)
     decay = jnp.exp(-jnp.abs(logits))
@@ -314,8 +318,8 @@ def _odds(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _tail(bits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Tail probability of the noise, float32 in (0, 1/2], and whether it is above 0."""
-    # 31 bits of magnitude, centred in their cell; float32 keeps the small ones exact.
+    """Returns tail probability of the noise in (0, 1/2], and True if it is positive."""
+    # 31 bits of magnitude, centred in their interval; float32 keeps small ones exact.
     tail = ((bits >> 1).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
     return tail, (bits & 1) == 1
 

@@ -1,7 +1,7 @@
 """The train state, the pure step, and many steps as one compiled program.
 
-Long for its contracts: what a step promises under `jit`, `pmap` and `shard_map` is said
-here, where it is kept.
+The file is long because it states the behaviour of a step under `jit`, `pmap` and
+`shard_map`.
 """
 
 import functools
@@ -17,25 +17,38 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 
+__all__ = [
+    "BATCH",
+    "SEED",
+    "Prepare",
+    "Totals",
+    "TrainState",
+    "compile_steps",
+    "create",
+    "step",
+    "steps",
+    "stream",
+]
+
 BATCH = "batch"
-"""Name of the mesh axis over which the examples of a batch are spread."""
+"""Name of the mesh axis that splits the examples of a batch."""
 
 SEED = "seed"
-"""Name of the mesh axis over which runs of different seeds are spread."""
+"""Name of the mesh axis that splits runs of different seeds."""
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
-"""From a key and uint8 images to what the network takes."""
+"""Function from a PRNG key and uint8 images to the inputs of the network."""
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a step reads and returns.
+    """State of a training run, read and returned by a step.
 
     Attributes:
-      step: int32 scalar, steps taken so far.
-      frozen: weights that nothing changes.
-      params: what is learnt, by group.
-      collections: the network's other collections (batch statistics), may be empty.
-      opt_state: the optimiser's state, of `params` alone.
+      step: number of steps taken, int32 scalar.
+      frozen: pytree of frozen arrays, which no step changes.
+      params: trained arrays, by group.
+      collections: other collections of the network (batch statistics); may be empty.
+      opt_state: state of the optimiser, for `params` alone.
     """
 
     step: jax.Array
@@ -46,7 +59,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables of the `Masked` model, as its `init` returned them."""
+        """Variables of the `Masked` model, in the form that its `init` returns."""
         return {FROZEN: self.frozen, PARAMS: self.params, **self.collections}
 
 
@@ -54,10 +67,11 @@ class Totals(flax.struct.PyTreeNode):
     """Sums over the steps of an epoch, kept on the device.
 
     Attributes:
-      loss: float32 scalar, sum over steps of the mean training loss; not finite once a
-        step's was not.
-      correct: int32 scalar, training images classified rightly by the drawn networks.
-      steps: int32 scalar, steps summed.
+      loss: sum over steps of the mean training loss, float32 scalar; not finite after
+        the first step whose loss was not finite.
+      correct: number of training images that the sampled networks classified rightly,
+        int32 scalar.
+      steps: number of steps, int32 scalar.
     """
 
     loss: jax.Array
@@ -67,7 +81,7 @@ class Totals(flax.struct.PyTreeNode):
     @classmethod
     def zeros(cls) -> "Totals":
         """Returns the totals of no steps."""
-        # Three buffers of their own: donating one buffer twice is an error.
+        # Three separate buffers, as donating one buffer twice is an error.
         return cls(
             loss=jnp.zeros((), jnp.float32),
             correct=jnp.zeros((), jnp.int32),
@@ -76,14 +90,14 @@ class Totals(flax.struct.PyTreeNode):
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
-    """Returns the PRNG key of a named stream, independent of the other names'.
+    """Returns the PRNG key of a named stream, independent of all other streams.
 
     Args:
-      key: PRNG key; may be given again, for another name.
-      name: of the stream.
+      key: PRNG key; other calls may use it for other names.
+      name: name of the stream.
 
     Returns:
-      A PRNG key.
+      PRNG key.
     """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
@@ -94,16 +108,16 @@ def create(
     key: jax.Array,
     inputs: jax.Array,
 ) -> TrainState:
-    """Draws the weights of a masked network and starts what is learnt.
+    """Initialises the frozen weights, the params and the optimiser of a masked network.
 
     Args:
-      model: the network and its method; the network is called with `train=False`.
-      optimiser: of the learnt groups, such as `optim.sgd_by_group`.
+      model: network and method; the network is called with `train=False`.
+      optimiser: optimiser of the groups of `params`, such as `optim.sgd_by_group`.
       key: PRNG key of the weights.
       inputs: one batch of inputs; only shape and dtype matter.
 
     Returns:
-      The state before the first step.
+      State before the first step.
     """
     variables = jax.jit(functools.partial(model.init, train=False))(key, inputs)
     frozen, params = variables.pop(FROZEN, {}), variables.pop(PARAMS)
@@ -127,31 +141,32 @@ def step(
     micro_batch: int | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """Draws one network, and moves what is learnt down the gradient of its loss.
+    """Samples one network and updates `params` with the gradient of its loss.
 
-    The masks are drawn once. The gradient with respect to the effective weights is
-    summed over micro-batches and pulled through the masks once, which gives the
-    gradient of the undivided batch (batch statistics and dropout, where a network has
-    them, see one micro-batch at a time).
+    The masks are sampled once. The gradient with respect to the effective weights is
+    summed over micro-batches, then passed back through the masks once: the result is
+    the gradient of the undivided batch. Batch statistics and dropout see one
+    micro-batch at a time.
 
-    Without `axis_name` the step is a plain function of the whole batch; under `jit`
-    with inputs sharded over a mesh it runs on all its devices. With `axis_name` it is
-    one device's share under `pmap` or `shard_map`: give every device the same key and
-    state; losses and gradients are averaged over the axis.
+    Without `axis_name` the step is a plain function of the batch. Under `jit`, with
+    inputs sharded over a mesh, it runs on all devices of the mesh. With `axis_name`,
+    under `pmap` or `shard_map`, it computes the part of one device: every device needs
+    the same key and state, and losses and gradients are averaged over the axis.
 
     Args:
-      state: the state before.
-      inputs: `[batch, ...]`, what the network takes.
+      state: state before the step.
+      inputs: inputs of the network, `[batch, ...]`.
       labels: int32 `[batch]`.
       key: PRNG key of this step.
-      model: the network and its method; the network is called with `train=True`.
-      optimiser: of the learnt groups.
-      micro_batch: examples a forward pass, a divisor of the batch; None takes all.
-      axis_name: the mapped axis over which the batch is spread.
+      model: network and method; the network is called with `train=True`.
+      optimiser: optimiser of the groups of `params`.
+      micro_batch: examples a forward pass, a divisor of the batch; None (default) takes
+        all.
+      axis_name: name of the mapped axis that splits the batch; None (default) for none.
 
     Returns:
-      The state after, the batch's mean loss (float32 scalar, penalty included) and its
-      rightly classified examples (int32 scalar), over all devices.
+      State after the step, mean loss of the batch (float32 scalar, penalty included)
+      and number of rightly classified examples (int32 scalar), over all devices.
 
     Raises:
       ValueError: `micro_batch` does not divide the batch.
@@ -191,11 +206,12 @@ def step(
         )
         correct = jax.lax.psum(correct, axis_name)
 
-    # Masks and noise are drawn again for the gradient rather than kept over the step:
-    # one pass over the logits, against 8 to 12 bytes of each.
-    params, again = _after(loss, state.params, mask_key)
+    # Sampling masks and noise again for the gradient takes one pass over the logits;
+    # keeping them would take 8 to 12 bytes a logit.
+    params, same_key = _after(loss, state.params, mask_key)
     _, pull = jax.vjp(
-        lambda params: method.effective_weights(state.frozen, params, key=again), params
+        lambda params: method.effective_weights(state.frozen, params, key=same_key),
+        params,
     )
     penalty, penalty_gradient = jax.value_and_grad(method.penalty, argnums=1)(
         state.frozen, state.params
@@ -213,11 +229,11 @@ def step(
 
 
 def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-    """The parameters and the key, as far as a compiler can tell not those of before.
+    """Returns params and key with a data dependency on `loss`.
 
-    Else it would see that the masks of the gradient are those of the forward pass, and
-    keep them; `jax.checkpoint` does not stop it on a CPU, where its barriers are taken
-    out first (jax 0.10). They differ only where the loss is NaN, and the gradient too.
+    The dependency keeps XLA from merging the two samplings of the masks and so storing
+    them over the step. `jax.checkpoint` cannot on a CPU, which removes its barriers
+    first (jax 0.10). Values change only if the loss is NaN, as the gradient does.
     """
     lost = jnp.isnan(loss)
     params = jax.tree.map(
@@ -227,7 +243,7 @@ def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array
 
 
 def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
-    """Mean loss and gradient, correct answers and last collections of a batch."""
+    """Returns mean loss, correct answers, mean gradient and last collections."""
     weights, collections, inputs, labels, key = arguments
     batch = labels.shape[0]
     micro_batch = batch if micro_batch is None else min(micro_batch, batch)
@@ -243,8 +259,8 @@ def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
         return loss, correct, gradient, collections
 
     def divide(array: jax.Array) -> jax.Array:
-        # Rows stay the leading axis until the swap, so that a batch sharded over
-        # devices is divided within each device, without traffic between them.
+        # Rows stay the leading axis until the swap, so that each device divides its own
+        # rows of a sharded batch, without traffic between devices.
         return array.reshape(micro_batch, count, *array.shape[1:]).swapaxes(0, 1)
 
     def add(carry, part):
@@ -291,28 +307,29 @@ def steps(
 ) -> tuple[TrainState, Totals]:
     """Takes steps `start` to `stop` of an epoch as one program, all data on the device.
 
-    The bounds are traced: the same compiled program runs a whole epoch at once or,
-    where steps are slow, a few at a time with the same result bit for bit. It ends
-    early after a step whose loss is not finite. Order, augmentation and masks follow
-    from `key` and the numbers of epoch and step alone.
+    The bounds are traced: one compiled program runs a complete epoch or a few steps at
+    a time, with the same result bit for bit. It ends early after a step whose loss is
+    not finite. Order, augmentation and masks depend only on `key` and on the numbers of
+    the epoch and the step.
 
     Args:
-      state: the state before, donated by `compile_steps`.
-      totals: sums over the epoch so far, donated too.
-      images: uint8 `[examples, ...]`, the whole training set.
+      state: state before, donated by `compile_steps`.
+      totals: sums over the epoch so far, donated by `compile_steps`.
+      images: training images, uint8 `[examples, ...]`.
       labels: int32 `[examples]`.
-      key: the run's root PRNG key.
-      epoch: int32 scalar, numbers the order of the examples.
-      start: int32 scalar, first step of the epoch to take.
-      stop: int32 scalar, step before which to stop, at most `examples // batch_size`;
-        the examples left over sit out the epoch (others in each).
+      key: root PRNG key of the run.
+      epoch: number of the epoch, int32 scalar; each has its own order of the examples.
+      start: first step of the epoch to take, int32 scalar.
+      stop: step before which to stop, int32 scalar, at most `examples // batch_size`.
+        The remaining examples are not used in this epoch.
       batch_size: examples a step, over all devices.
-      prepare: from key and uint8 images to the network's inputs (augmentation).
-      mesh: devices over whose axis `"batch"` each batch is spread.
-      **options: of `step`.
+      prepare: function from key and uint8 images to the inputs of the network; it may
+        augment.
+      mesh: mesh whose axis `"batch"` splits each batch; None (default) for one device.
+      **options: keyword arguments of `step`.
 
     Returns:
-      The state after and the totals over the epoch so far.
+      State after, and totals over the epoch so far.
     """
     examples = labels.shape[0]
     order_key = jax.random.fold_in(stream(key, "order"), epoch)
@@ -345,21 +362,22 @@ def steps(
 def compile_steps(
     *, seeds: Mesh | None = None, **options: Any
 ) -> Callable[..., tuple[TrainState, Totals]]:
-    """Returns `steps` with its options bound and compiled.
+    """Returns `steps` with its options bound, compiled.
 
-    The state and totals given to it are donated: their buffers are reused, and the
-    caller's arrays are gone. Copy first what must be kept.
+    Its state and totals are donated: JAX reuses their buffers and the arrays of the
+    caller become invalid. Copy them first to keep them.
 
     Args:
-      seeds: None for one run. A mesh with the axis `"seed"` makes several runs that
-        differ in their seed one program: state, totals, images, labels and key have a
-        leading axis `[runs]`, a multiple of the devices and spread over them, while
-        epoch, start and stop are common. One run a device computes what it would alone;
-        more are vectorised (`jax.vmap`), which sums in another order.
-      **options: the keyword arguments of `steps`; not `mesh` where `seeds` is given.
+      seeds: None (default) for one run. A mesh with the axis `"seed"` trains a seed
+        batch, several runs that differ in their seed, as one program: state, totals,
+        images, labels and key have a leading axis `[runs]`, a multiple of the number of
+        devices, split over them; epoch, start and stop are common. With one run a
+        device, each run computes the same bits as alone. With more, runs are vectorised
+        (`jax.vmap`), which sums in another order.
+      **options: keyword arguments of `steps`; `mesh` only if `seeds` is None.
 
     Returns:
-      `steps` of its positional arguments.
+      Function of the positional arguments of `steps`.
     """
     run: Callable[..., Any] = functools.partial(steps, **options)
     if seeds is not None:
@@ -380,7 +398,7 @@ def _each_seed(run: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
         mesh=mesh,
         in_specs=(PartitionSpec(SEED), *3 * (PartitionSpec(),)),
         out_specs=PartitionSpec(SEED),
-        # Devices exchange nothing, so that nothing varies unduly.
+        # Devices exchange nothing, so there is nothing to check.
         check_vma=False,
     )
     return lambda *arguments: spread(arguments[:5], *arguments[5:])

@@ -1,11 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears complete, or not at all."""
 
 import errno
 import os
 
 import pytest
 
-from aslp_jax._atomic import atomic_write, write_all
+from aslp_jax._atomic import atomic_write, write_all, write_text
 
 
 def test_what_was_there_stays_until_all_is_written(tmp_path):
@@ -51,6 +51,34 @@ def test_a_link_leads_to_what_is_replaced(tmp_path):
     with atomic_write(link) as file:
         file.write(b"new")
     assert link.is_symlink() and path.read_bytes() == b"new"
+
+
+def test_text_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, partial = tmp_path / "a.json", tmp_path / "a.json.partial"
+    path.write_text("old")
+    partial.write_text("left by a process that was killed, and longer than the new one")
+    seen = []
+
+    def fsync(descriptor):
+        seen.append((path.read_text(), partial.read_text()))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_text(path, "new ±")
+    assert seen == [("old", "new ±")]
+    assert path.read_bytes() == "new ±".encode()
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_text_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    path = tmp_path / "a"
+    path.write_text("old")
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OSError, match="disk"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
 def test_a_file_that_lies_beside_is_not_written_into(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_paths_of_a_small_network_counted_by_hand(key):
         "Dense_0/kernel": jnp.asarray(into, bool),
         "Dense_1/kernel": jnp.asarray(out, bool),
     }
-    found = connectivity(net, variables, masks, inputs)
+    found = follow(net, variables, masks, inputs)
     assert list(found.layers) == ["Dense_0/kernel", "Dense_1/kernel"]
     # weights, kept, on a path, units, without input, without output
     assert numbers(found.layers["Dense_0/kernel"]) == (12, 3, 2, 4, 2, 2)
@@ -95,7 +95,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
     assert int(found.reached) == forward[-1].sum()
 
 
-def test_a_whole_network_hangs_together(key):
+def test_an_unpruned_network_is_connected(key):
     net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
     variables = plain(net, key, inputs)
     found = follow(net, variables, everything(variables), inputs, EVALUATED)
@@ -147,7 +147,7 @@ def test_a_shortcut_keeps_a_network_together(key):
     found = follow(Residual(), variables, masks, inputs, EVALUATED)
     assert found.reached == 0
     assert all(layer.on_path == 0 for layer in found.layers.values())
-    # Cut off from the inputs, not from the outputs.
+    # Without a path from the inputs, with one to the outputs.
     assert numbers(found.layers["Dense_0/kernel"]) == (12, 12, 0, 3, 3, 0)
 
 
@@ -155,7 +155,7 @@ def test_it_runs_on_the_masks_of_a_method(key):
     net, inputs = ConvNet(stages=(4,), classes=3, hidden=(8,)), jnp.ones((1, 8, 8, 1))
     model = Masked(net, EdgePopup(keep_fraction=0.1))
     variables = jax.jit(model.init)(key, inputs)
-    masks = model.method.masks(variables["frozen"], variables["params"])
+    masks = jax.jit(model.method.masks)(variables["frozen"], variables["params"])
     plainly = {"params": variables["frozen"]}
     found = follow(net, plainly, masks, inputs, EVALUATED)
     kept = sum(int(layer.kept) for layer in found.layers.values())

@@ -35,21 +35,23 @@ def trained(key):
     return variables, images, labels
 
 
-def by_hand(variables, images, labels, key=None):
+@jax.jit
+def logits_by_hand(variables, images, key):
     weights = METHOD.effective_weights(
         variables["frozen"], variables["params"], key=key
     )
-    logits = np.asarray(
-        NET.apply({"params": weights}, jnp.asarray(images, jnp.float32) / 255),
-        np.float64,
-    )
+    return NET.apply({"params": weights}, jnp.asarray(images, jnp.float32) / 255)
+
+
+def by_hand(variables, images, labels, key=None):
+    logits = np.asarray(logits_by_hand(variables, images, key), np.float64)
     top = logits.max(1, keepdims=True)
     log_sum = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
     loss = log_sum - logits[np.arange(len(labels)), labels]
     return (logits.argmax(1) == np.asarray(labels)).mean(), loss.mean()
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 250])
+@pytest.mark.parametrize("batch_size", [7, 50, 250])
 def test_the_score_is_that_of_all_images_at_once(trained, batch_size):
     accuracy, loss = score(*trained, batch_size=batch_size, **OPTIONS)
     expected = by_hand(*trained)
@@ -75,30 +77,33 @@ def test_one_call_evaluates_in_every_way(trained, key):
     assert all(type(value) is float for value in result)
 
 
-def test_pruning_changes_the_outputs_of_a_network_that_was_trained_whole(trained, key):
+def test_pruning_changes_the_outputs_of_a_network_that_trains_dense(trained, key):
     _, images, labels = trained
     model = Masked(NET, Magnitude(keep_fraction=0.3))
     variables = jax.jit(model.init)(key, jnp.zeros((1, 8, 8, 1)))
     options = {"model": model, "prepare": augment.to_float}
     result = evaluate(variables, images, labels, key, **options)
-    whole, pruned = (
-        np.asarray(
-            model.apply(variables, augment.to_float(images), sample=not cut, rngs=rngs),
-            np.float64,
-        )
-        for cut, rngs in ((False, {"mask": key}), (True, {}))
+
+    @jax.jit
+    def dense_and_pruned(variables, images):
+        images = augment.to_float(images)
+        dense = model.apply(variables, images, sample=True, rngs={"mask": key})
+        return dense, model.apply(variables, images)
+
+    dense, pruned = (
+        np.asarray(logits, np.float64) for logits in dense_and_pruned(variables, images)
     )
-    change = np.linalg.norm(pruned - whole) / np.linalg.norm(whole)
+    change = np.linalg.norm(pruned - dense) / np.linalg.norm(dense)
     assert change > 0.1
     np.testing.assert_allclose(result.pruning_change, change, rtol=1e-5)
     for value, logits in (
-        (result.averaging_mean, whole),
+        (result.averaging_mean, dense),
         (result.thresholding, pruned),
     ):
         accuracy = np.mean(logits.argmax(1) == labels)
         np.testing.assert_allclose(value, accuracy, rtol=1e-6)
     assert result.single == result.averaging_mean and result.averaging_std == 0
-    # Where all is kept nothing changes, even if the outputs are 0.
+    # If all weights are kept nothing changes, even if the outputs are 0.
     model = Masked(NET, Magnitude(keep_fraction=1.0))
     nothing = jax.tree.map(jnp.zeros_like, variables)
     nothing["frozen"] = jax.tree.map(jnp.ones_like, variables["frozen"])
@@ -113,7 +118,7 @@ def test_a_single_sample_has_no_spread(trained, key):
 
 
 class Counted(EdgePopup):
-    """Edge-popup that notes how often a network is realised, and of what key."""
+    """Edge-popup that notes each call of `effective_weights`, True with a key."""
 
     seen: ClassVar[list] = []
 
@@ -122,21 +127,23 @@ class Counted(EdgePopup):
         return super().effective_weights(frozen, params, key=key)
 
 
-@pytest.mark.parametrize("samples", [1, 10])
-def test_a_method_that_draws_nothing_is_scored_once(trained, key, samples):
+def test_a_method_that_does_not_sample_is_scored_once(trained, key):
     _, images, labels = trained
     model = Masked(NET, Counted())
     variables = jax.jit(model.init)(key, jnp.zeros((1, 8, 8, 1)))
     jax.effects_barrier()
     Counted.seen.clear()
     options = {"model": model, "prepare": augment.to_float}
-    result = evaluate(variables, images, labels, key, samples=samples, **options)
+    result = evaluate(variables, images, labels, key, samples=10, **options)
     jax.effects_barrier()
     assert [bool(drawn) for drawn in Counted.seen] == [False]
-    weights = jax.jit(EdgePopup().effective_weights)(
-        variables["frozen"], variables["params"]
-    )
-    logits = NET.apply({"params": weights}, augment.to_float(images))
+
+    @jax.jit
+    def deterministic(frozen, params):
+        weights = EdgePopup().effective_weights(frozen, params)
+        return NET.apply({"params": weights}, augment.to_float(images))
+
+    logits = deterministic(variables["frozen"], variables["params"])
     accuracy = np.mean(logits.argmax(1) == labels)
     np.testing.assert_allclose(result.thresholding, accuracy, rtol=1e-6)
     assert 0 < result.thresholding < 1

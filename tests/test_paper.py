@@ -100,7 +100,7 @@ def small_net():
     return ConvNet(stages=(4,), classes=3, hidden=(5,), bias_init=fan_in_uniform)
 
 
-def test_a_drawn_layer_is_scale_times_mask_times_weight(key):
+def test_a_sampled_layer_is_scale_times_mask_times_weight(key):
     rng = np.random.default_rng(0)
     weights = {
         "layer": {
@@ -115,10 +115,17 @@ def test_a_drawn_layer_is_scale_times_mask_times_weight(key):
     assert params["scale"][name] == 1 and not params["logits"][name].any()
     params = {"logits": {name: logits}, "scale": {name: jnp.float32(1.5)}}
 
-    def layer(params):
-        return method.effective_weights(weights, params, key=key)["layer"]
+    given = jnp.asarray(rng.normal(size=(300, 20)), jnp.float32)
 
-    drawn_layer, pull = jax.vjp(layer, params)
+    @jax.jit
+    def layer_and_gradient(params):
+        def layer(params):
+            return method.effective_weights(weights, params, key=key)["layer"]
+
+        result, pull = jax.vjp(layer, params)
+        return result, pull({"kernel": given, "bias": jnp.ones(20)})[0]
+
+    drawn_layer, back = layer_and_gradient(params)
     kernel = np.asarray(weights["layer"]["kernel"])
     mask = np.asarray(drawn_layer["kernel"]) != 0
     np.testing.assert_allclose(drawn_layer["kernel"], 1.5 * (mask * kernel), rtol=1e-6)
@@ -129,8 +136,6 @@ def test_a_drawn_layer_is_scale_times_mask_times_weight(key):
     assert (mask != (p > 0.5)).any()
 
     # d/ds sum(g * s m w) = sum(g m w); d/dlogit is g s w times a slope in (0, 1/4].
-    given = jnp.asarray(rng.normal(size=(300, 20)), jnp.float32)
-    (back,) = pull({"kernel": given, "bias": jnp.ones(20)})
     expected = (np.asarray(given, np.float64) * mask * kernel).sum()
     np.testing.assert_allclose(back["scale"][name], expected, rtol=1e-4)
     slope = np.asarray(back["logits"][name]) / (np.asarray(given) * 1.5 * kernel)
@@ -140,7 +145,7 @@ def test_a_drawn_layer_is_scale_times_mask_times_weight(key):
 def test_scale_multiplies_weights_and_not_biases(key):
     net = small_net()
     images = jax.random.normal(key, (2, 8, 8, 1))
-    weights = net.init(key, images)["params"]
+    weights = jax.jit(net.init)(key, images)["params"]
     method = ASLP()
     _, params = method.init(key, weights)
     names = {"Conv_0/kernel", "Conv_1/kernel", "Dense_0/kernel", "Dense_1/kernel"}
@@ -149,17 +154,17 @@ def test_scale_multiplies_weights_and_not_biases(key):
         "logits": {n: m + 1 for n, m in params["logits"].items()},
         "scale": {n: 2 * s for n, s in params["scale"].items()},
     }
-    realised = method.effective_weights(weights, params)
+    effective = method.effective_weights(weights, params)
     by_hand = {
         layer: {"kernel": 2 * part["kernel"], "bias": part["bias"]}
         for layer, part in weights.items()
     }
     for layer, part in by_hand.items():
         assert np.asarray(part["bias"]).any()
-        np.testing.assert_array_equal(realised[layer]["kernel"], part["kernel"])
-        np.testing.assert_array_equal(realised[layer]["bias"], part["bias"])
+        np.testing.assert_array_equal(effective[layer]["kernel"], part["kernel"])
+        np.testing.assert_array_equal(effective[layer]["bias"], part["bias"])
     run = jax.jit(net.apply)
-    outputs = run({"params": realised}, images)
+    outputs = run({"params": effective}, images)
     np.testing.assert_array_equal(outputs, run({"params": by_hand}, images))
     assert not np.allclose(outputs, run({"params": weights}, images))
 
@@ -207,9 +212,9 @@ def test_signed_constant_of_each_layer_is_the_std_of_what_was_drawn(key):
     images = jnp.zeros((1, 8, 8, 1))
     options = {"stages": (4,), "classes": 3, "hidden": (5,)}
     constant = signed_constant(kaiming_normal())
-    drawn = ConvNet(**options).init(key, images)["params"]
+    drawn = jax.jit(ConvNet(**options).init)(key, images)["params"]
     fixed = ConvNet(**options, conv_init=constant, dense_init=constant)
-    fixed = fixed.init(key, images)["params"]
+    fixed = jax.jit(fixed.init)(key, images)["params"]
     assert set(fixed) == set(drawn) == {"Conv_0", "Conv_1", "Dense_0", "Dense_1"}
     for layer, part in drawn.items():
         kernel = np.asarray(part["kernel"], np.float64)

@@ -51,6 +51,14 @@ def hard_value(key, logits, temperature):
 
 
 traced_temperature = jax.jit(hard_value)
+compiled = jax.jit(stgs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sample_and_slope(sampler, key, logits):
+    """A sample, and its gradient for a cotangent of ones."""
+    sample, pull = jax.vjp(functools.partial(sampler, key), logits)
+    return sample, pull(jnp.ones_like(sample))[0]
 
 
 @functools.cache
@@ -81,7 +89,7 @@ def test_entries_are_exactly_zero_or_one_in_float64(key):
 def test_frequency_is_the_sigmoid(key, logit):
     draws = 2**22
     logits = jnp.full((draws,), logit, jnp.float32)
-    kept = int(jnp.count_nonzero(stgs(jax.random.fold_in(key, 50 + logit), logits)))
+    kept = np.count_nonzero(compiled(jax.random.fold_in(key, 50 + logit), logits))
     z = kept_z(kept, draws, logit)
     print(f"logit {logit:+d}: kept {kept} of {draws}, z = {z:+.2f}")  # shown by -rP
     assert abs(z) < 5
@@ -90,7 +98,7 @@ def test_frequency_is_the_sigmoid(key, logit):
 def test_bfloat16_logits_are_not_biased(key):
     draws, logit = 2**22, 12.0
     logits = jnp.full((draws,), logit, jnp.bfloat16)
-    kept = int(jnp.count_nonzero(stgs(key, logits)))
+    kept = np.count_nonzero(compiled(key, logits))
     assert abs(kept_z(kept, draws, logit)) < 5
 
     # The same count of a sampler whose noise is bfloat16: the bias is far outside.
@@ -205,9 +213,9 @@ def test_gradient_agrees_with_finite_differences(key, temperature):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_gradient_keeps_the_dtype(key, dtype):
     logits = jnp.asarray(batch(), dtype)
-    slope = jax.grad(lambda m: stgs(key, m).astype(jnp.float32).sum())(logits)
+    _, slope = sample_and_slope(stgs, key, logits)
     assert slope.dtype == dtype
-    exact = jax.grad(lambda m: soft_value(key, m).sum())(logits.astype(jnp.float32))
+    _, exact = sample_and_slope(soft_value, key, logits.astype(jnp.float32))
     np.testing.assert_allclose(
         slope.astype(jnp.float32), exact, rtol=float(jnp.finfo(dtype).eps), atol=1e-6
     )
@@ -231,7 +239,7 @@ def test_large_logits_stay_finite(key, dtype, temperature):
 
 def test_slope_of_a_large_logit_is_not_rounded_to_zero(key):
     logits = jnp.full(1000, 40.0)
-    slope = jax.grad(lambda m: stgs(key, m).sum())(logits)
+    _, slope = sample_and_slope(stgs, key, logits)
     noise = np.asarray(logistic_noise(key, (1000,)), np.float64)
     np.testing.assert_allclose(slope, np.exp(-40 - noise), rtol=1e-4)
 
@@ -250,8 +258,8 @@ def test_infinite_logits_are_certain(key, dtype):
 
 def test_nan_stays_visible(key):
     logits = jnp.asarray([0.0, jnp.nan, 1.0])
-    assert np.isnan(stgs(key, logits)).tolist() == [False, True, False]
-    slope = jax.grad(lambda m: stgs(key, m).sum())(logits)
+    mask, slope = sample_and_slope(stgs, key, logits)
+    assert np.isnan(mask).tolist() == [False, True, False]
     assert np.isnan(slope).tolist() == [False, True, False]
 
 
@@ -358,14 +366,14 @@ def test_shape_broadcasts_like_bernoulli(key, given_shape, shape):
     logits = jnp.asarray(np.random.default_rng(2).normal(size=given_shape), jnp.float32)
     with jax.numpy_rank_promotion("allow"):
         expected = jax.random.bernoulli(key, jax.nn.sigmoid(logits), shape).shape
-    assert stgs(key, logits, shape).shape == expected == shape
-    spread = jnp.broadcast_to(logits, shape)
-    np.testing.assert_array_equal(stgs(key, logits, shape), stgs(key, spread))
-
-    slope = jax.grad(lambda m: stgs(key, m, shape).sum())(logits)
-    spread_slope = np.asarray(jax.grad(lambda m: stgs(key, m).sum())(spread))
+    given_to_shape = functools.partial(stgs, shape=shape)
+    mask, slope = sample_and_slope(given_to_shape, key, logits)
+    assert mask.shape == expected == shape
+    broadcast = jnp.broadcast_to(logits, shape)
+    broadcast_mask, broadcast_slope = sample_and_slope(stgs, key, broadcast)
+    np.testing.assert_array_equal(mask, broadcast_mask)
     added = len(shape) - len(given_shape)
-    summed = spread_slope.sum(tuple(range(added)))
+    summed = np.asarray(broadcast_slope).sum(tuple(range(added)))
     axes = tuple(i for i, n in enumerate(given_shape) if n != summed.shape[i])
     summed = summed.sum(axes, keepdims=True)
     assert slope.shape == given_shape
@@ -438,7 +446,8 @@ OTHERS = (bernoulli_st, naive_gumbel_softmax)
 def test_frequency_of_the_others_is_the_sigmoid_too(key, sampler, logit):
     draws = 2**20
     logits = jnp.full((draws,), logit, jnp.float32)
-    kept = int(jnp.count_nonzero(sampler(jax.random.fold_in(key, 70 + logit), logits)))
+    sample = jax.jit(sampler)(jax.random.fold_in(key, 70 + logit), logits)
+    kept = np.count_nonzero(sample)
     assert abs(kept_z(kept, draws, logit)) < 5
 
 
@@ -458,10 +467,15 @@ def test_slope_of_bernoulli_st_is_that_of_the_sigmoid_whatever_is_drawn(key, dty
     wide = np.asarray(logits, np.float64)
     exact = scipy.special.expit(wide) * scipy.special.expit(-wide)
     cotangent = jnp.asarray(np.linspace(1, 2, 1001), dtype)
+
+    @jax.jit
+    def weighted(key):
+        mask, pull = jax.vjp(functools.partial(bernoulli_st, key), logits)
+        return mask, pull(cotangent)[0]
+
     drawn = []
     for each in jax.random.split(key, 3):
-        mask, pull = jax.vjp(functools.partial(bernoulli_st, each), logits)
-        (slope,) = pull(cotangent)
+        mask, slope = weighted(each)
         assert slope.dtype == dtype
         np.testing.assert_allclose(
             np.asarray(slope, np.float64),
@@ -476,8 +490,7 @@ def test_slope_of_bernoulli_st_is_that_of_the_sigmoid_whatever_is_drawn(key, dty
 def test_bernoulli_st_in_float64(key):
     with jax.enable_x64(True):
         logits = jnp.linspace(-20, 20, 1001, dtype=jnp.float64)
-        mask, pull = jax.vjp(functools.partial(bernoulli_st, key), logits)
-        (slope,) = pull(jnp.ones_like(logits))
+        mask, slope = sample_and_slope(bernoulli_st, key, logits)
         assert mask.dtype == slope.dtype == jnp.float64
         assert set(np.unique(mask)) == {0.0, 1.0}
     exact = scipy.special.expit(logits) * scipy.special.expit(-np.asarray(logits))
@@ -488,8 +501,8 @@ def test_bernoulli_st_in_float64(key):
 def test_slope_of_stgs_outlives_that_of_the_sigmoid(key, logit, ratio):
     draws = 2**18
     logits = jnp.full((draws,), logit, jnp.float32)
-    slope = np.asarray(jax.grad(lambda m: stgs(key, m).sum())(logits), np.float64)
-    plain = jax.grad(lambda m: bernoulli_st(key, m).sum())(logits)
+    slope = np.asarray(sample_and_slope(stgs, key, logits)[1], np.float64)
+    _, plain = sample_and_slope(bernoulli_st, key, logits)
     np.testing.assert_array_equal(plain, np.full(draws, plain[0]))
     # The mean over draws is the integral of the soft value's slope over the noise.
     law = scipy.stats.logistic.pdf
@@ -500,20 +513,20 @@ def test_slope_of_stgs_outlives_that_of_the_sigmoid(key, logit, ratio):
     assert mean / float(plain[0]) == pytest.approx(ratio, rel=0.02)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def signed_slopes(sampler, key, logits, temperature):
+    """Gradients with the sign of the sample, so that the law of both is compared."""
+    mask, pull = jax.vjp(lambda m: sampler(key, m, temperature=temperature), logits)
+    return (2 * mask - 1) * pull(jnp.ones_like(logits))[0]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("logit", [0.0, 2.0, -1.0])
 def test_naive_form_has_the_slopes_of_stgs(key, logit, temperature):
     logits = jnp.full((2**16,), logit)
-
-    def signed_slopes(sampler, key):
-        # Signed by the sample, so that the law of both together is compared.
-        mask, pull = jax.vjp(lambda m: sampler(key, m, temperature=temperature), logits)
-        (slope,) = pull(jnp.ones_like(logits))
-        return np.asarray((2 * mask - 1) * slope)
-
     first, second = jax.random.split(key)
-    one = signed_slopes(stgs, first)
-    two = signed_slopes(naive_gumbel_softmax, second)
+    one = np.asarray(signed_slopes(stgs, first, logits, temperature))
+    two = np.asarray(signed_slopes(naive_gumbel_softmax, second, logits, temperature))
     fit = scipy.stats.ks_2samp(one, two, method="asymp")
     assert fit.pvalue > FIVE_SIGMAS
 
@@ -533,21 +546,17 @@ def test_naive_form_breaks_at_large_logits_where_stgs_does_not(
     key, dtype, logit, breaks
 ):
     logits = jnp.full((100,), logit, dtype)
-    mask, pull = jax.vjp(functools.partial(naive_gumbel_softmax, key), logits)
-    (slope,) = pull(jnp.ones_like(mask))
+    mask, slope = sample_and_slope(naive_gumbel_softmax, key, logits)
     assert mask.dtype == slope.dtype == dtype
     assert set(np.unique(mask.astype(jnp.float32))) <= {0, 1}
     assert (np.isnan(np.asarray(slope, np.float32)) == breaks).all()
-    stable = jax.grad(lambda m: stgs(key, m).astype(jnp.float32).sum())(logits)
+    _, stable = sample_and_slope(stgs, key, logits)
     assert np.isfinite(np.asarray(stable, np.float32)).all()
 
 
 @pytest.mark.parametrize("sampler", OTHERS)
 def test_the_others_work_under_jit_and_vmap_and_grad(key, sampler):
-    def each(key, logits):
-        mask, pull = jax.vjp(functools.partial(sampler, key), logits)
-        return mask, pull(jnp.ones_like(mask))[0]
-
+    each = functools.partial(sample_and_slope, sampler)
     keys = jax.random.split(key, 3)
     logits = jnp.asarray(np.stack([batch(seed, 1.0) for seed in range(3)]))
     masks, slopes = jax.jit(jax.vmap(each))(keys, logits)
@@ -562,9 +571,15 @@ def test_the_others_work_under_jit_and_vmap_and_grad(key, sampler):
 @pytest.mark.parametrize("given_shape, shape", SHAPES)
 def test_the_others_broadcast_like_stgs(key, sampler, given_shape, shape):
     logits = jnp.asarray(np.random.default_rng(2).normal(size=given_shape), jnp.float32)
-    spread = jnp.broadcast_to(logits, shape)
-    assert sampler(key, logits, shape).shape == shape
-    np.testing.assert_array_equal(sampler(key, logits, shape), sampler(key, spread))
+
+    @jax.jit
+    def both(logits):
+        broadcast = jnp.broadcast_to(logits, shape)
+        return sampler(key, logits, shape), sampler(key, broadcast)
+
+    sample, expected = both(logits)
+    assert sample.shape == shape
+    np.testing.assert_array_equal(sample, expected)
 
 
 @pytest.mark.parametrize("sampler", OTHERS)

@@ -20,6 +20,7 @@ from aslp_jax.models import ConvNet
 from aslp_jax.optim import sgd_by_group
 
 NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
+DENSE = ConvNet(stages=(), classes=3, hidden=(8,))  # an epoch of it compiles sooner
 OPTIMISER = sgd_by_group({"logits": 5.0, "scale": 1e-2})
 BATCH = 16
 
@@ -30,7 +31,7 @@ def integer(number):
 
 @functools.cache
 def creation(model, optimiser):
-    """What makes a state, traced once for all tests of a model."""
+    """Function that makes a state, traced once for all tests of a model."""
     image = jnp.zeros((1, 8, 8, 1), jnp.float32)
     return jax.jit(lambda key: train.create(model, optimiser, key, image))
 
@@ -69,10 +70,11 @@ def test_a_state_gives_the_variables_of_its_model(key):
     state, images, labels, options = problem(key, net=BatchNormNet())
     inputs, _ = whole_batch(images, labels)
     assert sorted(state.variables) == ["batch_stats", "frozen", "params"]
-    assert options["model"].apply(state.variables, inputs).shape == (BATCH, 3)
+    outputs = jax.eval_shape(options["model"].apply, state.variables, inputs)
+    assert outputs.shape == (BATCH, 3)
 
 
-def test_a_state_learns_selectors_alone(key):
+def test_a_state_trains_logits_and_scales_alone(key):
     state, *_ = problem(key)
     assert sorted(state.params) == ["logits", "scale"]
     weights = sum(leaf.size for leaf in named_leaves(state.frozen, kernels).values())
@@ -82,7 +84,7 @@ def test_a_state_learns_selectors_alone(key):
     assert momentum == params, "the optimiser holds nothing for a frozen weight"
 
 
-def test_a_step_follows_the_gradient_of_the_drawn_network(key):
+def test_a_step_follows_the_gradient_of_the_sampled_network(key):
     state, images, labels, options = problem(key)
     inputs, truth = whole_batch(images, labels)
 
@@ -130,7 +132,7 @@ def test_gradients_agree_with_finite_differences_of_the_scale(key):
     np.testing.assert_allclose(slope, numeric, rtol=2e-2)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64])
+@pytest.mark.parametrize("micro_batch", [1, 8, 64])
 def test_micro_batches_give_the_gradient_of_the_whole(key, micro_batch):
     state, images, labels, options = problem(key)
     inputs, truth = whole_batch(images, labels)
@@ -164,8 +166,11 @@ def mesh(count, axis=train.BATCH):
     )
 
 
-@pytest.mark.parametrize("micro_batch", [None, 8])
-@pytest.mark.parametrize("front", ["jit", "shard_map", "pmap"])
+# Without micro-batches: under jit an epoch below does, and pmap's part is shard_map's.
+@pytest.mark.parametrize(
+    "front, micro_batch",
+    [("jit", 8), ("shard_map", None), ("shard_map", 8), ("pmap", 8)],
+)
 def test_one_and_four_devices_agree(key, front, micro_batch):
     state, images, labels, options = problem(key)
     inputs, truth = whole_batch(images, labels)
@@ -185,8 +190,8 @@ def test_one_and_four_devices_agree(key, front, micro_batch):
             jax.device_put(key, everywhere),
         )
     else:
-        # One device's share is four images.
-        share = functools.partial(
+        # Each device has four images.
+        part = functools.partial(
             train.step,
             axis_name=train.BATCH,
             micro_batch=micro_batch and 2,
@@ -196,7 +201,7 @@ def test_one_and_four_devices_agree(key, front, micro_batch):
             alike = PartitionSpec()
             run = jax.jit(
                 jax.shard_map(
-                    share,
+                    part,
                     mesh=mesh(4),
                     in_specs=(alike, batch, batch, alike),
                     out_specs=alike,
@@ -205,7 +210,7 @@ def test_one_and_four_devices_agree(key, front, micro_batch):
             arguments = (state, inputs, truth, key)
         else:
             run = jax.pmap(
-                share,
+                part,
                 axis_name=train.BATCH,
                 in_axes=(None, 0, 0, None),
                 out_axes=None,
@@ -265,7 +270,7 @@ def run_steps(run, state, images, labels, key, bounds, epoch=0):
 
 
 def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
-    state, images, labels, options = problem(key)
+    state, images, labels, options = problem(key, net=DENSE)
     run = compiled(**options, micro_batch=8)
     whole = run_steps(run, state, images, labels, key, (0, 4))
     pieces = run_steps(run, state, images, labels, key, (0, 1, 3, 4))
@@ -275,7 +280,7 @@ def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
 
 
 def test_an_epoch_on_four_devices_agrees_with_one(key):
-    state, images, labels, options = problem(key)
+    state, images, labels, options = problem(key, net=DENSE)
     one = run_steps(compiled(**options), state, images, labels, key, (0, 4))
     everywhere = NamedSharding(mesh(4), PartitionSpec())
     put = functools.partial(jax.device_put, device=everywhere)
@@ -292,14 +297,14 @@ def several_runs(key, count):
     keys = jax.random.split(key, count)
     runs = []
     for index, each in enumerate(keys):
-        state, images, labels, options = problem(each)
+        state, images, labels, options = problem(each, net=DENSE)
         order = np.random.default_rng(index).permutation(len(labels))
         runs.append((state, jnp.roll(images, index, 2)[order], labels[order], each))
     return runs, options
 
 
 def run_together(options, runs, devices, bounds):
-    """What `run_steps` gives for each run, all run by one program."""
+    """Returns the result of `run_steps` for each run, all run by one program."""
     spread = NamedSharding(mesh(devices, train.SEED), PartitionSpec(train.SEED))
     totals = len(runs) * [train.Totals.zeros()]
     state, images, labels, keys, totals = jax.device_put(
@@ -319,7 +324,7 @@ def run_together(options, runs, devices, bounds):
             integer(stop),
         )
         for leaf in jax.tree.leaves((state, totals)):
-            # What comes back is placed as what was given.
+            # Results are placed as the arguments were.
             assert leaf.sharding.is_equivalent_to(spread, leaf.ndim)
     together = jax.device_get((state, totals))
     return [
@@ -332,7 +337,7 @@ def tuple_of(run, totals):
     return (*run, totals)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("devices", [1, 3])
 def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
     runs, options = several_runs(key, devices)
     together = run_together(options, runs, devices, (0, 1, 4))
@@ -364,21 +369,27 @@ def test_two_runs_on_one_device_agree_with_each_alone(key):
 
 
 def test_a_run_that_ends_does_not_end_the_others(key):
-    runs, options = several_runs(key, 2)
+    # On three devices, each runs alone, as above.
+    runs, options = several_runs(key, 3)
     bad = runs[1][0]
     params = {
         **bad.params,
         "scale": jax.tree.map(lambda s: s * jnp.inf, bad.params["scale"]),
     }
     runs[1] = (bad.replace(params=params), *runs[1][1:])
-    for devices in (1, 2):
-        (good, totals), (_, ended) = run_together(options, runs, devices, (0, 4))
-        assert int(good.step) == int(totals.steps) == 4 and np.isfinite(totals.loss)
-        assert int(ended.steps) == 1 and not np.isfinite(ended.loss)
+    # On two devices, the bad one runs beside a good one, as two below.
+    for devices, several in ((3, runs), (2, [*runs, runs[0]])):
+        found = run_together(options, several, devices, (0, 4))
+        for index, (state, totals) in enumerate(found):
+            if index == 1:
+                assert int(totals.steps) == 1 and not np.isfinite(totals.loss)
+            else:
+                assert int(state.step) == int(totals.steps) == 4
+                assert np.isfinite(totals.loss)
 
 
 def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
-    state, _, _, options = problem(key)
+    state, _, _, options = problem(key, net=DENSE)
     # Each image is its own number, so that what a step saw can be read back.
     numbers = jnp.arange(64, dtype=jnp.uint8).reshape(64, 1, 1, 1)
     images = jnp.broadcast_to(numbers, (64, 8, 8, 1))
@@ -403,11 +414,11 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
 
 
 def test_training_learns_and_leaves_the_frozen_weights_alone(key):
-    state, images, labels, options = problem(key)
+    state, images, labels, options = problem(key, net=DENSE)
     run = compiled(**options)
     before = jax.device_get(state.frozen)
     losses = []
-    for epoch in range(30):
+    for epoch in range(80):
         state, totals = run_steps(run, state, images, labels, key, (0, 4), epoch)
         losses.append(float(totals.loss) / 4)
     assert losses[-1] < 0.5 * losses[0]
@@ -416,7 +427,7 @@ def test_training_learns_and_leaves_the_frozen_weights_alone(key):
 
 def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e30})
-    state, images, labels, options = problem(key, optimiser=optimiser)
+    state, images, labels, options = problem(key, net=DENSE, optimiser=optimiser)
     state, totals = run_steps(compiled(**options), state, images, labels, key, (0, 4))
     assert not np.isfinite(totals.loss)
     assert 1 < int(totals.steps) < 4
@@ -425,7 +436,7 @@ def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
 
 def test_an_epoch_runs_in_double_precision_too(key):
     with jax.enable_x64(True):
-        state, images, labels, options = problem(key)
+        state, images, labels, options = problem(key, net=DENSE)
         state, totals = run_steps(
             compiled(**options), state, images, labels, key, (0, 4)
         )
@@ -433,7 +444,7 @@ def test_an_epoch_runs_in_double_precision_too(key):
 
 
 def test_the_state_is_donated(key):
-    state, images, labels, options = problem(key)
+    state, images, labels, options = problem(key, net=DENSE)
     logits = state.params["logits"]["Dense_0/kernel"]
     run = compiled(**options)
     run(

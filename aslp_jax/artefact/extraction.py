@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
 
-from aslp_jax._tree import map_named
+from aslp_jax._tree import map_named, named_leaves
 from aslp_jax._version import __version__
 from aslp_jax.artefact import architecture, weight_recipe
 from aslp_jax.artefact.container import ArtefactError
@@ -69,9 +69,9 @@ def extract(
     choices = _choices(frozen, params, method=model.method)
     # All at once, so that the host waits but once.
     effective, (masks, factored), sources, others = jax.device_get(
-        (_named(tree), choices, _named(frozen), collections)
+        (named_leaves(tree), choices, named_leaves(frozen), collections)
     )
-    arrays = _named({"params": effective, **others})
+    arrays = named_leaves({"params": effective, **others})
     _check_fits(net, description, arrays)
     for name, array in arrays.items():
         _check(name, array)
@@ -84,7 +84,7 @@ def extract(
             if np.array_equal(entry.weights, weights):
                 entries[name] = entry
                 continue
-            mask = factored[name].factors != 0
+            mask = factored[name].mask != 0
         entries[name] = _whole(name, weights, mask, told)
     return Subnetwork(
         net=net,
@@ -112,7 +112,7 @@ def _factored(
     """An array whose frozen weights are selected from."""
     scale = None if factored.scale is None else np.float32(factored.scale)
     found = noted and weight_recipe.find(frozen, noted.key, noted.fan_in)
-    factors = np.asarray(factored.factors)
+    factors = np.asarray(factored.mask)
     return make_layer_weights(name, frozen, factors=factors, scale=scale, recipe=found)
 
 
@@ -162,7 +162,8 @@ def _note(
         # Of any method that leaves the weights where they are.
         variables = Masked(net, ASLP(), model.select).init(key, images, train=False)
         firsts = {
-            name: leaf.ravel()[0] for name, leaf in _named(variables[FROZEN]).items()
+            name: leaf.ravel()[0]
+            for name, leaf in named_leaves(variables[FROZEN]).items()
         }
         return jnp.stack(keys), firsts
 
@@ -174,14 +175,6 @@ def _note(
             pair = (int(words[index, 0]), int(words[index, 1]))
             noted[name] = _Noted(pair, fan_ins[index])
     return noted
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-    }
 
 
 def _like(tree: Any, entries: Mapping[str, LayerWeights]) -> Any:

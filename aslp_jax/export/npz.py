@@ -5,9 +5,9 @@ import io
 import json
 from typing import Literal
 
-import jax
 import numpy as np
 
+from aslp_jax._tree import named_leaves
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export.result import ExportResult
 
@@ -41,8 +41,7 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> ExportResul
     if storage not in ("dense", "sparse"):
         raise ValueError(f"npz: storage must be 'dense' or 'sparse', got {storage!r}")
     arrays: dict[str, np.ndarray] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(subnetwork.variables)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, leaf in named_leaves(subnetwork.variables).items():
         weights = subnetwork.entries.get(name.removeprefix("params/"))
         mask = None if weights is None else weights.mask
         if storage == "dense" or mask is None:

@@ -1,15 +1,15 @@
-"""How a topology is chosen: one file a method, all answering the same few questions.
+"""Methods that select a subnetwork, one file each, all with the same protocol.
 
-A method is a frozen dataclass of options with eight pure functions. It is told the
-weights of a network as a pytree of any kind and knows nothing of the network itself.
-Weights and params travel as two trees:
+A method is a frozen dataclass of options with eight pure functions. It takes the
+weights of a network as a pytree and knows nothing of the network. Its functions take
+two trees:
 
-- `weights`: what is drawn once and frozen, or whatever else a method keeps that nothing
-  trains.
-- `params`: what is learnt, a dict of groups (`"logits"`, `"scale"`, `"weights"`,
-  ...), each a pytree of arrays, usually a dict from the name of a masked weight
-  (`"Conv_0/kernel"`) to its array. The optimiser gives each group its own rule; reports
-  show the groups whose arrays are all scalars.
+- `frozen`: weights initialised once and never trained, and other arrays that the method
+  fixes.
+- `params`: trained arrays, a dict of groups (`"logits"`, `"scale"`, `"weights"`, ...).
+  Each group is a pytree of arrays, usually a dict from the name of a masked weight
+  array (`"Conv_0/kernel"`) to an array. The optimiser gives each group its own rule;
+  reports show the groups whose arrays are all scalars.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "budget": Budget,
     "magnitude": Magnitude,
 }
+"""Classes of the methods by the name that commands and files use."""
 
 __all__ = [
     "ASLP",

@@ -1,4 +1,4 @@
-"""How many weights are to be kept: what counts, and what it costs to miss it."""
+"""Budgets: checks of their options, allocation to layers, loss and exact masks."""
 
 import math
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ SCOPES: tuple[Scope, ...] = ("global", "layer")
 
 
 def check_budget(
-    method: str, keep_fraction: float | None, scope: str, *, needed: bool = True
+    method: str, keep_fraction: float | None, scope: str, *, required: bool = True
 ) -> None:
     """Checks the options that say how many weights to keep.
 
     Args:
-      method: its name.
-      keep_fraction: in (0, 1].
+      method: name of the method, for the message.
+      keep_fraction: fraction of the weights to keep, in (0, 1].
       scope: one of `SCOPES`.
-      needed: whether the method cannot do without a number.
+      required: False if `keep_fraction` may be None; default True.
 
     Raises:
-      ValueError: naming the method and what would be right.
+      ValueError: an option is out of range.
     """
     fraction = math.nan if keep_fraction is None else keep_fraction
-    if not (0 < fraction <= 1 or (keep_fraction is None and not needed)):
+    if not (0 < fraction <= 1 or (keep_fraction is None and not required)):
         raise ValueError(
             f"{method}: keep_fraction must be in (0, 1], got {keep_fraction}"
         )
@@ -36,10 +36,15 @@ def check_budget(
 
 
 def check_scope(method: str, name: str, scope: str) -> None:
-    """Checks an option that says what goes together.
+    """Checks an option that takes one of `SCOPES`.
+
+    Args:
+      method: name of the method, for the message.
+      name: name of the option, for the message.
+      scope: value of the option.
 
     Raises:
-      ValueError: naming the method, the option and what would be right.
+      ValueError: `scope` is not one of `SCOPES`.
     """
     if scope not in SCOPES:
         raise ValueError(
@@ -50,8 +55,12 @@ def check_scope(method: str, name: str, scope: str) -> None:
 def check_weight(method: str, budget_weight: float) -> None:
     """Checks the weight of a budget loss.
 
+    Args:
+      method: name of the method, for the message.
+      budget_weight: weight of the budget loss, > 0.
+
     Raises:
-      ValueError: naming the method and what would be right.
+      ValueError: `budget_weight` is not positive and finite.
     """
     if not 0 < budget_weight < float("inf"):
         raise ValueError(
@@ -59,21 +68,21 @@ def check_weight(method: str, budget_weight: float) -> None:
         )
 
 
-def check_room(
-    chosen: Mapping[str, jax.Array], keep_fraction: float, scope: Scope
+def check_keeps_every_layer(
+    weights: Mapping[str, jax.Array], keep_fraction: float, scope: Scope
 ) -> None:
-    """Checks that a budget leaves at least one weight for each array.
+    """Checks that a budget allows at least one weight for each array.
 
     Args:
-      chosen: the masked weights by name.
-      keep_fraction: of them, in (0, 1].
-      scope: of that number.
+      weights: masked weights by name.
+      keep_fraction: fraction of them to keep, in (0, 1].
+      scope: scope of `keep_fraction`.
 
     Raises:
-      ValueError: it does not.
+      ValueError: the budget is smaller.
     """
-    for names in groups(chosen, scope):
-        size = sum(chosen[name].size for name in names)
+    for names in names_by_budget(weights, scope):
+        size = sum(weights[name].size for name in names)
         if keep_fraction * size < len(names):
             raise ValueError(
                 f"init: keep_fraction {keep_fraction} of {size:,} weights in "
@@ -82,113 +91,119 @@ def check_room(
             )
 
 
-def groups(names: Mapping[str, object], scope: Scope) -> list[list[str]]:
-    """Returns the names that share a budget: all, or each by itself."""
+def names_by_budget(names: Mapping[str, object], scope: Scope) -> list[list[str]]:
+    """Returns the names that share a budget: all together, or each alone."""
     return [list(names)] if scope == "global" else [[name] for name in names]
 
 
 def erdos_renyi(
-    chosen: Mapping[str, jax.Array], keep_fraction: float, scope: Scope, *, most: float
+    weights: Mapping[str, jax.Array],
+    keep_fraction: float,
+    scope: Scope,
+    *,
+    maximum: float,
 ) -> dict[str, float]:
-    """Returns what fraction of each array to start with, for a budget to be met.
+    """Returns the keep-fraction of each array at the start, for a budget.
 
-    A budget of all arrays together is spread in proportion to the sum of the axes of
-    each (the Erdos-Renyi rule), so that small layers start denser than large ones: at
-    an equal fraction of few weights the first and the last would be all but cut off.
+    A global budget is allocated in proportion to the sum of the axes of each array (the
+    Erdos-Renyi rule), so that small layers start denser than large ones. With equal
+    fractions, a small budget would leave almost nothing of the first and last layer.
 
     Args:
-      chosen: the masked weights by name.
-      keep_fraction: of them, in (0, 1].
-      scope: of that number; with `"layer"` each array gets the same.
-      most: no fraction is above it, unless `keep_fraction` is.
+      weights: masked weights by name.
+      keep_fraction: fraction of them to keep, in (0, 1].
+      scope: scope of `keep_fraction`; with `"layer"`, all arrays get this fraction.
+      maximum: largest fraction of one array, in (0, 1]; a larger `keep_fraction`
+        replaces it.
 
     Returns:
-      Fractions in (0, 1] by name; what they keep adds up to the budget.
+      Name to fraction in (0, 1]; together they keep the budget.
 
     Source: Mocanu et al. 2018, arXiv:1707.04780; for kernels Evci et al. 2020,
       arXiv:1911.11134, section 3.
     """
-    fractions = dict.fromkeys(chosen, keep_fraction)
+    fractions = dict.fromkeys(weights, keep_fraction)
     if scope == "layer":
         return fractions
-    most = max(most, keep_fraction)
-    open_ = set(chosen)
-    left = keep_fraction * sum(leaf.size for leaf in chosen.values())
-    while open_:
-        share = left / sum(sum(chosen[name].shape) for name in open_)
-        for name in open_:
-            fractions[name] = share * sum(chosen[name].shape) / chosen[name].size
-        full = {name for name in open_ if fractions[name] >= most}
+    maximum = max(maximum, keep_fraction)
+    unbounded = set(weights)
+    budget = keep_fraction * sum(leaf.size for leaf in weights.values())
+    while unbounded:
+        per_unit = budget / sum(sum(weights[name].shape) for name in unbounded)
+        for name in unbounded:
+            fractions[name] = per_unit * sum(weights[name].shape) / weights[name].size
+        full = {name for name in unbounded if fractions[name] >= maximum}
         if not full:
             break
         for name in full:
-            fractions[name] = most
-            left -= most * chosen[name].size
-        open_ -= full
+            fractions[name] = maximum
+            budget -= maximum * weights[name].size
+        unbounded -= full
     return fractions
 
 
-def counts(parts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the sum of all entries of each array, in float32, by name."""
-    return {name: jnp.sum(part.astype(jnp.float32)) for name, part in parts.items()}
+def sum_by_name(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the sum of the entries of each array, float32 scalar, by name."""
+    return {name: jnp.sum(each.astype(jnp.float32)) for name, each in arrays.items()}
 
 
 def budget_loss(
-    parts: Mapping[str, jax.Array],
+    gates: Mapping[str, jax.Array],
     keep_fraction: float,
     scope: Scope,
-    unit: Mapping[str, jax.Array],
+    normalisers: Mapping[str, jax.Array],
 ) -> jax.Array:
-    """Returns how far counts are from the budget, squared and relative to a unit.
+    """Returns the squared relative difference between the kept weights and the budget.
 
     Args:
-      parts: by name, the share of itself that each weight counts for, in [0, 1].
-      keep_fraction: of all weights, to be met.
-      scope: each array by itself, or their sum.
-      unit: by name, the count that a miss is measured by, such as that at the start.
+      gates: name to floats in [0, 1], the part by which each weight counts as kept.
+      keep_fraction: fraction of the weights to keep, in (0, 1].
+      scope: scope of `keep_fraction`.
+      normalisers: name to float32 scalar, the count that differences are divided by,
+        such as the count at the start.
 
     Returns:
-      A float32 scalar, summed over the budgets of the scope.
+      Float32 scalar, summed over the budgets of the scope.
 
     Source: Dupont et al. 2021, arXiv:2107.03909, section 2.2:
       ((C - C_target) / C_initial)^2.
     """
-    counted = counts(parts)
+    counts = sum_by_name(gates)
     loss = jnp.zeros((), jnp.float32)
-    for names in groups(parts, scope):
-        target = keep_fraction * sum(parts[name].size for name in names)
-        count, measure = (
+    for names in names_by_budget(gates, scope):
+        target = keep_fraction * sum(gates[name].size for name in names)
+        count, normaliser = (
             jnp.sum(jnp.stack([each[name] for name in names]))
-            for each in (counted, unit)
+            for each in (counts, normalisers)
         )
-        loss += jnp.square((count - target) / measure)
+        loss += jnp.square((count - target) / normaliser)
     return loss
 
 
 def top_k_masks(
-    sizes: Mapping[str, jax.Array], keep_fraction: float, scope: Scope
+    scores: Mapping[str, jax.Array], keep_fraction: float, scope: Scope
 ) -> dict[str, jax.Array]:
-    """Marks the largest entries, an exact number of them even where they tie.
+    """Marks the largest entries, an exact number of them even if entries tie.
 
     Args:
-      sizes: float arrays by name.
-      keep_fraction: of all entries; the number is rounded (halves to even), and at
-        least one.
-      scope: of that number.
+      scores: float arrays by name.
+      keep_fraction: fraction of the entries, in (0, 1]. Their number is rounded (halves
+        to even) and at least one.
+      scope: scope of `keep_fraction`.
 
     Returns:
-      bool arrays by name, in the shapes of `sizes`.
+      Name to bools, in the shapes of `scores`.
     """
-    # In one order, so that ties fall alike however the dict was made.
-    ordered = dict(sorted(sizes.items()))
-    marked: dict[str, jax.Array] = {}
-    for names in groups(ordered, scope):
+    # Sorted, so that ties do not depend on the order of the dict.
+    ordered = dict(sorted(scores.items()))
+    masks: dict[str, jax.Array] = {}
+    for names in names_by_budget(ordered, scope):
         own = [ordered[name] for name in names]
         wide = max((each.dtype for each in own), key=lambda dtype: dtype.itemsize)
-        together = jnp.concatenate([each.ravel().astype(wide) for each in own])
-        kept = top_k_mask(together, max(1, round(keep_fraction * together.size)))
+        flat = jnp.concatenate([each.ravel().astype(wide) for each in own])
+        kept = top_k_mask(flat, max(1, round(keep_fraction * flat.size)))
         start = 0
         for name, each in zip(names, own, strict=True):
-            marked[name] = kept[start : start + each.size].reshape(each.shape)
+            masks[name] = kept[start : start + each.size].reshape(each.shape)
             start += each.size
-    return {name: marked[name] for name in sizes}
+    return {name: masks[name] for name in scores}

@@ -9,17 +9,21 @@ from aslp_jax.methods.bernoulli import BernoulliMasks
 from aslp_jax.methods.sampled import Rescale
 from aslp_jax.sampling import stgs
 
+__all__ = ["ASLP"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ASLP(BernoulliMasks):
-    """Selects weights with straight-through Gumbel-Softmax masks on free logits.
+    """Method with straight-through Gumbel-Softmax masks, one logit a weight.
+
+    `SampledMasks` describes `scale_init`, `logit_std` and the budget: `keep_fraction`,
+    `scope` and `budget_weight`.
 
     Attributes:
-      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `DrawnMasks`, as for
-        `scale_init`, `logit_std` and the budget: `keep_fraction`, `scope` and
-        `budget_weight`.
-      keep_ties: whether the deterministic network keeps a logit of exactly 0.
-      temperature: > 0, of the sampler's gradient.
+      rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `SampledMasks`.
+      keep_ties: True if the deterministic network keeps a logit of exactly 0; default
+        False.
+      temperature: temperature of the sampler's gradient, > 0, default 1.
 
     Source: Dupont et al. 2022, arXiv:2202.12986, eq. (4)-(6).
     """
@@ -35,5 +39,5 @@ class ASLP(BernoulliMasks):
             )
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
-        """Draws one mask with `stgs`."""
+        """Samples one mask with `stgs`."""
         return stgs(key, logits, temperature=self.temperature)

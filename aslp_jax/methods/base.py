@@ -1,4 +1,4 @@
-"""The questions that every method answers."""
+"""Protocol of the methods."""
 
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -7,37 +7,46 @@ import jax.numpy as jnp
 
 from aslp_jax._tree import Select, kernels
 
+__all__ = ["Frozen", "Method", "Params", "ScaledMask"]
+
 Frozen = Any
+"""Pytree of arrays that no optimiser changes: the frozen weights of a network, or the
+masks or counts that a method fixes."""
+
 Params = dict[str, Any]
+"""Trained arrays: group (`"logits"`, `"scale"`) to a pytree, usually a dict from the
+name of a masked weight array to its array."""
 
 
 class ScaledMask(NamedTuple):
-    """An array of frozen weights that is selected from, and no more.
+    """Mask and scale of one array of frozen weights.
 
-    Its effective weights are scale * (factors * weights).
+    The effective weights are scale * (mask * weights).
 
     Attributes:
-      factors: int8 in the shape of the weights, each -1, 0 or 1.
-      scale: float scalar; None for 1.
+      mask: ternary mask, int8 in the shape of the weights; each entry is -1, 0 or 1.
+      scale: float scalar; None means 1.
     """
 
-    factors: jax.Array
+    mask: jax.Array
     scale: jax.Array | None
 
 
 class Method(Protocol):
-    """What the train step, evaluation, checkpoint and reports ask of every method.
+    """Protocol that train step, evaluation, checkpoint and reports use.
 
-    Subclass it for the answers that most methods share: nothing is drawn, as many count
-    as are kept, and nothing is added to the loss.
+    A subclass inherits the defaults that fit most methods: nothing is sampled, the
+    masks are what counts as kept, and the loss has no penalty.
 
     Attributes:
-      stochastic: whether a network realised with a key is drawn at random.
-      trains_dense: whether it is not, and yet another than the deterministic one: the
-        network that is trained, before what is not kept is cut off.
-      tolerance: by what fraction of the weights a budget may be missed at the end.
-      bits_per_kept_weight: storage of a kept weight besides its mask bit, where the
-        frozen weights come from a seed: 0; 1 for a sign; 32 where it is trained.
+      stochastic: True if a key samples the masks; default False.
+      trains_dense: True if training runs a dense network that differs from the pruned
+        one, although nothing is sampled; default False.
+      tolerance: largest accepted difference between the number of kept weights and the
+        budget, as a fraction of the masked weights; default 0.01.
+      bits_per_kept_weight: storage of a kept weight besides its mask bit, in bits: 0
+        (default) if the frozen weights come from a seed, 1 for a sign, 32 for a trained
+        weight.
     """
 
     stochastic: ClassVar[bool] = False
@@ -46,20 +55,21 @@ class Method(Protocol):
     bits_per_kept_weight: ClassVar[int] = 0
 
     def init(
-        self, key: jax.Array, weights: Frozen, *, select: Select = kernels
+        self, key: jax.Array, weights: Any, *, select: Select = kernels
     ) -> tuple[Frozen, Params]:
-        """Splits drawn weights into what stays frozen and what is learnt.
+        """Splits the initial weights into frozen arrays and params.
 
-        A method that only selects hands `weights` back as they are; one that trains the
-        weights themselves moves them into its params.
+        A method that only selects returns `weights` unchanged as the frozen part; a
+        method that trains the weights moves them into `params`.
 
         Args:
           key: PRNG key, for methods whose params start at random.
-          weights: pytree of arrays, as a network's own initialisation returns it.
-          select: from the name of a leaf to whether it is masked.
+          weights: pytree of arrays, from the initialisation of a network.
+          select: function from the name of a leaf to True if it is masked, default
+            `kernels`.
 
         Returns:
-          The frozen weights and the params at their start.
+          Frozen arrays, and params before the first step.
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point.
@@ -67,17 +77,17 @@ class Method(Protocol):
 
     def effective_weights(
         self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
-    ) -> Frozen:
+    ) -> Any:
         """Returns the effective weights that the plain network runs on.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part, with gradients flowing to every group.
-          key: PRNG key of one drawn network; None gives the deterministic network that
-            is kept in the end.
+          frozen: frozen arrays.
+          params: trained arrays; gradients reach every group.
+          key: PRNG key of one sampled network; None (default) takes the deterministic
+            network, the one that is kept in the end.
 
         Returns:
-          A pytree like the one that `init` was given.
+          Pytree of the structure, shapes and dtypes of the weights given to `init`.
 
         Raises:
           KeyError: `params` name a weight that the tree does not hold.
@@ -86,78 +96,78 @@ class Method(Protocol):
     def keep_probabilities(
         self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
-        """Returns the probability of each masked weight to be kept.
+        """Returns the keep-probability of each masked weight.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part.
+          frozen: frozen arrays.
+          params: trained arrays.
 
         Returns:
-          Name to floats in [0, 1], in the shape of the weight.
+          Name to floats in [0, 1], in the shape of the weight array.
         """
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
-        """Returns which weights the deterministic network keeps.
+        """Returns the masks of the deterministic network.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part.
+          frozen: frozen arrays.
+          params: trained arrays.
 
         Returns:
-          Name to bools, in the shape of the weight.
+          Name to bools in the shape of the weight array, True for a kept weight.
         """
 
     def scaled_masks(self, frozen: Frozen, params: Params) -> dict[str, ScaledMask]:
-        """Returns what the deterministic network makes of frozen weights.
+        """Returns mask and scale of each array of frozen weights.
 
-        Who knows the frozen weights then needs a bit for each, where others must keep
-        the effective weights themselves.
+        A reader who has the frozen weights then needs only a mask of them; for arrays
+        without an entry, a file holds the effective weights.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part.
+          frozen: frozen arrays.
+          params: trained arrays.
 
         Returns:
-          Name to factors and scale, which give the effective weights to the last bit;
-          empty where weights are trained or anything else is done to them.
+          Name to mask and scale, which give the effective weights of the deterministic
+          network bit for bit; empty if weights are trained or otherwise changed.
         """
         return {}
 
     def keep_counts(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
-        """Returns how many weights of each array count as kept, for a budget.
+        """Returns the number of weights of each array that count as kept, for a budget.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part.
+          frozen: frozen arrays.
+          params: trained arrays.
 
         Returns:
-          Name to float32 scalar; whole numbers where a weight is either kept or not.
+          Name to float32 scalar; a whole number unless weights count in part.
         """
         masks = self.masks(frozen, params)
         return {name: jnp.sum(mask.astype(jnp.float32)) for name, mask in masks.items()}
 
     def penalty(self, frozen: Frozen, params: Params) -> jax.Array:
-        """Returns what the method adds to the task loss.
+        """Returns the term that the method adds to the task loss.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part, to which the gradient flows.
+          frozen: frozen arrays.
+          params: trained arrays; the gradient reaches them.
 
         Returns:
-          A float scalar, 0 where the method asks for nothing.
+          Float scalar; 0 for a method without a penalty.
         """
         return jnp.zeros(())
 
     def metrics(
         self, frozen: Frozen, params: Params
     ) -> dict[str, dict[str, jax.Array]]:
-        """Returns numbers worth a look in training, besides what all methods tell.
+        """Returns further numbers to log in training, besides those of all methods.
 
         Args:
-          frozen: the frozen weights.
-          params: the learnt part.
+          frozen: frozen arrays.
+          params: trained arrays.
 
         Returns:
-          What it is to name of the array to float scalar; empty where there are none.
+          Name of the metric to name of the array to float scalar; may be empty.
         """
         return {}

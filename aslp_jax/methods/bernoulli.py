@@ -1,4 +1,4 @@
-"""One logit a weight: it is kept or dropped."""
+"""Base of the methods with one logit a weight, which is kept or dropped."""
 
 import dataclasses
 import math
@@ -8,32 +8,41 @@ import jax
 
 from aslp_jax.methods.sampled import SampledMasks
 
+__all__ = ["BernoulliMasks"]
+
 
 @dataclasses.dataclass(frozen=True)
 class BernoulliMasks(SampledMasks):
-    """Keeps each masked weight with probability sigmoid(logit).
+    """Base of the methods that keep a weight with probability sigmoid(logit).
 
-    Subclasses say how a mask is drawn (`sample`, exactly 0 or 1), and so what gradient
-    its logits get.
+    Subclasses define `sample`, which returns masks of exactly 0 and 1, and with it the
+    gradient of the logits.
 
     Attributes:
-      keep_ties: whether a logit of exactly 0 (one that never moved) is kept by the
-        deterministic network. The paper keeps p > 0.5; its published code p >= 0.5.
+      keep_ties: True if the deterministic network keeps a logit of exactly 0, the value
+        at the start; default False. The paper keeps p > 0.5, its published code
+        p >= 0.5.
     """
 
     keep_ties: bool = False
 
     def threshold(self, logits: jax.Array) -> jax.Array:
-        """Returns 1 for what is more likely kept than not, else 0."""
+        """Returns the likeliest mask: 1 for a positive logit, else 0."""
         kept = logits >= 0 if self.keep_ties else logits > 0
         return kept.astype(logits.dtype)
 
     def keep_probability(self, logits: jax.Array) -> jax.Array:
-        """Returns sigmoid(logit)."""
+        """Returns the keep-probability, sigmoid(logit)."""
         return jax.nn.sigmoid(logits)
 
-    def initial_logit(self, kept: float) -> float:
-        """Returns the logit of `kept`, or what puts that quantile of all at 0."""
+    def initial_logit(self, keep_fraction: float) -> float:
+        """Returns the mean of the initial logits that keeps `keep_fraction` of them.
+
+        With equal initial logits, the logit whose sigmoid is `keep_fraction`.
+
+        Args:
+          keep_fraction: fraction to keep, in (0, 1).
+        """
         if self.initial_std > 0:
-            return self.initial_std * statistics.NormalDist().inv_cdf(kept)
-        return math.log(kept / (1 - kept))
+            return self.initial_std * statistics.NormalDist().inv_cdf(keep_fraction)
+        return math.log(keep_fraction / (1 - keep_fraction))

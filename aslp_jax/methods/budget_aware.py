@@ -1,4 +1,4 @@
-"""Budget-aware reparametrisation: weights and topology trained together."""
+"""Budget-aware reparametrisation: weights and masks trained together."""
 
 import dataclasses
 import math
@@ -10,29 +10,31 @@ import jax.numpy as jnp
 from aslp_jax._tree import Select, kernels, map_named, named_leaves
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
-from aslp_jax.methods.base import Method
+from aslp_jax.methods.base import Frozen, Method, Params
 
-_SURE = 1e4
-"""|t w| from which h is 1 to the last bit, and flat."""
+__all__ = ["Budget", "gate"]
+
+_SATURATED = 1e4
+"""Value of |t w| above which the gate h is exactly 1 and has no slope."""
 
 _AT_REST = 0.25
-"""|t w| up to which h is below 0.0023 and its slope below 0.04."""
+"""Value of |t w| below which the gate h is below 0.0023 and its slope below 0.04."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget(Method):
-    """Trains weights that count as kept, or not, by their own size.
+    """Method that trains weights and gates them by their own magnitude.
 
-    The network runs on w * h(t w), where h is near 0 for small and near 1 for large
-    arguments, and the budget loss holds the sum of h to the number of weights to keep.
-    In the end those outside of it are set to 0. Nothing is drawn: with a key the
-    network is the one that is trained, without a key the one after this pruning.
+    The network runs on w * h(t w). The gate h is near 0 for small and near 1 for large
+    arguments, and the budget loss holds the sum of the gates to the number of weights
+    to keep. At the end the weights outside the budget are set to 0. Nothing is sampled:
+    with a key the network is the trained one, without a key the pruned one.
 
     Attributes:
-      keep_fraction: in (0, 1], of the masked weights, all together.
-      budget_weight: > 0, of the budget loss.
-      sharpness_init: > 0, where t starts.
-      sharpness_scope: `"global"`, one t for all; `"layer"`, each array has its own.
+      keep_fraction: fraction of all masked weights to keep, in (0, 1].
+      budget_weight: weight of the budget loss, > 0, default 500.
+      sharpness_init: initial sharpness t, > 0, default 100.
+      sharpness_scope: `"global"` (default) for one t, `"layer"` for one t an array.
 
     Source: Dupont et al. 2021, arXiv:2107.03909.
     """
@@ -57,82 +59,83 @@ class Budget(Method):
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
-    ) -> tuple[Any, dict[str, Any]]:
-        """Moves the weights to what is learnt, beside t.
+    ) -> tuple[Frozen, Params]:
+        """Moves the weights into the params, with the sharpness t.
 
         Args:
-          key: taken as every method takes it; nothing is drawn.
+          key: not used.
           weights: pytree of arrays.
-          select: from the name of a leaf to whether it is masked.
+          select: function from the name of a leaf to True if it is masked, default
+            `kernels`.
 
         Returns:
-          The counts at the start, by name, which nothing trains; and what is learnt:
-          `weights` (the whole tree) and `sharpness` (t, by name or under `all`).
+          Frozen `initial_count` (sum of the gates of each array, by name), and params:
+          `weights` (the complete tree) and `sharpness` (t, by name or under `all`).
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point, or
-            the budget leaves less than one weight a layer.
+            the budget keeps less than one weight a layer.
         """
         del key
         chosen = named_leaves(weights, select)
-        _keep_budget.check_room(chosen, self.keep_fraction, "global")
+        _keep_budget.check_keeps_every_layer(chosen, self.keep_fraction, "global")
         names = ["all"] if self.sharpness_scope == "global" else list(chosen)
         sharpness = {
             name: jnp.full((), self.sharpness_init, jnp.float32) for name in names
         }
         params = {"weights": weights, "sharpness": sharpness}
-        shares = jax.tree.map(gate, _sharpen(chosen, sharpness))
-        return {"initial_count": _keep_budget.counts(shares)}, params
+        gates = jax.tree.map(gate, _sharpen(chosen, sharpness))
+        return {"initial_count": _keep_budget.sum_by_name(gates)}, params
 
     def effective_weights(
-        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
+        self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
     ) -> Any:
-        """Returns w * h(t w) for every masked weight; without a key, pruned.
+        """Returns w * h(t w) for every masked weight; pruned without a key.
 
         Args:
-          frozen: what `init` froze.
-          params: what is learnt; gradients reach weights and t.
-          key: None prunes; any other changes nothing else.
+          frozen: frozen arrays from `init`.
+          params: trained arrays; gradients reach weights and t.
+          key: None (default) prunes; any key gives the trained network.
 
         Returns:
-          A pytree like the one that `init` was given.
+          Pytree of the structure, shapes and dtypes of the weights given to `init`.
         """
-        shares = self.keep_probabilities(frozen, params)
+        gates = self.keep_probabilities(frozen, params)
         masks = self.masks(frozen, params) if key is None else None
 
-        def scale(name: str, weight: jax.Array) -> jax.Array:
-            apparent = shares[name].astype(weight.dtype) * weight
+        def apply_gate(name: str, weight: jax.Array) -> jax.Array:
+            gated = gates[name].astype(weight.dtype) * weight
             if masks is None:
-                return apparent
-            return jnp.where(masks[name], apparent, jnp.zeros_like(apparent))
+                return gated
+            return jnp.where(masks[name], gated, jnp.zeros_like(gated))
 
-        return map_named(params["weights"], shares, scale)
+        return map_named(params["weights"], gates, apply_gate)
 
     def keep_probabilities(
-        self, frozen: Any, params: dict[str, Any]
+        self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
-        """Returns h(t w), the share of itself that each weight counts for, by name."""
+        """Returns the gates h(t w) by name, in the shape of each weight array."""
         return jax.tree.map(gate, self._sharpened(frozen, params))
 
-    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns by name the weights within the budget: an exact number of them."""
-        # By |t w|, which h follows, because h is 1 to the last bit for many.
-        sizes = jax.tree.map(jnp.abs, self._sharpened(frozen, params))
-        return _keep_budget.top_k_masks(sizes, self.keep_fraction, "global")
+    def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns the top-k masks of |t w| by name (bool)."""
+        # |t w| orders the weights as h does, but h is exactly 1 for many of them.
+        magnitudes = jax.tree.map(jnp.abs, self._sharpened(frozen, params))
+        return _keep_budget.top_k_masks(magnitudes, self.keep_fraction, "global")
 
-    def keep_counts(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns by name the sum of h, which the budget is about (float32 scalars)."""
-        return _keep_budget.counts(self.keep_probabilities(frozen, params))
+    def keep_counts(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns the sum of the gates of each array, float32 scalar, by name."""
+        return _keep_budget.sum_by_name(self.keep_probabilities(frozen, params))
 
-    def penalty(self, frozen: Any, params: dict[str, Any]) -> jax.Array:
+    def penalty(self, frozen: Frozen, params: Params) -> jax.Array:
         """Returns the budget loss.
 
         Args:
-          frozen: what `init` froze.
-          params: the gradient reaches weights and t.
+          frozen: frozen arrays from `init`.
+          params: trained arrays; the gradient reaches weights and t.
 
         Returns:
-          A float32 scalar.
+          Float32 scalar.
 
         Source: Dupont et al. 2021, section 2.2.
         """
@@ -144,11 +147,11 @@ class Budget(Method):
         )
 
     def metrics(
-        self, frozen: Any, params: dict[str, Any]
+        self, frozen: Frozen, params: Params
     ) -> dict[str, dict[str, jax.Array]]:
-        """Returns `at_rest`, what fraction of each array has |t w| below 1/4.
+        """Returns `at_rest`, the fraction of each array with |t w| below 1/4.
 
-        There h and its slope are so small that a weight hardly moves any more.
+        There the gate and its slope are so small that a weight almost stops changing.
         """
         resting = jax.tree.map(
             lambda each: jnp.mean((jnp.abs(each) < _AT_REST).astype(jnp.float32)),
@@ -156,28 +159,28 @@ class Budget(Method):
         )
         return {"at_rest": resting}
 
-    def _sharpened(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """t w by name, in float32 at least."""
-        held = frozen["initial_count"]
-        chosen = named_leaves(params["weights"], lambda name: name in held)
+    def _sharpened(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns t w by name, in float32 or wider."""
+        masked = frozen["initial_count"]
+        chosen = named_leaves(params["weights"], lambda name: name in masked)
         return _sharpen(chosen, params["sharpness"])
 
 
 def gate(sharpened: jax.Array) -> jax.Array:
-    """Returns h: 0 and flat at 0, 1/2 at about 1.13, 1 for large arguments.
+    """Returns the gate h: 0 without slope at 0, 1/2 near 1.13, 1 for large arguments.
 
-    h(u) = C1 (exp(-1 / (u^4 + 1)) - 1/e) with h -> 1, written so that neither a
-    difference of near numbers nor a large power is ever taken.
+    h(u) = C1 (exp(-1 / (u^4 + 1)) - 1/e) with h -> 1, in a form that subtracts no
+    nearly equal numbers and takes no large power.
 
     Args:
-      sharpened: float array, the product of t and the weights.
+      sharpened: product of t and the weights, float array.
 
     Returns:
       Shape and dtype of `sharpened`, in [0, 1].
 
     Source: Dupont et al. 2021, eq. (2), n = 4.
     """
-    power = jnp.square(jnp.square(jnp.clip(sharpened, -_SURE, _SURE)))
+    power = jnp.square(jnp.square(jnp.clip(sharpened, -_SATURATED, _SATURATED)))
     return jnp.expm1(power / (1 + power)) / (math.e - 1)
 
 

@@ -1,4 +1,4 @@
-"""Edge-popup: the weights with the largest scores, an exact number of them."""
+"""Edge-popup: a method that keeps an exact number of the largest scores."""
 
 import dataclasses
 import math
@@ -10,24 +10,26 @@ import jax.numpy as jnp
 from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
-from aslp_jax.methods.base import Method, ScaledMask
+from aslp_jax.methods.base import Frozen, Method, Params, ScaledMask
+
+__all__ = ["EdgePopup"]
 
 
 @dataclasses.dataclass(frozen=True)
 class EdgePopup(Method):
-    """Keeps the weights whose scores have the largest magnitudes.
+    """Method that keeps the weights whose scores have the largest magnitudes.
 
-    One score a masked weight is learnt. In the forward pass the top `keep_fraction` of
-    |score| are kept, a number that is exact even where scores tie; the gradient passes
-    the selection as if it were the identity of |score|. Nothing is drawn: a key changes
-    nothing.
+    Each masked weight has one trained score. The forward pass keeps the top
+    `keep_fraction` of |score|, an exact number even if scores tie. The backward pass
+    replaces the mask by |score|. Nothing is sampled: a key changes nothing.
 
     Attributes:
-      keep_fraction: in (0, 1], of the masked weights.
-      scope: `"layer"` keeps that fraction of each weight array, `"global"` of all
-        together. The number is rounded (halves to even), and at least one.
+      keep_fraction: fraction of the masked weights to keep, in (0, 1], default 0.5. The
+        number is rounded (halves to even) and at least one.
+      scope: `"layer"` (default) keeps this fraction of each weight array, `"global"` of
+        all together.
       rescale: `"fan"` multiplies the kept weights by sqrt(1 / keep_fraction), which
-        makes up for the inputs that a unit lost; `"none"` does not.
+        compensates the inputs that a unit loses; `"none"` (default) does not.
 
     Source: Ramanujan et al. 2020, arXiv:1911.13299, section 3.2 (fan scaling: 5).
     """
@@ -45,8 +47,8 @@ class EdgePopup(Method):
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
-    ) -> tuple[Any, dict[str, Any]]:
-        """Draws every score from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    ) -> tuple[Frozen, Params]:
+        """Initialises the scores from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
         Args:
           key: PRNG key of the scores, consumed by this call.
@@ -54,7 +56,7 @@ class EdgePopup(Method):
           select: from the name of a leaf to whether it is masked.
 
         Returns:
-          `weights` as they are, and the params: `scores`, each in the shape and
+          `weights` unchanged, and params: `scores`, by name, each in the shape and
           dtype of its weight.
 
         Raises:
@@ -62,65 +64,64 @@ class EdgePopup(Method):
         """
         chosen = named_leaves(weights, select)
 
-        def draw(name: str, subkey: jax.Array) -> jax.Array:
+        def initialise(name: str, subkey: jax.Array) -> jax.Array:
             leaf = chosen[name]
             bound = 1 / math.sqrt(max(1, math.prod(leaf.shape[:-1])))
             return jax.random.uniform(subkey, leaf.shape, leaf.dtype, -bound, bound)
 
         keys = split_by_name(key, chosen)
-        return weights, {"scores": {name: draw(name, keys[name]) for name in chosen}}
+        scores = {name: initialise(name, keys[name]) for name in chosen}
+        return weights, {"scores": scores}
 
     def effective_weights(
-        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
+        self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
     ) -> Any:
-        """Returns mask * weight for every masked weight, the others unchanged.
+        """Returns scale * mask * weight for masked weights, other leaves unchanged.
 
         Args:
-          frozen: pytree of frozen arrays.
-          params: as `init` returns them; gradients reach the scores.
-          key: taken as every method takes it; changes nothing.
+          frozen: pytree of frozen weights.
+          params: params from `init`; gradients reach the scores.
+          key: not used.
 
         Returns:
-          A pytree of the structure, shapes and dtypes of `frozen`.
+          Pytree of the structure, shapes and dtypes of `frozen`.
 
         Raises:
-          KeyError: a selector names a weight that the tree does not hold.
+          KeyError: `params` name a weight that the tree does not hold.
         """
         del key
         masks = self.masks(frozen, params)
-        factor = self._fan_scale if self.rescale == "fan" else 1.0
+        scale = self._fan_scale if self.rescale == "fan" else 1.0
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
-            size = jnp.abs(params["scores"][name].astype(weight.dtype))
+            magnitude = jnp.abs(params["scores"][name].astype(weight.dtype))
             hard = masks[name].astype(weight.dtype)
-            # In brackets, for 0 or 1 exactly.
-            mask = hard + (size - jax.lax.stop_gradient(size))
-            return factor * mask * weight
+            # The brackets make the mask exactly 0 or 1.
+            mask = hard + (magnitude - jax.lax.stop_gradient(magnitude))
+            return scale * mask * weight
 
         return map_named(frozen, masks, select_and_scale)
 
     def keep_probabilities(
-        self, frozen: Any, params: dict[str, Any]
+        self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
-        """Returns 1 for what is kept and 0 for the rest, by name: nothing is drawn."""
+        """Returns 1 for each kept weight and 0 for the others, by name."""
         masks = self.masks(frozen, params)
         return {
             name: masks[name].astype(scores.dtype)
             for name, scores in params["scores"].items()
         }
 
-    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns by name which weights are kept (bool)."""
-        sizes = {
+    def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns the top-k masks of |score| by name (bool)."""
+        magnitudes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
             for name, scores in params["scores"].items()
         }
-        return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)
+        return _keep_budget.top_k_masks(magnitudes, self.keep_fraction, self.scope)
 
-    def scaled_masks(
-        self, frozen: Any, params: dict[str, Any]
-    ) -> dict[str, ScaledMask]:
-        """Returns by name 1 for what is kept and 0 for the rest, and the fan scale."""
+    def scaled_masks(self, frozen: Frozen, params: Params) -> dict[str, ScaledMask]:
+        """Returns the mask and the fan scale of each array, by name."""
         scale = jnp.float32(self._fan_scale) if self.rescale == "fan" else None
         return {
             name: ScaledMask(mask.astype(jnp.int8), scale)

@@ -1,4 +1,4 @@
-"""Magnitude pruning: weights are trained, then the smallest are set to 0."""
+"""Magnitude pruning: a method that trains weights, then drops the smallest."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,19 +9,21 @@ import jax.numpy as jnp
 from aslp_jax._tree import Select, kernels, map_named, named_leaves
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
-from aslp_jax.methods.base import Method
+from aslp_jax.methods.base import Frozen, Method, Params
+
+__all__ = ["Magnitude"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Magnitude(Method):
-    """Trains all weights and keeps the largest magnitudes.
+    """Method that trains all weights and keeps the largest magnitudes.
 
-    With a key the network is the one that is trained, without a key it is pruned.
-    `prune` holds the masks of that moment, for fine-tuning: what is pruned stays 0.
+    With a key the network is the trained one, without a key the pruned one. `prune`
+    fixes the current masks for fine-tuning: pruned weights stay 0.
 
     Attributes:
-      keep_fraction: in (0, 1], of the masked weights.
-      scope: `"global"` compares all weights with one another, `"layer"` those of each
+      keep_fraction: fraction of the masked weights to keep, in (0, 1].
+      scope: `"global"` (default) compares all weights, `"layer"` the weights of each
         array.
 
     Source: the baseline of Dupont et al. 2021, arXiv:2107.03909; Han et al. 2015,
@@ -38,40 +40,40 @@ class Magnitude(Method):
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
-    ) -> tuple[Any, dict[str, Any]]:
-        """Moves the weights to what is learnt, beside masks that keep all of them.
+    ) -> tuple[Frozen, Params]:
+        """Moves the weights into the params; the fixed masks keep all of them.
 
         Args:
-          key: taken as every method takes it; nothing is drawn.
+          key: not used.
           weights: pytree of arrays.
-          select: from the name of a leaf to whether it is masked.
+          select: function from the name of a leaf to True if it is masked, default
+            `kernels`.
 
         Returns:
-          The held masks (bool, by name), which nothing trains; and what is learnt:
-          `weights`, the whole tree.
+          Frozen `masks` (bool, by name), and params: `weights`, the complete tree.
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point, or
-            the budget leaves less than one weight a layer.
+            the budget keeps less than one weight a layer.
         """
         del key
         chosen = named_leaves(weights, select)
-        _keep_budget.check_room(chosen, self.keep_fraction, self.scope)
-        held = {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
-        return {"masks": held}, {"weights": weights}
+        _keep_budget.check_keeps_every_layer(chosen, self.keep_fraction, self.scope)
+        masks = {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
+        return {"masks": masks}, {"weights": weights}
 
     def effective_weights(
-        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
+        self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
     ) -> Any:
-        """Returns the weights that are held; without a key the largest of them.
+        """Returns the weights under the fixed masks; pruned further without a key.
 
         Args:
-          weights: what `init` or `prune` froze.
-          params: what is learnt; gradients reach the weights that are kept.
-          key: None prunes; any other changes nothing else.
+          frozen: frozen arrays from `init` or `prune`.
+          params: trained arrays; gradients reach the kept weights.
+          key: None (default) prunes; any key gives the trained network.
 
         Returns:
-          A pytree like the one that `init` was given.
+          Pytree of the structure, shapes and dtypes of the weights given to `init`.
         """
         masks = frozen["masks"] if key is not None else self.masks(frozen, params)
 
@@ -80,27 +82,32 @@ class Magnitude(Method):
 
         return map_named(params["weights"], masks, keep)
 
-    def prune(self, frozen: Any, params: dict[str, Any]) -> Any:
-        """Returns the frozen part that holds the masks of this moment."""
+    def prune(self, frozen: Frozen, params: Params) -> Frozen:
+        """Returns frozen arrays that fix the current masks.
+
+        Args:
+          frozen: frozen arrays from `init` or `prune`.
+          params: trained arrays.
+        """
         return {"masks": self.masks(frozen, params)}
 
     def keep_probabilities(
-        self, frozen: Any, params: dict[str, Any]
+        self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
-        """Returns 1 for what is kept and 0 for the rest, by name (float32)."""
+        """Returns 1 for each kept weight and 0 for the others, by name (float32)."""
         return {
             name: mask.astype(jnp.float32)
             for name, mask in self.masks(frozen, params).items()
         }
 
-    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns by name which weights are kept (bool), an exact number of them."""
-        held = frozen["masks"]
-        sizes = {
-            # What is not held comes after every weight that is, a zero among them.
-            name: jnp.where(held[name], jnp.abs(leaf), -jnp.ones_like(leaf))
+    def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns the top-k masks of the magnitudes by name (bool)."""
+        fixed = frozen["masks"]
+        magnitudes = {
+            # Pruned weights rank below all others, including weights of 0.
+            name: jnp.where(fixed[name], jnp.abs(leaf), -jnp.ones_like(leaf))
             for name, leaf in named_leaves(
-                jax.lax.stop_gradient(params["weights"]), lambda name: name in held
+                jax.lax.stop_gradient(params["weights"]), lambda name: name in fixed
             ).items()
         }
-        return _keep_budget.top_k_masks(sizes, self.keep_fraction, self.scope)
+        return _keep_budget.top_k_masks(magnitudes, self.keep_fraction, self.scope)

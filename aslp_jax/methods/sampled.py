@@ -1,4 +1,4 @@
-"""What the methods that draw a choice for each weight share: all but the choice."""
+"""Base of the methods that sample a mask entry for each weight."""
 
 import abc
 import dataclasses
@@ -11,52 +11,57 @@ import jax.numpy as jnp
 from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
-from aslp_jax.methods.base import Method, ScaledMask
+from aslp_jax.methods.base import Frozen, Method, Params, ScaledMask
+
+__all__ = ["RESCALES", "Rescale", "SampledMasks"]
 
 Rescale = Literal["none", "smart", "dynamic"]
+"""Rescaling of a masked layer: none, Smart Rescale or Dynamic Weight Rescale."""
+
 RESCALES: tuple[Rescale, ...] = ("none", "smart", "dynamic")
+"""Values of `Rescale`."""
 
-_MOST_KEPT = 1 - 1e-4
-"""Where logits start for all to be kept: one that is certain could not be learnt."""
+_MAX_INITIAL_KEEP = 1 - 1e-4
+"""Largest keep-fraction at the start; at 1 the logits would be infinite and could not
+be trained."""
 
-_STD_TO_BUDGET = 10.0
-"""Of the initial logits, where a fraction is asked for."""
+_STD_WITH_BUDGET = 10.0
+"""Default standard deviation of the initial logits if there is a budget."""
 
-_MOST_SPREAD = 0.5
-"""Of a layer, where its logits start when it gets more of a budget than others: beyond
-one half a choice between its weights has less to choose from, not more."""
+_MAX_ALLOCATED_KEEP = 0.5
+"""Largest keep-fraction of a layer at the start under a smaller global budget. A mask
+that keeps more than half of a layer has fewer alternatives, not more."""
 
-_LEAST_PART = 0.01
-"""Of all weights, by which a miss of the budget is measured at the least."""
+_MIN_NORMALISER = 0.01
+"""Floor of the budget loss's normaliser, as a fraction of all maskable weights."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SampledMasks(Method, abc.ABC):
-    """Multiplies each masked weight by a factor that is drawn for each key.
+    """Base of the methods that sample a mask for each key.
 
-    A layer runs on scale * factor * weight, where a factor of 0 drops the weight.
-    Without a key the network is deterministic: each weight gets its likeliest factor.
-    Subclasses say what the factors are, how they are drawn, and so what gradient the
-    logits get.
+    A layer runs on scale * mask * weight; a mask of 0 drops the weight. Without a key
+    the network is thresholded: each weight gets its likeliest mask. Subclasses define
+    the values of the mask, the sampler, and with it the gradient of the logits.
 
     Attributes:
-      rescale: `"smart"` learns one scale a masked weight array (Smart Rescale);
-        `"dynamic"` computes it from the factors, size / number kept, gradient included
-        (Dynamic Weight Rescale); `"none"` has none.
-      scale_init: > 0, where the scales of Smart Rescale start; where a fraction is
-        asked for, times sqrt(0.5 / that of the array at the start), which makes up for
-        the inputs that a unit lost.
-      logit_std: >= 0, standard deviation of the normal law of the initial logits; None
-        is 0, or 10 where a fraction is asked for: of logits that all start alike, below
-        0, hardly any would get above it. 0,
-        as in the papers, starts all alike, where half of what a unit receives is the
-        noise of the masks; a wide start is decided from the outset and learns in fewer
-        epochs, with as many weights kept.
-      keep_fraction: in (0, 1], of the weights that both the drawn networks and the
-        deterministic one are to keep; the logits start there, and `penalty` holds them.
-        None, as in the papers, asks for no number.
-      scope: of that number: `"global"`, all weights together, or `"layer"`, each array.
-      budget_weight: > 0, of the budget loss.
+      rescale: `"smart"` trains one scale for each masked weight array (Smart Rescale);
+        `"dynamic"` computes it from the mask as size / number kept, gradient included
+        (Dynamic Weight Rescale); `"none"` (default) has no scale.
+      scale_init: initial scale of Smart Rescale, > 0, default 1. With a budget it is
+        multiplied by sqrt(0.5 / initial keep-fraction of the array), which compensates
+        the inputs that a unit loses.
+      logit_std: standard deviation of the normal law of the initial logits, >= 0; None
+        (default) means 0, or 10 with a budget. If all logits start equal and negative,
+        almost none would cross the threshold. With 0, as in the papers, half of the
+        input of a unit is at first the noise of the masks; a large value starts with
+        nearly certain masks and trains in fewer epochs, with as many weights kept.
+      keep_fraction: fraction of the weights, in (0, 1], that the sampled and the
+        thresholded network keep. The logits start there and `penalty` holds them there.
+        None (default), as in the papers, means no budget.
+      scope: scope of the budget: `"global"` (default) for all weights together,
+        `"layer"` for each array.
+      budget_weight: weight of the budget loss, > 0, default 10.
     """
 
     rescale: Rescale = "none"
@@ -67,7 +72,7 @@ class SampledMasks(Method, abc.ABC):
     budget_weight: float = 10.0
     stochastic: ClassVar[bool] = True
     choices: ClassVar[tuple[int, ...]] = ()
-    """Axes of the logits before those of their weight."""
+    """Leading axes of the logits, before the axes of their weight; default none."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -84,71 +89,84 @@ class SampledMasks(Method, abc.ABC):
             raise ValueError(
                 f"{name}: logit_std must be finite and at least 0, got {self.logit_std}"
             )
-        _keep_budget.check_budget(name, self.keep_fraction, self.scope, needed=False)
+        _keep_budget.check_budget(name, self.keep_fraction, self.scope, required=False)
         _keep_budget.check_weight(name, self.budget_weight)
 
     @property
     def initial_std(self) -> float:
-        """The standard deviation of the initial logits, whatever decided it."""
+        """Standard deviation of the initial logits: `logit_std` or its default."""
         if self.logit_std is not None:
             return self.logit_std
-        return 0.0 if self.keep_fraction is None else _STD_TO_BUDGET
+        return 0.0 if self.keep_fraction is None else _STD_WITH_BUDGET
 
     @abc.abstractmethod
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
-        """Draws the factors of one array, with a gradient for its logits.
+        """Samples the mask of one array; the gradient reaches its logits.
 
         Args:
           key: PRNG key, consumed by this call.
-          logits: float array, `choices` before the axes of the weight.
+          logits: float array `[*choices, *weight.shape]`.
 
         Returns:
-          The shape of the weight, in the dtype of `logits`.
+          Mask in the shape of the weight and the dtype of `logits`.
         """
 
     @abc.abstractmethod
     def threshold(self, logits: jax.Array) -> jax.Array:
-        """Returns the factors of the deterministic network, as `sample` would."""
+        """Returns the likeliest mask of one array, in the form of `sample`.
+
+        Args:
+          logits: float array `[*choices, *weight.shape]`.
+        """
 
     @abc.abstractmethod
     def keep_probability(self, logits: jax.Array) -> jax.Array:
-        """Returns the probability of a factor other than 0, as `sample` would."""
+        """Returns the probability of a mask other than 0, in the form of `sample`.
+
+        Args:
+          logits: float array `[*choices, *weight.shape]`.
+        """
 
     @abc.abstractmethod
-    def initial_logit(self, kept: float) -> float:
-        """Returns around which logit to start, for a fraction in (0, 1) to be kept."""
+    def initial_logit(self, keep_fraction: float) -> float:
+        """Returns the mean of the initial logits of an array.
+
+        Args:
+          keep_fraction: fraction of the array to keep at the start, in (0, 1).
+        """
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
-    ) -> tuple[Any, dict[str, Any]]:
-        """Starts the logits where as many are kept as asked for, and the scales.
+    ) -> tuple[Frozen, Params]:
+        """Initialises the logits, so that they meet the budget, and the scales.
 
         Args:
           key: PRNG key of the logits, consumed by this call.
           weights: pytree of arrays.
-          select: from the name of a leaf to whether it is masked.
+          select: function from the name of a leaf to True if it is masked, default
+            `kernels`.
 
         Returns:
-          `weights` as they are, and the params: `logits` (by name, `choices` before
-          the shape of the weight, in its dtype) and, with Smart Rescale, `scale`
-          (scalars of that dtype).
+          `weights` unchanged, and params: `logits` (by name, `[*choices,
+          *weight.shape]` in the dtype of the weight) and, with Smart Rescale, `scale`
+          (by name, scalar of this dtype).
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point, or
-            the budget leaves less than one weight a layer.
+            the budget keeps less than one weight a layer.
         """
         chosen = named_leaves(weights, select)
         scales = dict.fromkeys(chosen, self.scale_init)
-        starts = dict.fromkeys(chosen, 0.0)
+        means = dict.fromkeys(chosen, 0.0)
         if self.keep_fraction is not None:
-            _keep_budget.check_room(chosen, self.keep_fraction, self.scope)
-            for name, kept in _keep_budget.erdos_renyi(
-                chosen, self.keep_fraction, self.scope, most=_MOST_SPREAD
+            _keep_budget.check_keeps_every_layer(chosen, self.keep_fraction, self.scope)
+            for name, fraction in _keep_budget.erdos_renyi(
+                chosen, self.keep_fraction, self.scope, maximum=_MAX_ALLOCATED_KEEP
             ).items():
-                scales[name] *= math.sqrt(0.5 / kept)
-                starts[name] = self.initial_logit(min(kept, _MOST_KEPT))
+                scales[name] *= math.sqrt(0.5 / fraction)
+                means[name] = self.initial_logit(min(fraction, _MAX_INITIAL_KEEP))
         logits = {
-            name: jnp.full((*self.choices, *leaf.shape), starts[name], leaf.dtype)
+            name: jnp.full((*self.choices, *leaf.shape), means[name], leaf.dtype)
             for name, leaf in chosen.items()
         }
         if self.initial_std > 0:
@@ -167,89 +185,88 @@ class SampledMasks(Method, abc.ABC):
         return weights, params
 
     def effective_weights(
-        self, frozen: Any, params: dict[str, Any], *, key: jax.Array | None = None
+        self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
     ) -> Any:
-        """Returns scale * factor * weight for masked weights, the others unchanged.
+        """Returns scale * mask * weight for masked weights, other leaves unchanged.
 
         Args:
-          frozen: pytree of frozen arrays.
-          params: as `init` returns them; gradients reach logits and scales.
-          key: PRNG key of one drawn network; None takes the likeliest factors.
+          frozen: pytree of frozen weights.
+          params: params from `init`; gradients reach logits and scales.
+          key: PRNG key of one sampled network; None (default) thresholds.
 
         Returns:
-          A pytree of the structure, shapes and dtypes of `frozen`.
+          Pytree of the structure, shapes and dtypes of `frozen`.
 
         Raises:
-          KeyError: a selector names a weight that the tree does not hold.
+          KeyError: `params` name a weight that the tree does not hold.
 
-        Source: Dupont et al. 2022, eq. (6); s * (m * w) is taken on the weight, never
-          on the bias. Dynamic: Zhou et al. 2019, section 5.1.
+        Source: Dupont et al. 2022, eq. (6): s * (m * w), applied to the weight and
+          never to the bias. Dynamic: Zhou et al. 2019, section 5.1.
         """
         logits = params["logits"]
         if key is None:
-            factors = jax.tree.map(self.threshold, logits)
+            masks = jax.tree.map(self.threshold, logits)
         else:
-            factors = {
+            masks = {
                 name: self.sample(subkey, logits[name])
                 for name, subkey in split_by_name(key, logits).items()
             }
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
-            factor = factors[name].astype(weight.dtype)
+            mask = masks[name].astype(weight.dtype)
             if self.rescale == "smart":
-                return params["scale"][name].astype(weight.dtype) * (factor * weight)
+                return params["scale"][name].astype(weight.dtype) * (mask * weight)
             if self.rescale == "dynamic":
-                scale = _dynamic_scale(factors[name]).astype(weight.dtype)
-                return scale * factor * weight
-            return factor * weight
+                scale = _dynamic_scale(masks[name]).astype(weight.dtype)
+                return scale * mask * weight
+            return mask * weight
 
-        return map_named(frozen, factors, select_and_scale)
+        return map_named(frozen, masks, select_and_scale)
 
     def keep_probabilities(
-        self, frozen: Any, params: dict[str, Any]
+        self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
-        """Returns the probability to be kept by name, in the shape of each weight."""
+        """Returns the keep-probabilities by name, in the shape of each weight array."""
         return jax.tree.map(self.keep_probability, params["logits"])
 
-    def masks(self, frozen: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns by name which weights the deterministic network keeps (bool)."""
+    def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
+        """Returns the masks of the thresholded network by name (bool)."""
         return jax.tree.map(
             lambda logits: self.threshold(logits) != 0, params["logits"]
         )
 
-    def scaled_masks(
-        self, frozen: Any, params: dict[str, Any]
-    ) -> dict[str, ScaledMask]:
-        """Returns by name the likeliest factors and the scale."""
-        chosen = jax.tree.map(self.threshold, params["logits"])
+    def scaled_masks(self, frozen: Frozen, params: Params) -> dict[str, ScaledMask]:
+        """Returns the likeliest mask and the scale of each array, by name."""
+        masks = jax.tree.map(self.threshold, params["logits"])
 
         def scale(name: str) -> jax.Array | None:
             if self.rescale == "smart":
                 return params["scale"][name]
-            return _dynamic_scale(chosen[name]) if self.rescale == "dynamic" else None
+            return _dynamic_scale(masks[name]) if self.rescale == "dynamic" else None
 
         return {
-            name: ScaledMask(each.astype(jnp.int8), scale(name))
-            for name, each in chosen.items()
+            name: ScaledMask(mask.astype(jnp.int8), scale(name))
+            for name, mask in masks.items()
         }
 
-    def penalty(self, frozen: Any, params: dict[str, Any]) -> jax.Array:
-        """Returns the budget loss, 0 where no number of weights is asked for.
+    def penalty(self, frozen: Frozen, params: Params) -> jax.Array:
+        """Returns the budget loss; 0 without a budget.
 
-        Both the expected number of a drawn network, the sum of the probabilities, and
-        the number that the deterministic one keeps are held to the budget, relative to
-        the smaller of what is kept and what is dropped, and 1 % of all at the least.
-        The gradient of either is that of the probabilities.
+        Two numbers are held to the budget: the expected number of kept weights of a
+        sampled network (the sum of the keep-probabilities), and the number that the
+        thresholded network keeps. Differences are relative to the smaller of the number
+        kept and the number dropped, but at least to 1 % of the weights. Both terms have
+        the gradient of the keep-probabilities.
 
         Args:
-          weights: not used.
-          params: the gradient reaches the logits.
+          frozen: not used.
+          params: trained arrays; the gradient reaches the logits.
 
         Returns:
-          A float scalar.
+          Float scalar.
 
-        Source: Dupont et al. 2021, arXiv:2107.03909, section 2.2, with the probability
-          in the place of h.
+        Source: Dupont et al. 2021, arXiv:2107.03909, section 2.2, with the keep-
+          probability in place of h.
         """
         if self.keep_fraction is None:
             return jnp.zeros(())
@@ -259,17 +276,20 @@ class SampledMasks(Method, abc.ABC):
             + (soft[name] - jax.lax.stop_gradient(soft[name]))
             for name, mask in self.masks(frozen, params).items()
         }
-        part = max(min(self.keep_fraction, 1 - self.keep_fraction), _LEAST_PART)
-        unit = {name: jnp.float32(part * each.size) for name, each in soft.items()}
-        drawn, kept = (
-            _keep_budget.budget_loss(counted, self.keep_fraction, self.scope, unit)
-            for counted in (soft, hard)
+        fraction = min(self.keep_fraction, 1 - self.keep_fraction)
+        fraction = max(fraction, _MIN_NORMALISER)
+        normalisers = {
+            name: jnp.float32(fraction * each.size) for name, each in soft.items()
+        }
+        sampled, thresholded = (
+            _keep_budget.budget_loss(gates, self.keep_fraction, self.scope, normalisers)
+            for gates in (soft, hard)
         )
-        return self.budget_weight * (drawn + kept)
+        return self.budget_weight * (sampled + thresholded)
 
 
-def _dynamic_scale(factors: jax.Array) -> jax.Array:
-    """Size of a mask over its sum, taken in float32; an empty mask counts as one."""
-    kept = jnp.sum(jnp.abs(factors.astype(jnp.float32)))
-    # Not the maximum with 1, which would share the gradient where one is kept.
-    return factors.size / jnp.where(kept == 0, jnp.ones(()), kept)
+def _dynamic_scale(mask: jax.Array) -> jax.Array:
+    """Returns the size of a mask over its sum, in float32; 0 kept counts as 1."""
+    kept = jnp.sum(jnp.abs(mask.astype(jnp.float32)))
+    # The maximum with 1 would halve the gradient if exactly one weight is kept.
+    return mask.size / jnp.where(kept == 0, jnp.ones(()), kept)

@@ -1,4 +1,4 @@
-"""Signed selection: each weight is kept, dropped or inverted."""
+"""Signed selection: a method that keeps, drops or inverts each weight."""
 
 import dataclasses
 import math
@@ -11,19 +11,22 @@ import jax.numpy as jnp
 from aslp_jax.methods.sampled import Rescale, SampledMasks
 from aslp_jax.sampling import signed_stgs
 
+__all__ = ["Signed"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Signed(SampledMasks):
-    """Selects a factor of 1, 0 or -1 for each weight, as ASLP selects 1 or 0.
+    """Method with ternary masks: 1 keeps a weight, 0 drops it, -1 inverts it.
 
-    Each weight has two logits, to be kept and to be inverted; that to be dropped is
-    fixed at 0, which leaves the free shift of the logits out, as ASLP does for two
-    classes.
+    Each weight has two logits, one to keep and one to invert it. The logit to drop it
+    is fixed at 0, because only differences of logits matter; ASLP does the same for two
+    classes. `SampledMasks` describes `scale_init`, `logit_std` and the budget:
+    `keep_fraction`, `scope` and `budget_weight`.
 
     Attributes:
-      rescale: `"smart"` (default) or `"none"`; see `DrawnMasks`. Not `"dynamic"`: the
-        number kept is no smooth function of factors on both sides of 0.
-      temperature: > 0, of the sampler's gradient.
+      rescale: `"smart"` (default) or `"none"`; see `SampledMasks`. `"dynamic"` is
+        refused: the number kept is not a smooth function of masks with both signs.
+      temperature: temperature of the sampler's gradient, > 0, default 1.
 
     Source: the sampler of Dupont et al. 2022, arXiv:2202.12986, for the three choices
       of Koster et al. 2022, arXiv:2201.13361.
@@ -45,22 +48,29 @@ class Signed(SampledMasks):
             )
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
-        """Draws the factors of one array with `signed_stgs`."""
+        """Samples one ternary mask with `signed_stgs`."""
         return signed_stgs(key, logits[0], logits[1], temperature=self.temperature)
 
     def threshold(self, logits: jax.Array) -> jax.Array:
-        """Returns the likeliest of 1, 0 and -1; of equal ones 0 first, then 1."""
+        """Returns the likeliest of 1, 0 and -1; ties go to 0 first, then to 1."""
         keep, invert = logits
         sign = jnp.where(keep >= invert, jnp.ones_like(keep), -jnp.ones_like(keep))
         return jnp.where(jnp.maximum(keep, invert) > 0, sign, jnp.zeros_like(keep))
 
     def keep_probability(self, logits: jax.Array) -> jax.Array:
-        """Returns the probability to be kept or inverted."""
+        """Returns the probability that a weight is kept or inverted."""
         return jax.nn.sigmoid(jnp.logaddexp(logits[0], logits[1]))
 
-    def initial_logit(self, kept: float) -> float:
-        """Returns where `kept` of the weights have at least one logit above 0."""
+    def initial_logit(self, keep_fraction: float) -> float:
+        """Returns the mean of the initial logits that keeps `keep_fraction` of them.
+
+        A weight is kept if at least one of its two logits is positive. With equal
+        initial logits, `keep_fraction` is the probability of the two classes together.
+
+        Args:
+          keep_fraction: fraction to keep, in (0, 1).
+        """
         if self.initial_std > 0:
-            both_below = math.sqrt(1 - kept)
-            return -self.initial_std * statistics.NormalDist().inv_cdf(both_below)
-        return math.log(kept / (1 - kept) / 2)
+            negative = math.sqrt(1 - keep_fraction)  # probability of one negative logit
+            return -self.initial_std * statistics.NormalDist().inv_cdf(negative)
+        return math.log(keep_fraction / (1 - keep_fraction) / 2)

@@ -1,6 +1,6 @@
 """Plain Flax Linen networks, by name.
 
-They know nothing of masks: anyone could train them with SGD.
+They know nothing of masks and can be trained with any optimiser.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg19": VGG19,
     "resnet18": ResNet18,
 }
-"""Makers of the networks by name; each takes the number of classes first."""
+"""Constructors of the networks by name; each takes the number of classes first."""
 
 __all__ = [
     "NETWORKS",

@@ -1,6 +1,4 @@
-"""Plain Flax networks, by name. They know nothing of masks; anyone could train them
-with SGD.
-"""
+"""Small convolutional networks of the lottery-ticket papers: Conv2, Conv4, Conv6."""
 
 import functools
 from collections.abc import Callable
@@ -14,29 +12,33 @@ from flax.typing import Dtype, Initializer
 from aslp_jax.models.initialisers import kaiming_normal
 from aslp_jax.models.layers import check_images, max_pool_2x2
 
+__all__ = ["Conv2", "Conv4", "Conv6", "ConvNet"]
+
 
 class ConvNet(nn.Module):
-    """A small VGG-like network: stages of two 3x3 convolutions, then three dense
-    layers.
+    """VGG-like network: stages of two 3x3 convolutions, then dense layers.
 
     Attributes:
+      classes: number of outputs.
       stages: output channels of each stage; a stage is two "same" convolutions with
         ReLU and a 2x2 max-pool.
-      classes: number of outputs.
-      hidden: units of the two hidden dense layers.
-      conv_init: initialiser of the convolution kernels.
-      dense_init: initialiser of the dense kernels.
-      bias_init: from a layer's fan_in to the initialiser of its biases; None has none.
-      conv_general_dilated: what computes the convolutions, None for `jax.lax`'s own;
-        see `aslp_jax.convolution` for training on a CPU.
-      dtype: of the computation; weights are float32 and outputs float32 whatever it is.
+      hidden: units of each hidden dense layer, default (256, 256).
+      conv_init: initialiser of the convolution kernels, default `kaiming_normal()`.
+      dense_init: initialiser of the dense kernels, default `kaiming_normal()`.
+      bias_init: function from the fan_in of a layer to the initialiser of its biases;
+        None (default) for no biases.
+      conv_general_dilated: function that computes the convolutions; None (default) is
+        `jax.lax.conv_general_dilated`. See `aslp_jax.ops.convolution` for training on a
+        CPU.
+      dtype: dtype of the computation, default float32. Weights and outputs are always
+        float32.
 
     Source: Conv2, Conv4 and Conv6 of Frankle & Carbin 2019, arXiv:1803.03635, as in
       Dupont et al. 2022.
     """
 
-    stages: tuple[int, ...]
     classes: int
+    stages: tuple[int, ...]
     hidden: tuple[int, ...] = (256, 256)
     conv_init: Initializer = kaiming_normal()
     dense_init: Initializer = kaiming_normal()
@@ -51,8 +53,7 @@ class ConvNet(nn.Module):
         Args:
           images: float `[batch, height, width, channels]`, height and width at least
             2 to the power of the number of stages.
-          train: taken by every network here; this one has no batch statistics and no
-            dropout, so it changes nothing.
+          train: not used; this network has neither batch statistics nor dropout.
 
         Returns:
           float32 `[batch, classes]`.
@@ -90,9 +91,12 @@ class ConvNet(nn.Module):
 
 
 Conv2 = functools.partial(ConvNet, stages=(64,))
+"""`ConvNet` of one stage; takes the number of classes first."""
 
 
 Conv4 = functools.partial(ConvNet, stages=(64, 128))
+"""`ConvNet` of two stages; takes the number of classes first."""
 
 
 Conv6 = functools.partial(ConvNet, stages=(64, 128, 256))
+"""`ConvNet` of three stages; takes the number of classes first."""

@@ -1,4 +1,4 @@
-"""Initialisers of the weights that are drawn once and never trained."""
+"""Initialisers of frozen weights."""
 
 import math
 
@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
+__all__ = ["fan_in_uniform", "kaiming_constant", "kaiming_normal", "signed_constant"]
+
 
 def kaiming_normal() -> Initializer:
-    """Draws from a normal distribution of variance 2 / fan_in, not truncated.
+    """Returns an initialiser: normal of variance 2 / fan_in, not truncated.
 
-    Flax's own `he_normal` truncates at two standard deviations; the paper's networks
-    and the code published with it do not.
+    Flax's `he_normal` truncates at two standard deviations; the paper and its published
+    code do not.
 
     Returns:
-      `(key, shape, dtype) -> array`, fan_in being the product of all axes but the last.
+      Function `(key, shape, dtype) -> array`; fan_in is the product of all axes but the
+      last.
 
     Source: He et al. 2015, arXiv:1502.01852.
     """
@@ -22,17 +25,18 @@ def kaiming_normal() -> Initializer:
 
 
 def signed_constant(initialiser: Initializer) -> Initializer:
-    """Keeps the signs of what an initialiser draws and gives all one magnitude.
+    """Returns an initialiser that keeps the signs of another, with one magnitude.
 
-    The magnitude is the (unbiased) standard deviation of the very weights drawn for
-    that layer, so that a layer is one bit a weight and a single float.
+    The magnitude is the (unbiased) standard deviation of the layer's own weights, so
+    that a layer is one bit a weight and one float.
 
     Args:
-      initialiser: draws the weights whose signs are kept; at least two a layer.
+      initialiser: initialiser of the weights whose signs are kept.
 
     Returns:
-      `(key, shape, dtype) -> array` of values +std or -std. It raises ValueError for a
-      shape of fewer than two weights, which have no standard deviation.
+      Function `(key, shape, dtype) -> array` of values +std or -std. It raises
+      ValueError for a shape of fewer than two weights, which have no standard
+      deviation.
 
     Source: Dupont et al. 2022, section 3.1, after Ramanujan et al. 2020.
     """
@@ -49,13 +53,14 @@ def signed_constant(initialiser: Initializer) -> Initializer:
 
 
 def kaiming_constant() -> Initializer:
-    """Gives every weight the magnitude sqrt(2 / fan_in) and a random sign.
+    """Returns an initialiser: magnitude sqrt(2 / fan_in), random signs.
 
-    The magnitude is the standard deviation of the law that `kaiming_normal` draws from,
-    where `signed_constant` takes that of the weights it drew.
+    The magnitude is the standard deviation of the law of `kaiming_normal`, while
+    `signed_constant` takes the standard deviation of the layer's own weights.
 
     Returns:
-      `(key, shape, dtype) -> array`, fan_in being the product of all axes but the last.
+      Function `(key, shape, dtype) -> array`; fan_in is the product of all axes but the
+      last.
 
     Source: Ramanujan et al. 2020, arXiv:1911.13299, section 4.1.
     """
@@ -68,13 +73,13 @@ def kaiming_constant() -> Initializer:
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
-    """Draws biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    """Returns an initialiser of biases: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
     Args:
-      fan_in: inputs that reach one unit, at least 1.
+      fan_in: number of inputs of one unit, at least 1.
 
     Returns:
-      `(key, shape, dtype) -> array`.
+      Function `(key, shape, dtype) -> array`.
 
     Raises:
       ValueError: `fan_in` is below 1.

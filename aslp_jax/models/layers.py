@@ -1,4 +1,4 @@
-"""What more than one network is made of."""
+"""Layers that several networks share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,28 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
+__all__ = [
+    "BATCH_NORM_EPSILON",
+    "check_images",
+    "classify",
+    "max_pool_2x2",
+    "normalised_conv",
+]
+
 BATCH_NORM_EPSILON = 1e-5
-"""Added to the variances."""
+"""Number that batch-norm adds to the variances."""
 
 
 def check_images(network: str, images: jax.Array, *, least: int) -> None:
     """Checks that a network can take images of this shape.
 
     Args:
-      network: its name, for the message.
-      images: anything with a shape.
-      least: pixels, of height and of width.
+      network: name of the network, for the message.
+      images: array of images.
+      least: smallest height and width, in pixels.
 
     Raises:
-      ValueError: not four axes, or fewer pixels.
+      ValueError: `images` has not four axes, or has fewer pixels.
     """
     if images.ndim != 4 or min(images.shape[1:3]) < least:
         raise ValueError(
@@ -39,24 +47,24 @@ def normalised_conv(
     stride: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """Convolves without biases and normalises over the batch; of a compact module.
+    """Convolves without biases and applies batch-norm, inside a compact module.
 
-    The layers belong to the module that calls this, as `Conv_0` and `BatchNorm_0` and
-    so on. Batch-norm is float32 whatever the convolution computes in.
+    The layers belong to the calling module, as `Conv_0`, `BatchNorm_0` and so on.
+    Batch-norm always computes in float32.
 
     Args:
-      x: `[batch, height, width, in_channels]`.
-      channels: of the result.
-      train: whether to normalise by the statistics of `x`, and move the running ones a
-        tenth of the way towards them; False normalises by the running ones.
-      size: of the square kernel, odd.
-      stride: in pixels, of both axes.
-      **options: of `flax.linen.Conv`; `dtype` is that of the result too.
+      x: float `[batch, height, width, in_channels]`.
+      channels: channels of the result.
+      train: True normalises by the statistics of `x` and moves the running statistics
+        one tenth of the way towards them; False normalises by the running statistics.
+      size: height and width of the kernel, odd, default 3.
+      stride: stride of both axes, in pixels, default 1.
+      **options: keyword arguments of `flax.linen.Conv`; the result has its `dtype`.
 
     Returns:
       `[batch, ceil(height / stride), ceil(width / stride), channels]`.
     """
-    # As many zeros on both sides: at stride 2 "SAME" would have fewer above than below.
+    # Equal padding on both sides; with stride 2, "SAME" would pad less above.
     conv = nn.Conv(
         channels,
         (size, size),
@@ -81,15 +89,16 @@ def classify(
     kernel_init: Initializer,
     bias_init: Callable[[int], Initializer] | None,
 ) -> jax.Array:
-    """Averages over all pixels and ends in one dense layer; of a compact module.
+    """Averages over all pixels and applies a dense layer, inside a compact module.
 
-    The layer belongs to the module that calls this, and computes in the dtype of `x`.
+    The layer belongs to the calling module and computes in the dtype of `x`.
 
     Args:
-      x: `[batch, height, width, channels]`.
+      x: float `[batch, height, width, channels]`.
       classes: number of outputs.
       kernel_init: initialiser of the kernel.
-      bias_init: from the channels to the initialiser of the biases; None has none.
+      bias_init: function from the number of channels to the initialiser of the biases;
+        None for no biases.
 
     Returns:
       float32 `[batch, classes]`.
@@ -104,12 +113,12 @@ def classify(
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Takes the maximum over 2x2 windows as the maximum of four strided slices.
 
-    Same values as `flax.linen.max_pool(x, (2, 2), (2, 2))`; on a CPU the gradient of
-    that one (select-and-scatter) is slow. Where entries of a window tie, the gradient
-    is shared among them; behind a ReLU ties are zeros and get none either way.
+    The values are those of `flax.linen.max_pool(x, (2, 2), (2, 2))`, whose gradient
+    (select-and-scatter) is slow on a CPU. Tied entries of a window share the gradient;
+    after a ReLU ties are zeros and get no gradient either way.
 
     Args:
-      x: `[batch, height, width, channels]`; an odd last row or column is left out.
+      x: float `[batch, height, width, channels]`; an odd last row or column is dropped.
 
     Returns:
       `[batch, height // 2, width // 2, channels]`.

@@ -1,4 +1,4 @@
-"""Residual networks, as CIFAR takes them."""
+"""Residual networks, in the form used for CIFAR."""
 
 import functools
 from collections.abc import Callable
@@ -11,30 +11,33 @@ from flax.typing import Dtype, Initializer
 from aslp_jax.models.initialisers import kaiming_normal
 from aslp_jax.models.layers import check_images, classify, normalised_conv
 
+__all__ = ["Block", "ResNet", "ResNet18"]
+
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of two residual blocks, then one dense layer.
+    """Residual network: a convolution, stages of two blocks, then one dense layer.
 
     Attributes:
-      stages: channels of each stage; each but the first halves height and width. The
-        first convolution has the channels of the first.
       classes: number of outputs.
-      conv_init: initialiser of the convolution kernels.
-      dense_init: initialiser of the dense kernel.
-      bias_init: from the dense layer's fan_in to the initialiser of its biases; None
-        has none. The convolutions have none either way: batch-norm takes away what
-        they would add.
-      conv_general_dilated: what computes the convolutions, None for `jax.lax`'s own;
-        see `aslp_jax.convolution` for training on a CPU.
-      dtype: of the computation; weights and batch-norm are float32, and so are outputs,
-        whatever it is.
+      stages: channels of each stage. Each stage but the first halves height and width;
+        the first 3x3 convolution has the channels of the first stage.
+      conv_init: initialiser of the convolution kernels, default `kaiming_normal()`.
+      dense_init: initialiser of the dense kernel, default `kaiming_normal()`.
+      bias_init: function from the fan_in of the dense layer to the initialiser of its
+        biases; None (default) for no biases. The convolutions never have biases, which
+        batch-norm would remove.
+      conv_general_dilated: function that computes the convolutions; None (default) is
+        `jax.lax.conv_general_dilated`. See `aslp_jax.ops.convolution` for training on a
+        CPU.
+      dtype: dtype of the computation, default float32. Weights, batch-norm and outputs
+        are always float32.
 
     Source: He et al. 2016, arXiv:1512.03385, with the 3x3 first convolution of stride 1
       that is usual for CIFAR.
     """
 
-    stages: tuple[int, ...]
     classes: int
+    stages: tuple[int, ...]
     conv_init: Initializer = kaiming_normal()
     dense_init: Initializer = kaiming_normal()
     bias_init: Callable[[int], Initializer] | None = None
@@ -47,8 +50,8 @@ class ResNet(nn.Module):
 
         Args:
           images: float `[batch, height, width, channels]`, at least one pixel.
-          train: whether to normalise by the batch, and update the running statistics in
-            `batch_stats`.
+          train: True normalises by the batch and updates the running statistics in
+            `batch_stats`; False (default) normalises by the running statistics.
 
         Returns:
           float32 `[batch, classes]`.
@@ -72,15 +75,15 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions whose result is added to the input.
+    """Residual block: two 3x3 convolutions whose result is added to the input.
 
-    With a stride or another number of channels, the input comes through a 1x1
-    convolution.
+    If the stride is not 1 or the number of channels changes, a 1x1 convolution is
+    applied to the input before the sum.
 
     Attributes:
-      conv: convolves and normalises, as `normalised_conv` does.
-      channels: of the result.
-      stride: of the first convolution, in pixels.
+      conv: function that convolves and normalises, such as `normalised_conv`.
+      channels: channels of the result.
+      stride: stride of the first convolution, in pixels, default 1.
     """
 
     conv: Callable[..., jax.Array]
@@ -89,7 +92,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the sum, behind a ReLU.
+        """Returns the ReLU of the sum.
 
         Args:
           x: `[batch, height, width, in_channels]`.
@@ -105,3 +108,4 @@ class Block(nn.Module):
 
 
 ResNet18 = functools.partial(ResNet, stages=(64, 128, 256, 512))
+"""`ResNet` of four stages; takes the number of classes first."""

@@ -1,1 +1,1 @@
-"""Fast forms of what XLA does slowly on a CPU: convolutions and random bits."""
+"""Operations that XLA runs slowly on a CPU, rewritten: convolutions, random bits."""

@@ -1,12 +1,17 @@
-"""A convolution whose gradient is as fast inside a compiled loop as outside of one.
+"""Convolution whose gradient is as fast inside a compiled loop as outside.
 
-On a CPU, XLA runs the gradient of a convolution with respect to its kernel as a
-convolution of unusual layout. Outside of loops it rewrites that one for a fast library;
-inside the body of `scan` or `while_loop` it does not, and falls back to plain loops:
-5.5 s instead of 0.14 s for 64 -> 64 channels on 64 images of 32x32 (jax 0.10, two
-cores). The forward convolution suffers likewise on tiny images, and at stride 2 the
-gradient with respect to the inputs. Since an epoch here is one compiled loop, networks
-take this function on a CPU: `nn.Conv(..., conv_general_dilated=conv_in_loop)`.
+On a CPU, XLA computes the gradient of a convolution with respect to its kernel as a
+convolution of unusual layout. Outside loops it calls a fast library for this layout.
+Inside the body of `scan` or `while_loop` it does not, and uses plain loops: 5.5 s
+instead of 0.14 s for 64 -> 64 channels on 64 images of 32x32 (jax 0.10, two cores).
+Two other cases are slow in a loop: the forward convolution of tiny images, and at
+stride 2 the gradient with respect to the inputs. An epoch is one compiled loop here, so
+networks use this function on a CPU:
+`nn.Conv(..., conv_general_dilated=conv_in_loop)`.
+
+This module can be removed when JAX issue #12868, "Convolution is significantly slower
+inside a loop body (CPU)" (open since October 2022), is solved:
+https://github.com/jax-ml/jax/issues/12868.
 """
 
 import functools
@@ -19,24 +24,29 @@ from jax import lax
 
 from aslp_jax.ops import winograd
 
+__all__ = ["Convolution", "conv_in_loop", "of_platform"]
+
 Convolution = Callable[..., jax.Array]
-"""What `flax.linen.Conv` takes as its `conv_general_dilated`."""
+"""Function that `flax.linen.Conv` takes as its `conv_general_dilated`."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 _TINY = 8
-"""Images of fewer pixels are convolved as one matmul: in a loop, 256 -> 256 channels on
-32 images of 2x2 take 38 ms as a convolution and 2.6 ms so; at 4x4 the two are even."""
+"""Number of pixels below which a convolution is one matmul: in a loop, 256 -> 256
+channels on 32 images of 2x2 take 2.6 ms as a matmul and 38 ms as a convolution; at 4x4
+the two are even."""
 
 
 def of_platform(platform: str) -> Convolution | None:
-    """Returns what networks convolve with, to be fast and to compute the same bits.
+    """Returns the convolution for the networks on a platform.
+
+    Programs that must compute the same bits use this function to choose alike.
 
     Args:
-      platform: of the devices, such as `"cpu"`.
+      platform: platform of the devices, such as `"cpu"`.
 
     Returns:
-      `conv_in_loop` on a CPU; elsewhere None, which is `jax.lax`'s own.
+      `conv_in_loop` on a CPU; elsewhere None, for `jax.lax.conv_general_dilated`.
     """
     return conv_in_loop if platform == "cpu" else None
 
@@ -50,15 +60,15 @@ def conv_in_loop(
 ) -> jax.Array:
     """Convolves like `jax.lax.conv_general_dilated`; kernel gradients are matmuls.
 
-    Takes the arguments that `flax.linen.Conv` gives to its `conv_general_dilated`. The
+    It takes the arguments that `flax.linen.Conv` passes to `conv_general_dilated`. The
     fast gradient covers two-dimensional convolutions of strides 1 and 2 without groups,
-    dilation or negative padding; anything else is handed to `jax.lax` as it is. Reverse
-    mode only.
+    dilation or negative padding; `jax.lax` computes all others. Only reverse-mode
+    differentiation is supported.
 
     Args:
-      inputs: `[batch, height, width, in_channels]`.
+      inputs: float `[batch, height, width, in_channels]`.
       kernel: `[kernel_height, kernel_width, in_channels, out_channels]`, same dtype.
-      strides: of the window, in pixels.
+      strides: strides of the window, in pixels.
       padding: `"SAME"`, `"VALID"`, or pixels (before, after) for each image axis.
       **options: other keyword arguments of `jax.lax.conv_general_dilated`.
 
@@ -72,7 +82,7 @@ def conv_in_loop(
         sizes = inputs.shape[1:3], kernel.shape[:2]
         padding = lax.padtype_to_pads(*sizes, strides, padding)
     pads = tuple((int(before), int(after)) for before, after in padding)
-    if min(min(pad) for pad in pads) < 0:  # lax takes these as crops
+    if min(min(pad) for pad in pads) < 0:  # lax crops by negative padding
         return lax.conv_general_dilated(inputs, kernel, strides, pads, **options)
     return _conv(inputs, kernel, tuple(strides), pads, precision)
 
@@ -102,8 +112,8 @@ def _convolve(inputs, kernel, strides, pads, precision):
         return winograd.convolve(inputs, kernel, pads)
     height, width, channels, _ = kernel.shape
     rows, columns = _out_shape(inputs, kernel, strides, pads)
-    # Pixels left out by a 1x1 kernel cost a convolution time: 23 ms, and 1.4 ms so, for
-    # 64 -> 128 channels on 32 images of 32x32.
+    # A convolution spends time on pixels that a strided 1x1 kernel skips: 23 ms for
+    # 64 -> 128 channels on 32 images of 32x32, where a matmul takes 1.4 ms.
     skips = height * width == 1 and max(strides) > 1
     if not (0 < rows * columns < _TINY or skips):
         return lax.conv_general_dilated(
@@ -124,11 +134,11 @@ def _convolve(inputs, kernel, strides, pads, precision):
 
 def _by_winograd(inputs, kernel, strides, pads, precision):
     default = precision is None and max(strides) == 1
-    return default and winograd.pays(inputs, kernel, pads)
+    return default and winograd.is_faster(inputs, kernel, pads)
 
 
 def _out_shape(inputs, kernel, strides, pads):
-    """Height and width of the result."""
+    """Returns height and width of the result."""
     sizes = zip(inputs.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
     return [
         max((size + sum(pad) - window) // stride + 1, 0)
@@ -137,7 +147,7 @@ def _out_shape(inputs, kernel, strides, pads):
 
 
 def _views(inputs, kernel, strides, pads):
-    """What each entry of the kernel meets, as `views[row][column]`."""
+    """Returns the inputs that meet each kernel entry, as `views[row][column]`."""
     rows, columns = _out_shape(inputs, kernel, strides, pads)
     height, width = kernel.shape[:2]
     down, right = strides
@@ -165,8 +175,8 @@ def _backward(strides, pads, precision, residuals, gradient):
     if _by_winograd(inputs, kernel, strides, pads, precision):
         return to_inputs, winograd.kernel_gradient(inputs, gradient, pads)
 
-    # One entry of the kernel meets one shifted view of the inputs: a matmul over all
-    # batch and image positions for each entry.
+    # Each kernel entry meets one shifted view of the inputs, so that its gradient is a
+    # matmul over all batch and image positions.
     over_positions = (((0, 1, 2), (0, 1, 2)), ((), ()))
 
     def tap(view: jax.Array) -> jax.Array:
@@ -177,12 +187,11 @@ def _backward(strides, pads, precision, residuals, gradient):
 
 
 def _to_inputs(inputs, kernel, strides, pads, precision, gradient):
-    """The gradient of the inputs, by convolutions of stride 1.
+    """Returns the gradient of the inputs, by convolutions of stride 1.
 
-    With stride 2, even and odd rows of the inputs meet different rows of the kernel
-    (columns likewise), so each of the four phases is a convolution of its own.
-    `jax.lax` sets zeros between the entries of the gradient instead, and multiplies
-    them.
+    With stride 2, even and odd rows of the inputs meet different rows of the kernel,
+    and columns too, so each of the four phases is a separate convolution. `jax.lax`
+    inserts zeros between the entries of the gradient instead, and multiplies them.
     """
     batch, *sizes, channels = inputs.shape
     counts = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
@@ -192,7 +201,7 @@ def _to_inputs(inputs, kernel, strides, pads, precision, gradient):
     def convolved(vertical: tuple, horizontal: tuple) -> jax.Array:
         (down, above_below), (right, beside) = vertical, horizontal
         part = kernel[down, right]
-        if part.size == 0:  # the kernel steps over these pixels
+        if part.size == 0:  # the kernel skips these pixels
             return jnp.zeros((batch, *counts, channels), inputs.dtype)
         mirrored = jnp.flip(part, (0, 1)).swapaxes(2, 3)
         cropped, grown = _crop(gradient, (above_below, beside))
@@ -208,10 +217,10 @@ def _to_inputs(inputs, kernel, strides, pads, precision, gradient):
 
 
 def _crop(images, pads):
-    """The images without what negative padding takes away, and the padding left.
+    """Returns the images cropped by negative padding, and the positive padding.
 
-    XLA on a CPU computes the convolution itself wrongly where an axis is padded by
-    (-1, 1) and the other one not at all (jax 0.10).
+    XLA on a CPU computes a wrong convolution if one axis is padded by (-1, 1) and the
+    other is not padded (jax 0.10).
     """
     starts = [max(0, -before) for before, _ in pads]
     stops = [
@@ -223,11 +232,11 @@ def _crop(images, pads):
 
 
 def _phases(stride, count, window, out, pad):
-    """What each phase of an axis meets of the kernel, and the gradient's padding.
+    """Returns kernel entries and gradient padding of each phase of an axis.
 
-    Input `stride * i + phase` meets entry `e` of the kernel in result
-    `i + (phase + before - e) / stride`, where that is whole, `before` being the padding
-    on that side.
+    Input `stride * i + phase` meets kernel entry `e` in the result
+    `i + (phase + before - e) / stride` if this is an integer; `before` is the padding
+    before the axis.
     """
     phases = []
     for phase in range(stride):

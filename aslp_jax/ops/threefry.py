@@ -1,8 +1,12 @@
-"""The random words of `jax.random.bits`, drawn some six times sooner on a CPU.
+"""Random words of `jax.random.bits`, generated about six times faster on a CPU.
 
-There, JAX runs the rounds of its generator as a loop over whole arrays: 31 ms for the
-4.3 million words of a Conv2 (jax 0.10, two cores). Written out they are one pass that
-fuses with whatever takes the words, which then never lie in memory: 5 ms.
+On a CPU, JAX runs the rounds of its generator as a loop over complete arrays: 31 ms for
+the 4.3 million words of a Conv2 (jax 0.10, two cores). Unrolled, the rounds are one
+pass that XLA fuses with the user of the words, which are never stored: 5 ms.
+
+`bits` can be removed when a JAX release unrolls the rounds on a CPU, as JAX pull
+request #37872 does: https://github.com/jax-ml/jax/pull/37872. The wheels of 0.10.2 and
+0.12.0.1 still have the loop. `bits_on_host` would stay.
 """
 
 import functools
@@ -15,22 +19,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+__all__ = ["bits", "bits_on_host"]
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
 _CHUNK = 1 << 15
-"""Words drawn at a time on the host, which stay in its cache."""
+"""Number of words generated at a time on the host, small enough for its cache."""
 
 
 def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Returns exactly `jax.random.bits(key, shape, jnp.uint32)`.
 
-    Keys of another generator than Threefry, and JAX's older way to number the words
-    (`jax_threefry_partitionable` off), are handed to that function.
+    It calls this function for keys of other generators than Threefry, and for JAX's
+    older numbering of the words (`jax_threefry_partitionable` off).
 
     Args:
       key: PRNG key, consumed by this call.
-      shape: of the result.
+      shape: shape of the result.
 
     Returns:
       uint32 `shape`.
@@ -51,14 +57,14 @@ def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def bits_on_host(key: tuple[int, int], count: int) -> np.ndarray:
-    """Returns the same words without a device, and with nothing to compile.
+    """Returns the words of `bits` without a device and without compilation.
 
     Args:
-      key: the two words of a Threefry key, in [0, 2**32).
-      count: how many, below 2**32.
+      key: two words of a Threefry key, in [0, 2**32).
+      count: number of words, below 2**32.
 
     Returns:
-      uint32 `[count]`, those of `jax.random.bits` with its partitionable numbering.
+      uint32 `[count]`, equal to `jax.random.bits` with partitionable numbering.
     """
     words = np.empty(count, np.uint32)
     for start in range(0, count, _CHUNK):
@@ -70,14 +76,14 @@ def bits_on_host(key: tuple[int, int], count: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    # Flat: of more axes the numbers would be computed once and kept in memory.
+    # Flat, because XLA would store counters of several axes in memory.
     counters = lax.iota(jnp.uint32, math.prod(shape))
     return _cipher(key, counters).reshape(shape)
 
 
 def _cipher(key: Any, counters: Any) -> Any:
-    """The words of a key `[2]` at places `[count]`; uint32 arrays of JAX or NumPy."""
-    # Arrays of one word rather than scalars, whose sums NumPy would warn of.
+    """Returns the words of a key `[2]` at `[count]` counters; uint32, JAX or NumPy."""
+    # Arrays of one word, because NumPy warns if the sum of scalars overflows.
     first, second = key[:1], key[1:]
     keys = (first, second, first ^ second ^ np.uint32(_PARITY))
     second = counters + second

@@ -1,14 +1,18 @@
 """3x3 convolutions with four times fewer multiplications, for training on a CPU.
 
-Four by four results come from six by six inputs: both are transformed by small constant
-matrices, after which each of the 36 entries is a matrix product over channels alone.
-Those are what XLA does best on a CPU: on two cores, in a loop, 64 images of 32x32 and
-64 -> 64 channels take 25 ms instead of 40 forwards, and 49 instead of 120 for the
-kernel (jax 0.10).
+A tile of 4x4 results needs 6x6 inputs. Small constant matrices transform inputs and
+kernel; then each of the 36 entries is a matrix product over the channels. XLA is fast
+at matrix products on a CPU: on two cores, in a loop, for 64 images of 32x32 and
+64 -> 64 channels, the forward pass takes 25 ms instead of 40, and the gradient of the
+kernel 49 ms instead of 120 (jax 0.10).
+
+XLA's CPU backend has no Winograd convolution. This module can be removed when
+convolutions and their gradients are as fast inside a loop on a CPU; see JAX issue
+#12868, https://github.com/jax-ml/jax/issues/12868.
 
 Source: Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks",
-arXiv:1509.09308, section 4; the gradient of the kernel is their bilinear form read the
-other way round.
+arXiv:1509.09308, section 4; the gradient of the kernel is the transpose of their
+bilinear form.
 """
 
 import functools
@@ -19,22 +23,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+__all__ = ["Pads", "convolve", "is_faster", "kernel_gradient"]
+
 _TAPS, _TILE = 3, 4
 _ENTRIES = _TILE + _TAPS - 1
 
 _POINTS = (0.0, 0.5, -0.5, 1.5, -1.5)
-"""Where the polynomials of the algorithm are evaluated, and at infinity: exact in
-binary, with rounding errors of 7e-7 of the result where the usual 0, 1, -1, 2, -2 have
-1.8e-6 and the direct sum 1.3e-7 (64 channels, float32)."""
+"""Points of evaluation of the polynomials, besides infinity. They are exact in binary
+and give rounding errors of 7e-7 of the result; the usual 0, 1, -1, 2, -2 give 1.8e-6
+and the direct sum 1.3e-7 (64 channels, float32)."""
 
-_LEAST_TILES = 256
-"""Tiles of a batch from which 36 products cost less than nine larger ones."""
+_MIN_TILES = 256
+"""Smallest number of tiles of a batch for which 36 products are faster than nine larger
+ones."""
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The transforms of results `[tile, entries]`, kernels `[entries, taps]`, inputs.
+    """Returns the transforms of results, kernels and inputs.
 
-    Toom-Cook: values of polynomials at the points, and their interpolation.
+    Their shapes are `[tile, entries]`, `[entries, taps]` and `[entries, entries]`. This
+    is the Toom-Cook algorithm: evaluation of polynomials at points, and interpolation.
     """
     points, last = np.array(_POINTS), _ENTRIES - 1
     results = np.zeros((_TILE, _ENTRIES))
@@ -53,15 +61,17 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _RESULTS, _KERNELS, _INPUTS = _matrices()
 
 Pads = Sequence[tuple[int, int]]
+"""Zeros (before, after) of the height and of the width, at least 0."""
 
 
-def pays(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
-    """Tells whether these sizes take less time here than as a direct convolution.
+def is_faster(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
+    """Returns True if `convolve` is faster than a direct convolution for these sizes.
 
     Args:
-      inputs: `[batch, height, width, in_channels]`.
-      kernel: `[kernel_height, kernel_width, in_channels, out_channels]`.
-      pads: zeros before and after, of height and of width, at least 0.
+      inputs: float `[batch, height, width, in_channels]`; only shape and dtype matter.
+      kernel: `[kernel_height, kernel_width, in_channels, out_channels]`; only the shape
+        matters.
+      pads: zeros (before, after) of the height and of the width, at least 0.
     """
     if kernel.shape[:2] != (_TAPS, _TAPS) or inputs.dtype != jnp.float32:
         return False
@@ -70,7 +80,7 @@ def pays(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
         return False
     tiles = -(-rows // _TILE) * -(-columns // _TILE)
     fewest = min(kernel.shape[2:])
-    enough = max(_LEAST_TILES, *kernel.shape[2:])
+    enough = max(_MIN_TILES, *kernel.shape[2:])
     return (
         fewest >= 32
         and inputs.shape[0] * tiles >= enough
@@ -79,12 +89,12 @@ def pays(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
 
 
 def convolve(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """Convolves at stride 1.
+    """Convolves with stride 1.
 
     Args:
       inputs: float32 `[batch, height, width, in_channels]`.
       kernel: float32 `[3, 3, in_channels, out_channels]`.
-      pads: zeros before and after, of height and of width, at least 0.
+      pads: zeros (before, after) of the height and of the width, at least 0.
 
     Returns:
       float32 `[batch, out_height, out_width, out_channels]`.
@@ -104,17 +114,18 @@ def convolve(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
         return jnp.stack([p.reshape(batch, tall, wide, channels) for p in parts], 3)
 
     tiles = jnp.stack([tile_line(weights) for weights in _RESULTS], 2)
-    whole = tiles.reshape(batch, tall * _TILE, wide * _TILE, channels)
-    return whole[:, :rows, :columns]
+    images = tiles.reshape(batch, tall * _TILE, wide * _TILE, channels)
+    return images[:, :rows, :columns]
 
 
 def kernel_gradient(inputs: jax.Array, gradient: jax.Array, pads: Pads) -> jax.Array:
-    """Returns the gradient of the kernel, given that of the result of `convolve`.
+    """Returns the gradient of the kernel, given the gradient of the result.
 
     Args:
       inputs: float32 `[batch, height, width, in_channels]`.
-      gradient: float32 `[batch, out_height, out_width, out_channels]`.
-      pads: as those of `convolve`.
+      gradient: gradient of the result of `convolve`, float32 `[batch, out_height,
+        out_width, out_channels]`.
+      pads: zeros (before, after) that were given to `convolve`.
 
     Returns:
       float32 `[3, 3, in_channels, out_channels]`.
@@ -137,7 +148,7 @@ def kernel_gradient(inputs: jax.Array, gradient: jax.Array, pads: Pads) -> jax.A
 
 
 def _transform(inputs: jax.Array, pads: Pads) -> list[list[jax.Array]]:
-    """Entries of the transformed tiles, each `[batch * tiles, channels]`."""
+    """Returns the entries of the transformed tiles, `[batch * tiles, channels]`."""
     tiles = [-(-size // _TILE) for size in _out_shape(inputs, pads)]
     grown = [
         (before, count * _TILE + _TAPS - 1 - size - before)
@@ -166,7 +177,7 @@ def _both_axes() -> tuple[jax.Array, jax.Array]:
 
 
 def _sum(weights: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
-    """Weighted sum, without what has weight 0."""
+    """Returns the weighted sum, without the arrays of weight 0."""
     used = [
         array if weight == 1 else float(weight) * array
         for weight, array in zip(weights, arrays, strict=True)

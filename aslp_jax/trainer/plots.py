@@ -1,11 +1,12 @@
 """Plots of a run: accuracy, kept fractions, keep-probabilities."""
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from aslp_jax._atomic import atomic_write
 
 BINS = 50  # of the histogram; an even number, so that 0.5 is an edge
 
@@ -47,13 +48,8 @@ def plot_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
 
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _plot_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from aslp_jax.methods import _keep_budget
 from aslp_jax.methods.budget_aware import gate
 
 METHODS = [ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask]
-DRAWN = [ASLP, Signed, Supermask]
+SAMPLED = [ASLP, Signed, Supermask]
 SIZES = {"a/kernel": 1200, "b/kernel": 400}
 
 
@@ -44,7 +44,7 @@ def slope(u):
     return inner * 4 * u**3 / (u**4 + 1) ** 2
 
 
-# The share h of itself that a weight counts for.
+# The gate h.
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def slope(u):
         (4.0, 0.993856),
     ],
 )
-def test_the_share_has_the_values_of_the_paper(argument, value):
+def test_the_gate_has_the_values_of_the_paper(argument, value):
     for u in (argument, -argument):
         assert float(gate(jnp.float32(u))) == pytest.approx(value, abs=1e-6)
 
 
-def test_the_share_agrees_with_float64_everywhere():
+def test_the_gate_agrees_with_float64_everywhere():
     u = np.concatenate([np.linspace(-6, 6, 1001), 10.0 ** np.arange(-12, 20)])
     got = np.asarray(jax.jit(gate)(jnp.asarray(u, jnp.float32)), np.float64)
     np.testing.assert_allclose(got, oracle(np.float32(u)), atol=2e-7)
@@ -73,7 +73,7 @@ def test_the_share_agrees_with_float64_everywhere():
     assert float(gate(small)) == pytest.approx(1e-12 / (math.e - 1), rel=1e-5)
 
 
-def test_the_slope_of_the_share_agrees_with_float64_everywhere():
+def test_the_slope_of_the_gate_agrees_with_float64_everywhere():
     u = np.concatenate([np.linspace(-6, 6, 1001), 10.0 ** np.arange(-8, 20)])
     got = jax.jit(jax.vmap(jax.grad(gate)))(jnp.asarray(u, jnp.float32))
     assert np.isfinite(got).all()
@@ -107,7 +107,7 @@ def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
-def test_apparent_weights_are_weights_times_their_share(key, scope):
+def test_apparent_weights_are_weights_times_their_gate(key, scope):
     weights = tree(key)
     method = Budget(0.1, sharpness_scope=scope)
     frozen, params = method.init(key, weights)
@@ -115,13 +115,13 @@ def test_apparent_weights_are_weights_times_their_share(key, scope):
     names = ["all"] if scope == "global" else list(SIZES)
     assert list(params["sharpness"]) == names
     made = method.effective_weights(frozen, params, key=key)
-    shares = {name: oracle(100 * w) for name, w in leaves(weights).items()}
+    gates = {name: oracle(100 * w) for name, w in leaves(weights).items()}
     for name, weight in leaves(weights).items():
         np.testing.assert_allclose(
-            leaves(made)[name], weight * shares[name], rtol=1e-5, atol=1e-8
+            leaves(made)[name], weight * gates[name], rtol=1e-5, atol=1e-8
         )
         counted = method.keep_counts(frozen, params)[name]
-        assert counted == pytest.approx(shares[name].sum(), rel=1e-5)
+        assert counted == pytest.approx(gates[name].sum(), rel=1e-5)
         assert frozen["initial_count"][name] == counted
     np.testing.assert_array_equal(made["a"]["bias"], weights["a"]["bias"])
 
@@ -189,27 +189,27 @@ def test_magnitude_keeps_the_largest(key, scope, kept):
 def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
     method = Magnitude(0.1)
     frozen, params = method.init(key, tree(key))
-    held = method.prune(frozen, params)
+    pruned = method.prune(frozen, params)
     masks = method.masks(frozen, params)
-    jax.tree.map(np.testing.assert_array_equal, held["masks"], masks)
+    jax.tree.map(np.testing.assert_array_equal, pruned["masks"], masks)
 
     def loss(params):
-        made = method.effective_weights(held, params, key=key)
+        made = method.effective_weights(pruned, params, key=key)
         return sum(jnp.sum(jnp.square(leaf - 1)) for leaf in jax.tree.leaves(made))
 
     gradient = leaves(jax.grad(loss)(params)["weights"])
     for name, mask in masks.items():
         np.testing.assert_array_equal(gradient[name] != 0, mask)
-    # Even where a weight that is held becomes smaller than one that is not.
+    # Even if a kept weight becomes smaller than a pruned one.
     params["weights"] = jax.tree.map(lambda leaf: 0 * leaf, params["weights"])
-    jax.tree.map(np.testing.assert_array_equal, method.masks(held, params), masks)
+    jax.tree.map(np.testing.assert_array_equal, method.masks(pruned, params), masks)
 
 
-# Drawn masks to a budget.
+# Sampled masks to a budget.
 
 
 @pytest.mark.parametrize("keep_fraction", [0.02, 0.1, 0.5, 0.9])
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_logits_start_at_the_budget(key, method, keep_fraction):
     weights = {"kernel": jax.random.normal(key, (300, 400))}
     sigma = math.sqrt(keep_fraction * (1 - keep_fraction) / 120_000)
@@ -236,7 +236,7 @@ def test_small_layers_start_denser_than_large_ones():
         "last": np.zeros((256, 10)),
     }
     sizes = {name: leaf.size for name, leaf in chosen.items()}
-    found = _keep_budget.erdos_renyi(chosen, 0.02, "global", most=0.5)
+    found = _keep_budget.erdos_renyi(chosen, 0.02, "global", maximum=0.5)
     kept = sum(found[name] * size for name, size in sizes.items())
     assert kept == pytest.approx(0.02 * sum(sizes.values()))
     # In proportion to the axes over the entries, up to the most.
@@ -246,11 +246,11 @@ def test_small_layers_start_denser_than_large_ones():
         assert ratio == pytest.approx(found["last"] * sizes["last"] / (256 + 10))
     assert found["deep"] < 0.02 < found["wide"] < found["last"] < 0.5
     for keep_fraction, scope in ((0.6, "global"), (0.02, "layer")):
-        found = _keep_budget.erdos_renyi(chosen, keep_fraction, scope, most=0.5)
+        found = _keep_budget.erdos_renyi(chosen, keep_fraction, scope, maximum=0.5)
         assert found == pytest.approx(dict.fromkeys(chosen, keep_fraction))
 
 
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for(method):
     assert method().initial_std == 0
     assert method(keep_fraction=0.1).initial_std == 10
@@ -258,11 +258,11 @@ def test_logits_start_spread_out_where_a_number_of_weights_is_asked_for(method):
     assert method(logit_std=2.0).initial_std == 2
 
 
-@pytest.mark.parametrize("method", DRAWN)
-def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_budget_is_allocated_to_the_layers_from_the_start(key, method):
     made = method(keep_fraction=0.05, scale_init=1.5, logit_std=0.0)
     frozen, params = made.init(key, tree(key))
-    expected = _keep_budget.erdos_renyi(leaves(tree(key)), 0.05, "global", most=0.5)
+    expected = _keep_budget.erdos_renyi(leaves(tree(key)), 0.05, "global", maximum=0.5)
     for name, probabilities in made.keep_probabilities(frozen, params).items():
         np.testing.assert_allclose(probabilities, expected[name], rtol=1e-5)
     for name, scale in params.get("scale", {}).items():
@@ -274,7 +274,7 @@ def test_a_budget_is_spread_over_the_layers_from_the_start(key, method):
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("method", [ASLP, Supermask])
-def test_drawn_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
+def test_sampled_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
     made = method(keep_fraction=0.2, scope=scope, budget_weight=2.0)
     frozen, params = made.init(key, tree(key))
     params["logits"] = {
@@ -290,11 +290,11 @@ def test_drawn_and_kept_numbers_are_both_held_to_the_budget(key, method, scope):
         }
         soft = sum((1 / (1 + np.exp(-x))).sum() for x in logits.values())
         hard = sum((x > 0).sum() for x in logits.values())
-        misses = [(count - 0.2 * size) / (0.2 * size) for count in (soft, hard)]
-        expected += 2 * sum(miss**2 for miss in misses)
+        errors = [(count - 0.2 * size) / (0.2 * size) for count in (soft, hard)]
+        expected += 2 * sum(error**2 for error in errors)
         for name, x in logits.items():
             p = 1 / (1 + np.exp(-x))
-            pull[name] = 2 * 2 * sum(misses) / (0.2 * size) * p * (1 - p)
+            pull[name] = 2 * 2 * sum(errors) / (0.2 * size) * p * (1 - p)
     value, gradient = jax.value_and_grad(lambda s: made.penalty(frozen, s))(params)
     assert float(value) == pytest.approx(expected, rel=1e-4)
     for name, slopes in gradient["logits"].items():
@@ -339,7 +339,7 @@ def test_an_unknown_scope_is_refused(method):
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
-@pytest.mark.parametrize("method", [*DRAWN, Budget])
+@pytest.mark.parametrize("method", [*SAMPLED, Budget])
 def test_a_weight_of_the_budget_loss_out_of_range_is_refused(method, weight):
     text = (
         f"^{method.__name__}: budget_weight must be positive and finite, got {weight}"
@@ -348,7 +348,7 @@ def test_a_weight_of_the_budget_loss_out_of_range_is_refused(method, weight):
         method(keep_fraction=0.5, budget_weight=weight)
 
 
-@pytest.mark.parametrize("method", [*DRAWN, Budget, Magnitude])
+@pytest.mark.parametrize("method", [*SAMPLED, Budget, Magnitude])
 def test_a_budget_below_one_weight_a_layer_is_refused(key, method):
     weights = tree(key)
     method(keep_fraction=2 / 1600).init(key, weights)

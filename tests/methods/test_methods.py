@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask
+import aslp_jax
+from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, methods
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
-from aslp_jax.methods import METHODS
+from aslp_jax.methods import METHODS, Method
 from aslp_jax.sampling import logistic_noise
 
 
@@ -48,6 +49,16 @@ def test_named_leaves_of_any_pytree(key):
     assert list(named) == NAMES
     assert named["body/1/kernel"] is weights["body"][1].kernel
     assert list(named_leaves(weights, lambda name: name == "head/0")) == ["head/0"]
+
+
+def test_all_leaves_have_names_and_need_no_dtype(key):
+    weights = tree(key) | {"count": 3}
+    named = named_leaves(weights)
+    assert list(named) == [
+        *("body/0/kernel", "body/0/bias", "body/1/kernel", "body/1/bias"),
+        *("count", "head/0"),
+    ]
+    assert named["count"] == 3 and named["head/0"] is weights["head"][0]
 
 
 def test_nothing_selected_is_refused_with_the_names_there_are(key):
@@ -90,16 +101,17 @@ def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
     }
 
 
-def test_every_method_is_listed_under_its_name():
-    listed = {
-        "aslp": ASLP,
-        "supermask": Supermask,
-        "edge_popup": EdgePopup,
-        "signed": Signed,
-        "budget": Budget,
-        "magnitude": Magnitude,
+def test_every_method_of_the_package_is_listed_by_its_class_name():
+    public = {
+        name: value
+        for name, value in vars(methods).items()
+        if isinstance(value, type) and Method in value.__mro__[1:]
     }
-    assert listed == METHODS
+    assert {name.replace("_", "") for name in METHODS} == set(map(str.lower, public))
+    for name, method in METHODS.items():
+        assert public[method.__name__] is getattr(aslp_jax, method.__name__)
+        assert name.replace("_", "") == method.__name__.lower()
+    assert set(METHODS.values()) == {type(method) for method in EVERY}
 
 
 def test_aslp_starts_at_probability_one_half_and_scale_one(key):
@@ -157,14 +169,14 @@ def with_logits(key, method, value=None):
 def test_the_deterministic_network_keeps_what_is_more_likely_kept(key):
     weights, params = with_logits(key, ASLP())
     params["scale"]["body/1/kernel"] = jnp.asarray(3.0)
-    realised = ASLP().effective_weights(weights, params)
+    made = ASLP().effective_weights(weights, params)
     logits = params["logits"]
     for index, (name, scale) in enumerate(zip(NAMES, (1.0, 3.0), strict=True)):
         kernel = np.asarray(weights["body"][index].kernel)
         expected = scale * np.where(np.asarray(logits[name]) > 0, kernel, 0)
-        np.testing.assert_array_equal(realised["body"][index].kernel, expected)
-        assert realised["body"][index].bias is weights["body"][index].bias
-    assert realised["head"][0] is weights["head"][0]
+        np.testing.assert_array_equal(made["body"][index].kernel, expected)
+        assert made["body"][index].bias is weights["body"][index].bias
+    assert made["head"][0] is weights["head"][0]
 
 
 @pytest.mark.parametrize(("keep_ties", "kept"), [(False, 0), (True, 12)])
@@ -176,7 +188,7 @@ def test_ties_at_one_half(key, keep_ties, kept):
     assert all(mask.dtype == bool for mask in masks.values())
 
 
-def test_drawn_networks_follow_the_key_and_equal_shapes_differ(key):
+def test_sampled_networks_follow_the_key_and_equal_shapes_differ(key):
     weights = {"a": {"kernel": jnp.ones((40, 50))}, "b": {"kernel": jnp.ones((40, 50))}}
     method = ASLP()
     _, params = method.init(key, weights)
@@ -195,15 +207,15 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
     weights, params = with_logits(key, method)
 
     def loss(params):
-        realised = method.effective_weights(weights, params, key=key)
-        return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in realised["body"])
+        made = method.effective_weights(weights, params, key=key)
+        return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in made["body"])
 
     gradient = jax.grad(loss)(params)
-    realised = method.effective_weights(weights, params, key=key)
+    made = method.effective_weights(weights, params, key=key)
     for index, name in enumerate(NAMES):
         kernel, effective = (
             weights["body"][index].kernel,
-            realised["body"][index].kernel,
+            made["body"][index].kernel,
         )
         mask = effective / kernel
         outer = jnp.cos(effective)
@@ -228,8 +240,8 @@ def test_scales_start_where_they_are_told(key, method, scale_init):
     for scale in params["scale"].values():
         assert scale.shape == () and scale.dtype == jnp.bfloat16
         assert scale == scale_init
-    realised = method.effective_weights(weights, params, key=key)
-    for before, after in zip(weights["body"], realised["body"], strict=True):
+    made = method.effective_weights(weights, params, key=key)
+    for before, after in zip(weights["body"], made["body"], strict=True):
         kept = after.kernel != 0
         assert kept.any() and not kept.all()
         np.testing.assert_array_equal(
@@ -246,9 +258,9 @@ def test_a_supermask_starts_at_one_half_and_is_rescaled_dynamically(key):
     assert all(not leaf.any() for leaf in params["logits"].values())
 
 
-# Masks that are drawn, by hand: the sample and the smooth stand-in of its gradient.
+# Masks that are sampled, by hand: the sample and the smooth stand-in of its gradient.
 
-DRAWN = {
+SAMPLED = {
     ASLP: lambda logits, noise: jax.nn.sigmoid(logits + noise),
     Supermask: lambda logits, noise: jax.nn.sigmoid(logits),
 }
@@ -262,7 +274,7 @@ def noises(key, logits):
 
 
 def mask_by_hand(method, logits, noise):
-    soft = DRAWN[method](logits, noise)
+    soft = SAMPLED[method](logits, noise)
     hard = jnp.where(logits + noise > 0, 1.0, 0.0)
     return hard + (soft - jax.lax.stop_gradient(soft))
 
@@ -294,7 +306,7 @@ def check_by_hand(key, method, weights, logits, scale):
     jax.tree.map(close, slopes, expected)
 
 
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_the_straight_through_gradient_without_a_scale(key, method):
     weights, params = with_logits(key, method(rescale="none"))
     check_by_hand(
@@ -302,7 +314,7 @@ def test_the_straight_through_gradient_without_a_scale(key, method):
     )
 
 
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method):
     method = method(rescale="dynamic")
     weights, params = with_logits(key, method)
@@ -320,7 +332,7 @@ def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method)
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_dynamic_rescale_of_any_number_kept(key, method, count):
     weights, params = with_logits(key, method(rescale="dynamic"))
     # Logits that lie by one half above or below what the noise asks for.
@@ -334,7 +346,7 @@ def test_dynamic_rescale_of_any_number_kept(key, method, count):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("method", SAMPLED)
 def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
     method = method(rescale="dynamic")
     weights, params = with_logits(key, method)
@@ -358,11 +370,11 @@ def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
 def test_dynamic_rescale_of_the_deterministic_network(key):
     method = Supermask()
     weights, params = with_logits(key, method)
-    realised = method.effective_weights(weights, params)
+    made = method.effective_weights(weights, params)
     for index, name in enumerate(NAMES):
         mask = np.asarray(params["logits"][name]) > 0
         expected = np.where(mask, weights["body"][index].kernel, 0) * 12 / mask.sum()
-        np.testing.assert_allclose(realised["body"][index].kernel, expected, rtol=1e-6)
+        np.testing.assert_allclose(made["body"][index].kernel, expected, rtol=1e-6)
 
 
 def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
@@ -395,13 +407,13 @@ EVERY = [
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("method", EVERY)
-def test_realise_keeps_structure_shapes_and_dtypes(key, method, dtype):
+def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
     frozen, params = method.init(key, weights)
     for mask_key in (key, None):
-        realised = method.effective_weights(frozen, params, key=mask_key)
+        made = method.effective_weights(frozen, params, key=mask_key)
         assert jax.tree.map(
-            lambda leaf: (leaf.shape, leaf.dtype), realised
+            lambda leaf: (leaf.shape, leaf.dtype), made
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
 
 

@@ -39,32 +39,35 @@ def test_each_class_is_drawn_as_often_as_the_softmax_says(key, keep, invert):
         assert abs((drawn == value).sum() - p * DRAWS) < 5 * sigma + 1, value
 
 
+@jax.jit
+def weighted_slopes(key, keep, invert, temperature):
+    """Gradients of a weighted sum of the samples, for all three arguments."""
+
+    def total(keep, invert, temperature):
+        sampled = signed_stgs(key, keep, invert, temperature=temperature)
+        return jnp.sum(jnp.arange(500.0) * sampled)
+
+    return jax.grad(total, argnums=(0, 1, 2))(keep, invert, temperature)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_the_gradient_is_that_of_the_softmax_of_the_three(key, temperature):
     keep, invert = jax.random.normal(key, (2, 500)) * 3
-
-    def drawn(keep, invert):
-        return jnp.sum(
-            jnp.arange(500.0) * signed_stgs(key, keep, invert, temperature=temperature)
-        )
-
+    *by_logits, by_temperature = weighted_slopes(key, keep, invert, temperature)
     noise = np.asarray(gumbel_noise(key, (3, 500)), np.float64)
     logits = np.stack([keep, np.zeros(500), invert]) + noise
     soft = scipy.special.softmax(logits / temperature, axis=0)
     for wrt, (own, sign) in enumerate(((0, 1), (2, -1))):
         # d(soft[0] - soft[2]) / d(the own logit)
         slope = soft[own] * (sign - (soft[0] - soft[2])) / temperature
-        got = jax.grad(drawn, argnums=wrt)(keep, invert)
-        np.testing.assert_allclose(got, np.arange(500) * slope, rtol=2e-4, atol=2e-4)
-
-    def of_temperature(temperature):
-        drawn = signed_stgs(key, keep, invert, temperature=temperature)
-        return jnp.sum(jnp.arange(500.0) * drawn)
+        np.testing.assert_allclose(
+            by_logits[wrt], np.arange(500) * slope, rtol=2e-4, atol=2e-4
+        )
 
     towards = np.array([1.0, 0.0, -1.0])[:, None] - (soft[0] - soft[2])
     slope = -(soft * towards * logits).sum(0) / temperature**2
     np.testing.assert_allclose(
-        jax.grad(of_temperature)(temperature),
+        by_temperature,
         (np.arange(500) * slope).sum(),
         rtol=1e-3,
         atol=0.5,
@@ -74,10 +77,15 @@ def test_the_gradient_is_that_of_the_softmax_of_the_three(key, temperature):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_samples_are_exact_and_of_the_dtype_of_the_logits(key, dtype):
     keep, invert = (30 * jax.random.normal(key, (2, 4096))).astype(dtype)
-    drawn = jax.jit(signed_stgs)(key, keep, invert)
-    assert drawn.dtype == dtype
-    assert set(np.unique(np.asarray(drawn, np.float32))) == {-1.0, 0.0, 1.0}
-    slopes = jax.grad(lambda keep: signed_stgs(key, keep, invert).sum())(keep)
+
+    @jax.jit
+    def sample_and_slopes(keep):
+        sampled, pull = jax.vjp(lambda keep: signed_stgs(key, keep, invert), keep)
+        return sampled, pull(jnp.ones_like(sampled))[0]
+
+    sampled, slopes = sample_and_slopes(keep)
+    assert sampled.dtype == slopes.dtype == dtype
+    assert set(np.unique(np.asarray(sampled, np.float32))) == {-1.0, 0.0, 1.0}
     assert np.isfinite(np.asarray(slopes, np.float32)).all()
 
 
@@ -87,17 +95,17 @@ def test_infinite_logits_are_certain_and_nan_stays_nan(key):
     invert = jnp.array([0.0, inf, -inf, 3.0, 0.0, nan])
 
     def total(keep, invert, temperature):
-        drawn = signed_stgs(key, keep, invert, temperature=temperature)
-        return drawn.sum(), drawn
+        sampled = signed_stgs(key, keep, invert, temperature=temperature)
+        return sampled.sum(), sampled
 
-    assert np.isnan(total(keep[4:], invert[4:], 0.5)[1]).all()
-    slopes, drawn = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(
+    assert np.isnan(jax.jit(total)(keep[4:], invert[4:], 0.5)[1]).all()
+    slopes, sampled = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(
         keep[:4], invert[:4], 0.5
     )
-    assert drawn[:3].tolist() == [1, -1, 0]
+    assert sampled[:3].tolist() == [1, -1, 0]
     assert np.isfinite(slopes[2])
     for each in slopes[:2]:
-        assert np.asarray(each[:3]).tolist() == [0, 0, 0]
+        assert each[:3].tolist() == [0, 0, 0]
         assert np.isfinite(each[3])
 
 
@@ -118,7 +126,7 @@ def test_bad_logits_and_temperatures_are_refused(key):
         Signed(rescale="dynamic")
 
 
-def test_the_deterministic_network_takes_the_likeliest_factor(key):
+def test_the_deterministic_network_takes_the_likeliest_mask(key):
     logits = jnp.asarray(
         [[2.0, 1.0, -1.0, -1.0, 1.0, 0.0, -3.0], [1.0, 2.0, -2.0, 0.5, 1.0, 0.0, 0.0]]
     )
@@ -132,23 +140,23 @@ def test_the_deterministic_network_takes_the_likeliest_factor(key):
     np.testing.assert_allclose(probabilities["kernel"], expected, rtol=1e-6)
 
 
-def test_a_drawn_layer_is_scale_times_factor_times_weight(key):
+def test_a_sampled_layer_is_scale_times_mask_times_weight(key):
     weights = {"kernel": jax.random.normal(key, (40, 50))}
     method = Signed(scale_init=1.5, logit_std=2.0)
     frozen, params = method.init(key, weights)
     assert params["logits"]["kernel"].shape == (2, 40, 50)
-    made = method.effective_weights(frozen, params, key=key)["kernel"]
-    factors = np.asarray(made / (1.5 * weights["kernel"]))
-    np.testing.assert_allclose(factors, np.round(factors), atol=1e-6)
-    assert {-1.0, 0.0, 1.0} == set(np.round(factors).ravel().tolist())
 
     def loss(params):
-        return jnp.sum(method.effective_weights(frozen, params, key=key)["kernel"])
+        made = method.effective_weights(frozen, params, key=key)["kernel"]
+        return jnp.sum(made), made
 
-    gradient = jax.grad(loss)(params)
+    gradient, made = jax.jit(jax.grad(loss, has_aux=True))(params)
+    mask = np.asarray(made) / np.asarray(1.5 * weights["kernel"])
+    np.testing.assert_allclose(mask, np.round(mask), atol=1e-6)
+    assert {-1.0, 0.0, 1.0} == set(np.round(mask).ravel().tolist())
     np.testing.assert_allclose(
         gradient["scale"]["kernel"],
-        np.sum(np.round(factors) * np.asarray(weights["kernel"], np.float64)),
+        np.sum(np.round(mask) * np.asarray(weights["kernel"], np.float64)),
         rtol=1e-4,
     )
     assert (np.asarray(gradient["logits"]["kernel"]) != 0).any(axis=(1, 2)).all()

@@ -253,7 +253,7 @@ def test_bfloat16_convolves_and_batch_norm_does_not(network):
 
 
 @pytest.mark.parametrize("network", SMALL)
-def test_a_step_trains_selectors_and_moves_batch_statistics(key, network):
+def test_a_step_trains_logits_and_moves_batch_statistics(key, network):
     model = Masked(network(conv_general_dilated=conv_in_loop), ASLP())
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e-2})
     images, labels = images_of(6, 8, 8, 1), jnp.arange(6, dtype=jnp.int32) % 3

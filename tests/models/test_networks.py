@@ -47,12 +47,18 @@ def variables_of(net, images):
     return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), images))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_number_of_classes_comes_first(name):
+    assert NETWORKS[name](7) == NETWORKS[name](classes=7)
+    assert NETWORKS[name](7).classes == 7
+
+
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("network", [Conv2, Conv4, Conv6])
 def test_shapes(key, network, size, classes):
     images = jax.ShapeDtypeStruct((3, *size), jnp.float32)
-    net = network(classes=classes)
+    net = network(classes)
     outputs, variables = jax.eval_shape(net.init_with_output, key, images)
     assert outputs.shape == (3, classes) and outputs.dtype == jnp.float32
     assert set(variables) == {"params"}
@@ -171,9 +177,9 @@ def test_bias_init_is_told_the_fan_in(key):
     zeros = {"conv_init": nn.initializers.zeros, "dense_init": nn.initializers.zeros}
     net = small_net(stages=(4, 6), hidden=(7,), bias_init=as_bias, **zeros)
     params = net.init(key, images_of((8, 12, 3)))["params"]
-    told = {layer: set(np.asarray(part["bias"])) for layer, part in params.items()}
+    found = {layer: set(np.asarray(part["bias"])) for layer, part in params.items()}
     convolutions = {"Conv_0": {27}, "Conv_1": {36}, "Conv_2": {36}, "Conv_3": {54}}
-    assert told == convolutions | {"Dense_0": {36}, "Dense_1": {7}}
+    assert found == convolutions | {"Dense_0": {36}, "Dense_1": {7}}
 
 
 def test_initialisers_reach_their_layers(key):
@@ -298,14 +304,14 @@ def imported_by(path: Path) -> set[str]:
 
 
 def test_networks_and_methods_do_not_know_each_other():
-    for room in (conv_net, vgg, resnet, layers):
-        path = Path(room.__file__)
+    for module in (conv_net, vgg, resnet, layers):
+        path = Path(module.__file__)
         ours = [
             name for name in imported_by(path) if name.startswith(("aslp_jax", "."))
         ]
         known = {".".join(name.split(".")[:3]) for name in ours}
-        rooms = ("initialisers", "layers", "resnet", "vgg")
-        assert known <= {f"aslp_jax.models.{name}" for name in rooms}, path.name
+        shared = ("initialisers", "layers", "resnet", "vgg")
+        assert known <= {f"aslp_jax.models.{name}" for name in shared}, path.name
     methods = list((path.parents[1] / "methods").glob("*.py"))
     assert len(methods) >= 3
     for method in methods:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -112,9 +112,8 @@ def test_curves_are_a_picture(tmp_path: Path, epochs: int, names: list[str]) -> 
 def test_curves_show_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
 
-    def keep(self: Figure, path: Path, **_: Any) -> None:
+    def keep(self: Figure, file: BinaryIO, **_: Any) -> None:
         drawn.append(self)
-        path.touch()
 
     monkeypatch.setattr(Figure, "savefig", keep)
     # 3 weights of 4 lie in the bin that begins at one half, 1 in the last.
@@ -153,8 +152,8 @@ def test_curves_bear_a_method_without_probabilities_and_one_that_keeps_all(
 def test_curves_that_fail_leave_the_earlier_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_written(self: Figure, path: Path, **_: Any) -> None:
-        path.write_bytes(b"\x89PNG")
+    def half_written(self: Figure, file: BinaryIO, **_: Any) -> None:
+        file.write(b"\x89PNG")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", half_written)
