@@ -1,15 +1,38 @@
 """Exit codes of the commands, and the error that ends a command with one line."""
 
+import signal
+
+__all__ = [
+    "BAD_INPUT",
+    "BUDGET_MISSED",
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "LOSS_NOT_FINITE",
+    "BadInput",
+]
+
 BAD_INPUT = 2
 """Exit code of an error that the user can mend."""
-
 
 LOSS_NOT_FINITE = 3
 """Exit code of a run whose loss became NaN or infinite."""
 
-
 BUDGET_MISSED = 4
 """Exit code of a run that kept more or fewer weights than its budget."""
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C."""
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    BAD_INPUT: "bad input, or something that this machine cannot do; one line says "
+    "what",
+    LOSS_NOT_FINITE: "the loss became NaN or infinite; the last good state is saved",
+    BUDGET_MISSED: "the network keeps more or fewer weights than --keep asked for",
+    INTERRUPTED: "stopped by Ctrl-C; training is saved and goes on with --resume",
+    128 + signal.SIGTERM: "stopped by SIGTERM; training is saved, as after Ctrl-C",
+}
+"""Exit codes of all commands, each with its meaning."""
 
 
 class BadInput(Exception):

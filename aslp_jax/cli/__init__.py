@@ -1,1 +1,4 @@
-"""The command line: the only package that prints and reads flags."""
+"""Command line `aslp-jax`, the only package that prints and reads flags.
+
+Internal: the commands are the interface, not the modules.
+"""

@@ -1,4 +1,4 @@
-"""Flags of the programs, made from the options."""
+"""Flags of the commands, made from the options."""
 
 import argparse
 import dataclasses
@@ -15,48 +15,58 @@ from aslp_jax.trainer.presets import (
     preset_values,
     resolve,
 )
+from aslp_jax.trainer.run_folder import RunFolder
+
+__all__ = ["Command", "OneLineParser", "option_parser", "parse"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the command line asked for.
+    """Run that a command line asks for.
 
     Attributes:
-      config: the options, preset and flags applied.
-      out: the run folder, or None for a new one.
-      resume: whether to continue the run in `out`.
+      config: options, with preset and flags applied.
+      folder: run folder; free for a new run, or with `resume` that of the run.
+      resume: True to continue the run in `folder`.
     """
 
     config: Config
-    out: Path | None
+    folder: RunFolder
     resume: bool
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Raises BadInput where argparse would print its usage and exit."""
+    """Parser that raises BadInput where argparse prints its usage and exits."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises BadInput with the message."""
         raise BadInput(message)
 
 
-def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> Command:
-    """Turns a command line into a checked `Config`.
+def parse(
+    arguments: Sequence[str],
+    *,
+    description: str,
+    prog: str | None = None,
+    epilog: str | None = None,
+) -> Command:
+    """Turns a command line into a run's checked options and folder.
 
     Args:
-      arguments: the command line without the program's name.
+      arguments: command line without the program's name.
       description: first lines of `--help`.
-      saved: function from a run folder to the options of the run in it, used by
-        `--resume`.
+      prog: name of the program in `--help`; default: the script's name.
+      epilog: last lines of `--help`; default: none.
 
     Returns:
-      The command.
+      The run that the command line asks for. No file is written.
 
     Raises:
-      BadInput: an unknown flag or value, an abbreviation, a number out of range, or a
-        flag that contradicts the run to be resumed.
+      BadInput: a flag or a value is unknown, a flag is abbreviated, a number is out of
+        range, a flag contradicts the run to be resumed, or the folder cannot be used.
       SystemExit: `--help` was asked for.
     """
-    parser = option_parser(description, FIELDS)
+    parser = option_parser(description, FIELDS, prog=prog, epilog=epilog)
     parser.add_argument(
         "--out", metavar="FOLDER", help="run folder (default: a new one under runs/)"
     )
@@ -69,17 +79,19 @@ def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> C
     out = values.pop("out", None)
     resume = values.pop("resume", False)
     preset = values.pop("preset", None)
-    folder = None if out is None else Path(out)
+    path = None if out is None else Path(out)
     if not resume:
-        return Command(resolve(preset, values), folder, resume)
-    if folder is None:
+        config = resolve(preset, values)
+        return Command(config, RunFolder.new(path, config), resume)
+    if path is None:
         raise BadInput("--resume needs --out with the folder of the run to continue")
-    start = saved(folder)
+    folder = RunFolder(path)
+    start = folder.saved_options()
     chosen = {**preset_values(preset, {**start, **values}), **values}
     for name, value in chosen.items():
         if name in fixed_options(start) and start[name] != value:
             raise BadInput(
-                f"{folder} holds a run with {flag(name)} {start[name]}, not "
+                f"{path} holds a run with {flag(name)} {start[name]}, not "
                 f"{value}; drop the flag, or choose another --out"
             )
     config = Config(**{**start, **chosen})
@@ -88,20 +100,33 @@ def parse(arguments: Sequence[str], *, description: str, saved: Any = None) -> C
 
 
 def option_parser(
-    description: str, names: Iterable[str], *, preset: str = "paper"
+    description: str,
+    names: Iterable[str],
+    *,
+    preset: str = "paper",
+    prog: str | None = None,
+    epilog: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Returns a parser of some options and `--preset`; what is not given is absent.
+    """Returns a parser of some options and `--preset`.
+
+    Options that are not given are absent from its result.
 
     Args:
       description: first lines of `--help`.
-      names: of fields of `Config`.
-      preset: what the program takes where none is given.
+      names: names of fields of `Config`.
+      preset: preset that the program takes by default, for `--help`.
+      prog: name of the program in `--help`; default: the script's name.
+      epilog: last lines of `--help`; default: none.
     """
     parser = OneLineParser(
+        prog=prog,
         description=description,
+        epilog=epilog,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=30
+        ),
     )
     for name in names:
         field = FIELDS[name]
@@ -110,15 +135,15 @@ def option_parser(
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help="values to start from, in place of the defaults shown here, which are "
-        f"those of paper; a flag given beside it wins (default: {preset})",
+        help="options to start from, in place of the defaults shown here, which are "
+        f"those of paper; other flags win over it (default: {preset})",
     )
     return parser
 
 
 def _argument(field: dataclasses.Field) -> dict[str, Any]:
-    """Keyword arguments of `add_argument` for one field."""
-    words = field.metadata["help"]
+    """Returns the keyword arguments of `add_argument` for one field."""
+    text = field.metadata["help"]
     default = field.metadata.get("none") if field.default is None else field.default
     if default is not None:
         own = [
@@ -126,11 +151,11 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
             for name, values in {**DATASET_DEFAULTS, **METHOD_DEFAULTS}.items()
             if field.name in values
         ]
-        words = f"{words} (default: {_shown(default)}{''.join(own)})"
+        text = f"{text} (default: {_shown(default)}{''.join(own)})"
     kind = str(field.type)
     if "bool" in kind:
-        return {"help": words, "action": argparse.BooleanOptionalAction}
-    argument: dict[str, Any] = {"help": words}
+        return {"help": text, "action": argparse.BooleanOptionalAction}
+    argument: dict[str, Any] = {"help": text}
     if "choices" in field.metadata:
         return {**argument, "choices": field.metadata["choices"]}
     if "int" in kind:

@@ -63,6 +63,7 @@ def report_failures(grid: Grid, cells: Iterable[Cell], seeds: Sequence[int]) -> 
       cells: cells that were asked for.
       seeds: seeds of each cell.
     """
+    from aslp_jax.trainer.results import RunResult
     from aslp_jax.trainer.summary import describe_budget_miss
 
     code = 0
@@ -76,7 +77,8 @@ def report_failures(grid: Grid, cells: Iterable[Cell], seeds: Sequence[int]) -> 
         elif off_budget_percent(result) > 0:
             options = cell.options(seed)
             asked = {"keep_fraction_asked": cell.keep, **options, **result}
-            problem, code = describe_budget_miss(asked), code or BUDGET_MISSED
+            missed = RunResult.from_json(asked)
+            problem, code = describe_budget_miss(missed), code or BUDGET_MISSED
         else:
             continue
         name = f"{cell.name}, seed {seed}"

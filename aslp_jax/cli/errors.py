@@ -1,17 +1,15 @@
-"""The end of a program: one line for an error, and an exit code."""
+"""End of a program: one line for an error, and an exit code."""
 
 import io
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from aslp_jax._errors import BAD_INPUT, BadInput
+from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput
 from aslp_jax._extras import MissingExtra
 
-INTERRUPTED = 128 + signal.SIGINT
-"""Exit code of a program that Ctrl-C ended; one that was training saved before."""
+__all__ = ["exit_code_lines", "program_name", "run", "run_script", "usage_name"]
 
 
 def program_name() -> str:
@@ -20,12 +18,32 @@ def program_name() -> str:
     return name if name.endswith(".py") and name != "__main__.py" else "aslp-jax"
 
 
+def usage_name(command: str) -> str:
+    """Returns the name that `--help` shows: `aslp-jax COMMAND`, or a script's own.
+
+    Args:
+      command: name of the command, such as `"train"`.
+    """
+    name = program_name()
+    return name if name.endswith(".py") else f"{name} {command}"
+
+
+def exit_code_lines(codes: Iterable[int] = tuple(EXIT_CODES)) -> str:
+    """Returns the list of exit codes for `--help`, with a heading.
+
+    Args:
+      codes: exit codes of the program; default: all.
+    """
+    lines = [f"  {code:<4} {EXIT_CODES[code]}" for code in codes]
+    return "\n".join(["exit codes:", *lines])
+
+
 def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Runs a program and turns an error that a person can mend into one line.
 
     Args:
-      main: from a command line to an exit code.
-      arguments: the command line without the program's name.
+      main: function from a command line to an exit code.
+      arguments: command line without the program's name.
 
     Returns:
       The exit code.
@@ -44,5 +62,9 @@ def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
 
 
 def run_script(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs a program on the command line of this process, and ends the process."""
+    """Runs a program on the command line of this process, and ends the process.
+
+    Args:
+      main: function from a command line to an exit code.
+    """
     sys.exit(run(main, sys.argv[1:]))

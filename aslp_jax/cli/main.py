@@ -1,4 +1,4 @@
-"""The command `aslp-jax`: one program for each of its commands."""
+"""Command `aslp-jax`: one module of this package for each of its commands."""
 
 import argparse
 import importlib
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from aslp_jax._errors import BadInput
 from aslp_jax._version import __version__
 from aslp_jax.cli.arguments import OneLineParser
-from aslp_jax.cli.errors import run
+from aslp_jax.cli.errors import exit_code_lines, run
+
+__all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "train one subnetwork, or continue a run",
@@ -16,23 +18,17 @@ COMMANDS = {
     "budget": "compare ways to a network of few weights (Dupont et al. 2021)",
     "compare": "set one cell of several grids side by side",
     "extract": "take the network out of the folder of a finished run",
-    "inspect": "say what an artefact is, how small, and whether it is whole",
+    "inspect": "show what an artefact holds and its size, and check it for damage",
     "export": "write a network as C, ONNX, StableHLO or npz",
 }
-"""Commands by name, each a module of this package with a function `main`."""
+"""Commands by name; each is a module of this package with a function `main`."""
 
 _EPILOGUE = """commands:
 {commands}
 
 `aslp-jax COMMAND --help` lists the options of a command.
 
-exit codes:
-  0    done
-  2    bad input, or something that this machine cannot do; one line says what
-  3    the loss became NaN or infinite; the last good state is saved
-  4    the network keeps more or fewer weights than --keep asked for
-  130  stopped by Ctrl-C; a training run is saved
-  143  stopped by SIGTERM; a training run is saved
+{exit_codes}
 """
 
 
@@ -40,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-      arguments: the command line without the program's name; None takes that of the
-        process.
+      arguments: command line without the program's name; None takes the command line
+        of the process.
 
     Returns:
       The exit code.
@@ -61,7 +57,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         prog="aslp-jax",
         usage="aslp-jax COMMAND [OPTION ...]",
         description="Light, accurate subnetworks of untrained networks.",
-        epilog=_EPILOGUE.format(commands=listed),
+        epilog=_EPILOGUE.format(commands=listed, exit_codes=exit_code_lines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

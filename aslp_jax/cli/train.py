@@ -1,10 +1,7 @@
 """Selects a subnetwork of an untrained network, on CIFAR and other images.
 
-Weights are drawn once and frozen; one logit a weight and one scale a layer are learnt
-(--method budget and magnitude train the weights, to compare with). Exit codes: 0 done;
-2 bad input, one line says what; 3 the loss became NaN, the last good state is kept; 4
-it does not keep as many weights as --keep asked for; 130 or 143 stopped by Ctrl-C or
-SIGTERM, go on with --resume.
+Weights are initialised once and frozen; one logit a weight and one scale a layer are
+learnt. (--method budget and magnitude train the weights, for comparison.)
 """
 
 import sys
@@ -13,30 +10,46 @@ from collections.abc import Sequence
 from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli.arguments import Command, parse
-from aslp_jax.cli.errors import program_name
-from aslp_jax.trainer.run_folder import RunFolder
+from aslp_jax.cli.errors import exit_code_lines, program_name, usage_name
+
+__all__ = ["main", "run"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    command = parse(
-        arguments,
-        description=__doc__,
-        saved=lambda folder: RunFolder(folder).saved_options(),
-    )
-    require("matplotlib", by="train")
-    if command.out is not None and not command.resume:
-        RunFolder.check_new(command.out)
-    return run(command)
+    """Runs `aslp-jax train`.
 
-
-def run(command: Command) -> int:
-    """Runs or continues what the command asks for, and prints the closing table.
+    Args:
+      arguments: command line without the command's name.
 
     Returns:
       The exit code.
 
     Raises:
-      BadInput: a folder, a data set or a number that cannot be used.
+      BadInput: a flag, a folder, a data set or a number cannot be used.
+      MissingExtra: matplotlib is not installed.
+      SystemExit: `--help` was asked for.
+    """
+    command = parse(
+        arguments,
+        description=__doc__,
+        prog=usage_name("train"),
+        epilog=exit_code_lines(),
+    )
+    require("matplotlib", by="train")
+    return run(command)
+
+
+def run(command: Command) -> int:
+    """Trains the run that a command line asks for, and prints the closing table.
+
+    Args:
+      command: run to begin or to resume.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      BadInput: a folder, a data set or a number cannot be used.
     """
     # Only now: `--help` and mistyped flags should not wait for JAX.
     from aslp_jax.trainer import summary
@@ -53,7 +66,7 @@ def run(command: Command) -> int:
     data = load_dataset(config)
     progress = Progress(sys.stderr, epochs=config.total_epochs)
     session = begin(
-        config, data, command.out, resume=command.resume, note=progress.note
+        config, data, command.folder, resume=command.resume, note=progress.note
     )
     epoch = session.run.position.epoch + 1
     origin = f"from epoch {epoch}" if command.resume else data.source
@@ -76,11 +89,11 @@ def run(command: Command) -> int:
     if session.problem is not None:
         print(f"{name}: {session.problem}", file=sys.stderr)
         return LOSS_NOT_FINITE
-    result = session.finish(picture=True)
+    result = session.finish(plot=True)
     print(summary.table(result, compile_seconds=compile_seconds()))
     for warning in summary.warnings(result):
         print(f"{name}: WARNING: {warning}", file=sys.stderr)
-    if result["budget_miss"] > 0:
+    if result.budget_miss > 0:
         print(f"{name}: {summary.describe_budget_miss(result)}", file=sys.stderr)
         return BUDGET_MISSED
     return 0

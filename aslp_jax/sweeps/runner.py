@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from aslp_jax._errors import BadInput
-from aslp_jax.sweeps import measures
 from aslp_jax.sweeps.grid import Cell, Grid
 from aslp_jax.trainer import summary
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import jax
@@ -142,7 +142,12 @@ def _begin(
         shutil.rmtree(out, ignore_errors=True)  # killed while it was made
     try:
         return begin(
-            config, data, out, resume=begun, note=progress.note, devices=[device]
+            config,
+            data,
+            RunFolder(out) if begun else RunFolder.new(out, config),
+            resume=begun,
+            note=progress.note,
+            devices=[device],
         )
     except BadInput as error:
         if not begun:
@@ -160,13 +165,13 @@ def _finish(session: "Session", progress: Progress) -> str:
             {"stochastic": stochastic, "diverged": session.problem}
         )
         return "diverged"
-    result = session.finish(picture=False)
+    result = session.finish(plot=False)
     # Hundreds of runs of millions of weights: a finished run needs none of them.
     shutil.rmtree(session.folder.checkpoints, ignore_errors=True)
     for warning in summary.warnings(result):
         progress.note(f"{session.folder.path}: WARNING: {warning}")
     remarks = [summary.others(result)]
-    if (off := measures.off_budget_percent(result)) > 0:
-        remarks.append(f"budget missed by {off:.2f}%")
+    if result.budget_miss > 0:
+        remarks.append(f"budget missed by {result.budget_miss:.2%}")
     remark = ", ".join(filter(None, remarks))
-    return f"{measures.accuracy(result):.1f}%" + (f" ({remark})" if remark else "")
+    return f"{result.thresholding:.1%}" + (f" ({remark})" if remark else "")

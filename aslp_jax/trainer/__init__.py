@@ -1,4 +1,4 @@
-"""One run: options, presets, programs, state, loop, folder, progress, report, plots.
+"""Training of one run: options, programs, state, loop, folder, summary and plots.
 
-Internal: `aslp_jax.cli` is the way in. Importing this package imports no JAX.
+Internal: the command line is the interface. Importing this package imports no JAX.
 """

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that the next run starts without compiling."""
+"""Compilation cache: compiled programs on disk, so that the next run starts sooner."""
 
 import functools
 import hashlib
@@ -11,18 +11,21 @@ import jax
 
 from aslp_jax.data import datasets
 
+__all__ = ["compile_seconds", "enable_compilation_cache"]
+
 _COMPILING = "/jax/core/compile/backend_compile_duration"
-"""How JAX calls the event; reading a kept program counts too."""
+"""JAX's name for the event of compiling; reading a cached program counts too."""
 
 
 def enable_compilation_cache() -> None:
     """Turns JAX's persistent compilation cache on, before anything is compiled.
 
-    A folder that `JAX_COMPILATION_CACHE_DIR` names is used as it is, and
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns all of it off. Else it is a folder in the
-    user's cache, one for each kind of processor: compiled code holds instructions that
-    another may lack. Where none can be written, nothing is kept. Small programs are
-    kept as well: together they are a tenth of a second run.
+    `JAX_COMPILATION_CACHE_DIR` names the folder, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off. By default the folder lies
+    in the user's cache, one for each kind of processor: compiled code may hold
+    instructions that another processor lacks. If no folder can be written, nothing is
+    cached. Small programs are cached as well: together they take a tenth of the next
+    run.
     """
     _clock()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -39,13 +42,16 @@ def enable_compilation_cache() -> None:
 
 
 def compile_seconds() -> float:
-    """Returns how long this process has compiled since `keep_compiled`, in seconds."""
+    """Returns the time that this process has compiled, in seconds.
+
+    Counted from the first call of `enable_compilation_cache` or of this function.
+    """
     return sum(_clock())
 
 
 @functools.cache
 def _clock() -> list[float]:
-    """Durations in seconds, of which JAX tells from the first call on."""
+    """Returns the list that durations of compiling are added to, in seconds."""
     spent: list[float] = []
 
     def account(event: str, duration_secs: float, **_: Any) -> None:
@@ -57,12 +63,12 @@ def _clock() -> list[float]:
 
 
 def _processor() -> str:
-    """A name for the kind of processor: its instruction sets, as far as known."""
-    told = {platform.machine(), platform.processor()}
+    """Returns a name for the kind of processor: a hash of its instruction sets."""
+    known = {platform.machine(), platform.processor()}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not on this system
         lines = []
     kinds = ("model name", "flags", "Features", "CPU part")
-    told |= {line for line in lines if line.startswith(kinds)}
-    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()[:12]
+    known |= {line for line in lines if line.startswith(kinds)}
+    return hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:12]

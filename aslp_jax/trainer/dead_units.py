@@ -1,19 +1,22 @@
-"""What a run's connectivity comes to, over all layers."""
+"""Dead units: connectivity of a run's network, summed over its layers."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from aslp_jax.trainer.results import RunResult
+
+__all__ = ["DeadUnits", "dead_units"]
 
 
 class DeadUnits(NamedTuple):
-    """How a pruned network hangs together.
+    """Parts of a pruned network that contribute nothing.
 
     Attributes:
-      empty_layers: layers of which nothing is kept.
-      without_input: units that no input reaches.
-      without_output: units that reach no output.
-      units: in all.
+      empty_layers: number of layers without a kept weight.
+      without_input: number of units that no input reaches.
+      without_output: number of units that reach no output.
+      units: number of all units.
       off_path: kept weights on no path from an input to an output, in %.
-      unreached_classes: classes that no input reaches.
+      unreached_classes: number of classes that no input reaches.
     """
 
     empty_layers: int
@@ -24,13 +27,13 @@ class DeadUnits(NamedTuple):
     unreached_classes: int
 
 
-def dead_units(result: Mapping[str, Any]) -> DeadUnits:
-    """Sums up the connectivity of a run.
+def dead_units(result: RunResult) -> DeadUnits:
+    """Returns the connectivity of a run, summed over its layers.
 
     Args:
-      result: what its result.json holds.
+      result: result with `connectivity`, `outputs` and `outputs_reached`.
     """
-    layers = result["connectivity"].values()
+    layers = result.connectivity.values()
     kept, on_path = (sum(each[name] for each in layers) for name in ("kept", "on_path"))
     return DeadUnits(
         empty_layers=sum(each["kept"] == 0 for each in layers),
@@ -38,5 +41,5 @@ def dead_units(result: Mapping[str, Any]) -> DeadUnits:
         without_output=sum(each["without_output"] for each in layers),
         units=sum(each["units"] for each in layers),
         off_path=100 * (1 - on_path / kept) if kept else 100.0,
-        unreached_classes=result["outputs"] - result["outputs_reached"],
+        unreached_classes=result.outputs - result.outputs_reached,
     )

@@ -1,4 +1,4 @@
-"""Epochs until the runs stop by themselves, by a signal or by the clock; saving."""
+"""Training loop: epochs until the runs end, by themselves, a signal or the clock."""
 
 import collections
 import math
@@ -7,161 +7,177 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aslp_jax.trainer.multi_seed import SeedBatch
-from aslp_jax.trainer.run_state import LossNotFinite
+from aslp_jax.trainer.multi_seed import step_function
+from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.session import Session
 
+__all__ = ["Interrupted", "Signals", "Watcher", "train_sessions"]
+
 _CHUNK_SECONDS = 1.0
-"""Steps are handed to the device in programs of about this long, where an epoch is
-longer: a person sees the progress, and Ctrl-C is heard. Changes no result."""
+"""Length of the programs that an epoch is split into, in seconds, if it is longer.
+
+Between two programs progress is shown and Ctrl-C is noticed. Changes no result.
+"""
 
 
 class Interrupted(Exception):
-    """A signal or the clock asked to stop; all states are saved.
+    """A signal or the clock ended training; all states are saved.
 
     Attributes:
-      number: of the signal, 0 for the clock.
+      number: number of the signal; 0 for the clock.
     """
 
     def __init__(self, number: int) -> None:
+        """Names the signal or the time limit.
+
+        Args:
+          number: number of the signal; 0 for the clock.
+        """
         super().__init__(signal.Signals(number).name if number else "the time limit")
         self.number = number
 
 
 class Watcher(Protocol):
-    """What is told how far training is; see `progress.Progress`."""
+    """Display of training's progress; see `progress.Progress`."""
 
-    def step(
-        self, epoch: int, step: int, steps: int, images_per_second: float
-    ) -> None: ...
+    def step(self, epoch: int, step: int, steps: int, images_per_second: float) -> None:
+        """Reports progress within an epoch.
 
-    def epoch(self, row: Mapping[str, Any]) -> None: ...
+        Args:
+          epoch: present epoch, from 1.
+          step: steps of this epoch that are done.
+          steps: steps an epoch.
+          images_per_second: training speed over the epoch so far.
+        """
+
+    def epoch(self, row: EpochRow) -> None:
+        """Reports a finished epoch.
+
+        Args:
+          row: row of the epoch.
+        """
 
 
 def train_sessions(
     sessions: Sequence[Session], progress: Watcher, signals: "Signals"
 ) -> None:
-    """Trains until no session is active, and saves as it goes.
+    """Trains until no session is active, and saves checkpoints on the way.
 
-    A session whose loss is not finite keeps the state before that epoch, gets its
-    `problem` set, and leaves the others to go on.
+    A session that diverges keeps the state before that epoch, gets its `divergence`
+    set, and leaves the others to go on.
 
     Args:
-      sessions: one; or several that differ in their seed, each on one device, which are
-        trained side by side as one program.
-      progress: is told how far it is.
-      signals: entered; when they ask to stop, all is saved.
+      sessions: one session; or several that differ in their seed, each on one device,
+        which are trained side by side as one program.
+      progress: display of the progress.
+      signals: watch for signals and the clock, already entered.
 
     Raises:
-      Stopped: they did; all states are saved.
+      Interrupted: a signal or the clock asked to stop; all states are saved.
     """
     saved = time.monotonic()
     while active := [session for session in sessions if session.active]:
-        # Those behind come first, until all are side by side.
+        # Sessions that are behind come first, until all are side by side.
         behind = min(session.place for session in active)
-        group = _as_one([session for session in active if session.place == behind])
-        going = _one_epoch(group, progress, signals)
+        group = _one_program([session for session in active if session.place == behind])
+        going = _train_epoch(group, progress, signals)
         for session in going:
             if session.run.stopped:
                 session.save(session.run.snapshot())
         seconds = group[0].run.config.checkpoint_seconds
         if signals.stop_requested or time.monotonic() - saved >= seconds:
             for session in sessions:
-                if session.problem is None:
+                if session.divergence is None:
                     session.save(session.run.snapshot())
             saved = time.monotonic()
         signals.check()
 
 
-def _as_one(group: list[Session]) -> list[Session]:
-    """Those that can be one program: as many on one device as on another."""
-    shares = collections.Counter(session.run.devices[0] for session in group)
-    return group if len(set(shares.values())) == 1 else group[:1]
+def _one_program(group: list[Session]) -> list[Session]:
+    """Returns the sessions that can be one program: equally many on every device."""
+    counts = collections.Counter(session.run.devices[0] for session in group)
+    return group if len(set(counts.values())) == 1 else group[:1]
 
 
-def _one_epoch(
+def _train_epoch(
     group: Sequence[Session], progress: Watcher, signals: "Signals"
 ) -> list[Session]:
-    """Takes the remaining steps of an epoch and validates, unless told to stop.
+    """Takes the remaining steps of an epoch and validates, unless a stop is requested.
 
     Returns:
-      The sessions without a problem.
+      The sessions that have not diverged.
     """
     before = {id(session): session.run.snapshot() for session in group}
     going, taken, spent = list(group), 0, 0.0
     first = group[0].run
-    side_by_side = SeedBatch([session.run for session in going])
+    take_steps = step_function([session.run for session in going])
     while going[0].run.position.step < first.steps:
         if signals.stop_requested:
             return going
-        where = going[0].run.position
+        position = going[0].run.position
         chunk = max(1, int(_CHUNK_SECONDS / going[0].run.seconds_per_step))
-        count = min(chunk, first.steps - where.step)
-        seconds, problems = side_by_side.take_steps(count)
-        for session, problem in zip(going, problems, strict=True):
-            if problem is not None:
-                _give_up(session, problem, before[id(session)])
+        count = min(chunk, first.steps - position.step)
+        seconds = take_steps(count)
         spent, taken = spent + seconds, taken + count * len(going)
         speed = taken * first.config.batch_size / spent
-        if any(problems):
-            going = [session for session in going if session.problem is None]
+        found = [s.run.account(count, seconds, runs=len(going)) for s in going]
+        if any(found):
+            for session, divergence in zip(going, found, strict=True):
+                if divergence is not None:
+                    _give_up(session, divergence, before[id(session)])
+            going = [session for session in going if session.divergence is None]
             if not going:
                 return []
-            side_by_side = SeedBatch([session.run for session in going])
-        progress.step(where.epoch + 1, where.step, first.steps, speed)
+            take_steps = step_function([session.run for session in going])
+        progress.step(position.epoch + 1, position.step, first.steps, speed)
     for session in going:
-        try:
-            row = session.run.finish_epoch(speed / len(group))
-        except LossNotFinite as error:
-            _give_up(session, str(error), before[id(session)])
+        row = session.run.finish_epoch(speed / len(group))
+        if isinstance(row, Divergence):
+            _give_up(session, row, before[id(session)])
             continue
         session.folder.append_row(row)
         session.rows.append(row)
         progress.epoch(row)
-    return [session for session in going if session.problem is None]
+    return [session for session in going if session.divergence is None]
 
 
-def _give_up(session: Session, problem: str, before: Mapping[str, Any]) -> None:
-    """Saves the state before the epoch and says what can be done."""
+def _give_up(
+    session: Session, divergence: Divergence, before: Mapping[str, Any]
+) -> None:
+    """Notes a divergence and saves the state before that epoch."""
+    session.divergence = divergence
     session.save(before)
-    run = session.run
-    way = f"--out {session.quoted} --resume"
-    session.problem = (
-        f"{problem}; {session.folder.path} keeps the state before that epoch; try "
-        "smaller learning rates in a new run"
-    )
-    if run.config.schedule == "constant":
-        epochs = max(1, run.position.epoch - run.position.pruned_epoch)
-        session.problem += f", or evaluate what there is with {way} --epochs {epochs}"
 
 
 class Signals:
-    """While entered, the first Ctrl-C or SIGTERM is noted and the second one kills.
+    """Watch for Ctrl-C, SIGTERM and the clock: the second signal kills.
 
     Attributes:
-      received: number of the signal that came, 0 before.
-      asked: whether to stop, by a signal or by the clock.
+      received: number of the first signal; 0 before any.
     """
 
     def __init__(self, deadline: float = math.inf) -> None:
-        """Knows when to stop.
+        """Sets the time limit.
 
         Args:
-          deadline: of `time.monotonic()`.
+          deadline: time by `time.monotonic()` from which a stop is requested, in
+            seconds; default: never.
         """
         self.received = 0
         self._deadline = deadline
 
     @property
     def stop_requested(self) -> bool:
+        """True after a signal or past the deadline."""
         return self.received != 0 or time.monotonic() >= self._deadline
 
     def check(self) -> None:
-        """Raises `Stopped` if it is asked for."""
+        """Raises `Interrupted` if a stop is requested."""
         if self.stop_requested:
             raise Interrupted(self.received)
 
     def __enter__(self) -> "Signals":
+        """Replaces the handlers of both signals."""
         self._old = {
             number: signal.signal(number, self._note)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -169,12 +185,13 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Puts the earlier handlers back."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
-        # What starts programs may send one stop twice; only a later one is a second.
+        # A job manager may send one stop twice; only a later signal is the second.
         time.sleep(0.3)
         for each in self._old:
             signal.signal(each, signal.SIG_DFL)

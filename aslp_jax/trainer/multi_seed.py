@@ -1,7 +1,7 @@
-"""Several runs that differ in their seed, trained as one program."""
+"""Seed batches: several runs that differ in their seed, trained as one program."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,57 +11,65 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aslp_jax import train
 from aslp_jax.trainer.devices import wait_for
-from aslp_jax.trainer.run_state import LossNotFinite, Run
+from aslp_jax.trainer.run_state import Run
+
+__all__ = ["SeedBatch", "step_function"]
+
+
+def step_function(runs: Sequence[Run]) -> Callable[[int], float]:
+    """Returns the function that takes steps of all runs at once.
+
+    Args:
+      runs: one run on any devices; or several, as `SeedBatch` takes them.
+
+    Returns:
+      A function from a number of steps to the time that they took, in seconds. Each run
+      accounts for the steps afterwards.
+    """
+    return runs[0].take_steps if len(runs) == 1 else SeedBatch(runs).take_steps
 
 
 class SeedBatch:
-    """Runs side by side, as one program where they are several.
+    """Several runs side by side, trained as one program.
 
-    Each keeps its own images, order, masks and state. One run a device gets bit for bit
-    what it would have got alone; several on a device are vectorised, which sums in
-    another order.
+    Each run keeps its own images, order, masks and state. With one run a device, each
+    run is bit for bit the same as alone; several on a device are vectorised, which sums
+    in another order.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        """Puts what does not change side by side.
+        """Places the inputs that no step changes side by side.
 
         Args:
-          runs: a single run on any devices; or several of the same options but the
-            seed, at the same step of the same epoch, on one device each, as many on
-            one as on another and those of a device next to one another.
+          runs: at least two runs that differ only in their seed, at the same step of
+            the same epoch. Each uses one device; every device has the same number of
+            runs, and the runs of a device follow one another.
         """
         self._runs = runs
-        if len(runs) > 1:
-            devices = list(dict.fromkeys(run.devices[0] for run in runs))
-            self._mesh = Mesh(
-                np.array(devices), (train.SEED,), axis_types=(AxisType.Auto,)
-            )
-            self._inputs = self._join([(*run.training, run.key) for run in runs])
+        devices = list(dict.fromkeys(run.devices[0] for run in runs))
+        self._mesh = Mesh(np.array(devices), (train.SEED,), axis_types=(AxisType.Auto,))
+        self._inputs = self._join([(*run.training, run.key) for run in runs])
 
-    def take_steps(self, count: int) -> tuple[float, list[str | None]]:
+    def take_steps(self, count: int) -> float:
         """Takes `count` more steps of the present epoch of each run.
 
         Args:
           count: steps, at least 1.
 
         Returns:
-          Seconds that took, and for each run why it cannot go on, or None.
+          The time that the steps took, in seconds.
         """
         runs, began = self._runs, time.monotonic()
-        if len(runs) == 1:
-            seconds = runs[0].take_steps(count)
-        else:
-            program = runs[0].programs.seed_steps(self._mesh)
-            joined = self._join([(run.state, run.totals) for run in runs])
-            after = program(*joined, *self._inputs, *runs[0].bounds(count))
-            for run, (state, totals) in zip(runs, self._split(after), strict=True):
-                run.state, run.totals = state, totals
-                wait_for(totals.loss)
-            seconds = time.monotonic() - began
-        return seconds, [_problem(run, count, seconds, len(runs)) for run in runs]
+        program = runs[0].programs.seed_steps(self._mesh)
+        joined = self._join([(run.state, run.totals) for run in runs])
+        after = program(*joined, *self._inputs, *runs[0].bounds(count))
+        for run, (state, totals) in zip(runs, self._split(after), strict=True):
+            run.state, run.totals = state, totals
+            wait_for(totals.loss)
+        return time.monotonic() - began
 
     def _join(self, trees: Sequence[Any]) -> Any:
-        """Stacks trees that lie on the devices of the mesh, each where it lies."""
+        """Stacks trees on the devices of the mesh; no array leaves its device."""
         share = len(trees) // self._mesh.size
         spread = NamedSharding(self._mesh, PartitionSpec(train.SEED))
 
@@ -76,7 +84,7 @@ class SeedBatch:
         return jax.tree.map(join, *trees)
 
     def _split(self, tree: Any) -> list[Any]:
-        """Takes apart what `_join` stacked, nothing leaving its device."""
+        """Undoes `_join`; no array leaves its device."""
         share = len(self._runs) // self._mesh.size
         leaves, structure = jax.tree.flatten(tree)
         shards = [
@@ -88,11 +96,3 @@ class SeedBatch:
             jax.tree.unflatten(structure, [shard[device][i] for shard in shards])
             for device, i in places
         ]
-
-
-def _problem(run: Run, count: int, seconds: float, share: int) -> str | None:
-    try:
-        run.account(count, seconds, share=share)
-    except LossNotFinite as error:
-        return str(error)
-    return None

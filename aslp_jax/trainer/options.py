@@ -1,8 +1,8 @@
-"""Every option of a run, once: its default, its help, what is a valid value.
+"""Options of a run, each said once: its default, its help, its valid values.
 
-The command line, `config.json` and the checks on resuming all follow from `Config`, and
-its presets are values of it: all in one long file, so that no option is said twice.
-This file imports no jax, so that `--help` answers at once.
+The command line, `config.json` and the checks on resuming all follow from `Config`;
+presets are values of it. All of that is one long file, so that no option is said twice.
+Importing this module imports no JAX, so that `--help` answers at once.
 """
 
 import dataclasses
@@ -12,6 +12,18 @@ from typing import Any
 
 from aslp_jax._errors import BadInput
 
+__all__ = [
+    "FIELDS",
+    "METHOD_OPTIONS",
+    "RESCALES",
+    "SAMPLED_METHODS",
+    "Config",
+    "check",
+    "fixed_options",
+    "flag",
+    "knows",
+]
+
 RESCALES: dict[str, tuple[str, ...]] = {
     "aslp": ("none", "smart", "dynamic"),
     "supermask": ("none", "smart", "dynamic"),
@@ -20,30 +32,51 @@ RESCALES: dict[str, tuple[str, ...]] = {
     "budget": ("none",),
     "magnitude": ("none",),
 }
-"""The methods, and the values of `--rescale` that each knows."""
+"""Methods by name, each with its valid values of `--rescale`."""
+
+SAMPLED_METHODS = ("aslp", "supermask", "signed")
+"""Methods that sample their masks from logits."""
+
+_DENSE_METHODS = ("budget", "magnitude")
+"""Methods that train the weights themselves."""
+
+_OF_SAMPLED = (
+    "rescale",
+    "scale_init",
+    "logit_std",
+    "keep_fraction",
+    "scope",
+    "budget_weight",
+)
+
+METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "aslp": (*_OF_SAMPLED, "keep_ties", "temperature"),
+    "supermask": (*_OF_SAMPLED, "keep_ties"),
+    "edge_popup": ("rescale", "keep_fraction", "scope"),
+    "signed": (*_OF_SAMPLED, "temperature"),
+    "budget": ("keep_fraction", "budget_weight", "sharpness_init", "sharpness_scope"),
+    "magnitude": ("keep_fraction", "scope"),
+}
+"""Methods by name, each with the options that its class is constructed from."""
+
+
+def _methods_with(option: str) -> tuple[str, ...]:
+    return tuple(name for name, options in METHOD_OPTIONS.items() if option in options)
 
 
 def _option(default: Any, help: str, **checks: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **checks})
 
 
-_DRAWN = ("aslp", "supermask", "signed")
-"""Methods that draw their masks from logits."""
-
-
-_TRAINED = ("budget", "magnitude")
-"""Methods that train the weights themselves."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The options of one run; the defaults are the `paper` preset.
+    """Options of one run; the defaults are the `paper` preset.
 
-    Metadata of a field: `help`; `choices`; `above`/`least`/`below`/`most` bound
-    numbers; `methods` are the only ones to which a value other than the default means
-    something; `alias` is another flag; `none` says what None means; `free` marks what
-    may change when a run is resumed, since it does not change what the steps already
-    taken have computed.
+    Metadata of a field: `help`; `choices`; `above`, `least`, `below` and `most` bound
+    numbers; `methods` are the methods that the option applies to (default: all);
+    `alias` is another flag; `none` is the meaning of None; `resumable` marks an option
+    that may change when a run is resumed, because steps already taken do not depend on
+    it.
     """
 
     arch: str = _option(
@@ -53,17 +86,20 @@ class Config:
     )
     dataset: str = _option(
         "cifar10",
-        "images; digits is embedded and needs no download, tiny_imagenet needs "
-        "--manual-dir",
+        "images; digits comes with the package and needs no download, tiny_imagenet "
+        "needs --manual-dir",
         choices=("digits", "cifar10", "cifar100", "tiny_imagenet"),
     )
     data_dir: str | None = _option(
-        None, "prepared TFDS folder to read the images of CIFAR from", resumable=True
+        None,
+        "folder of a prepared TFDS data set to read CIFAR from (default: none)",
+        resumable=True,
     )
     manual_dir: str | None = _option(
         None,
-        "folder with the official archive, downloaded by hand: of CIFAR the binary "
-        "version, of tiny_imagenet tiny-imagenet-200.zip or what it unpacks to",
+        "folder with the official archive, downloaded by hand: for CIFAR the binary "
+        "version, for tiny_imagenet tiny-imagenet-200.zip or its unpacked folder "
+        "(default: none)",
         resumable=True,
     )
     cache_dir: str | None = _option(
@@ -71,179 +107,187 @@ class Config:
         "folder for downloads and decoded images (default: ~/.cache/aslp-jax)",
         resumable=True,
     )
-    method: str = _option("aslp", "how weights are selected", choices=tuple(RESCALES))
+    method: str = _option("aslp", "selection of the weights", choices=tuple(RESCALES))
     rescale: str = _option(
         "smart",
-        "scale of a layer: smart, one learnt scalar; dynamic, size over number kept of "
-        "the drawn mask; fan, sqrt(1/keep-fraction); none",
+        "scale of a layer: smart, one learnt scalar; dynamic, size of the sampled mask "
+        "over number kept; fan, sqrt(1 / keep fraction); none",
         choices=("none", "smart", "dynamic", "fan"),
     )
     scale_init: float = _option(
         1.0,
-        "where the learnt scales of --rescale smart start",
+        "initial value of the learnt scales of --rescale smart",
         above=0,
-        methods=_DRAWN,
+        methods=_methods_with("scale_init"),
     )
     logit_std: float | None = _option(
         None,
-        "standard deviation of the initial logits; 0 starts all alike",
-        none="0, or 10 where --keep is given",
+        "standard deviation of the initial logits; 0 starts all equal",
+        none="0, or 10 with --keep",
         least=0,
-        methods=_DRAWN,
+        methods=_methods_with("logit_std"),
     )
     keep_fraction: float | None = _option(
         None,
         "fraction of the weights to keep, in (0, 1]",
         alias="--keep",
-        none="whatever it comes to",
+        none="no constraint",
         above=0,
         most=1,
     )
     scope: str = _option(
         "global",
-        "keep that fraction of all layers together, or of each layer (not of budget)",
+        "hold --keep over all layers together, or in each layer",
         choices=("global", "layer"),
-        methods=(*_DRAWN, "edge_popup", "magnitude"),
+        methods=_methods_with("scope"),
     )
     budget_weight: float = _option(
         10.0,
-        "weight of the budget loss, which holds the kept weights to --keep; 100 where "
-        "--scope is layer",
+        "weight of the budget loss, which holds the kept weights to --keep; 100 with "
+        "--scope layer",
         above=0,
-        methods=(*_DRAWN, "budget"),
+        methods=_methods_with("budget_weight"),
     )
     sharpness_init: float = _option(
-        100.0, "where t of w * h(t w) starts", above=0, methods=("budget",)
+        100.0,
+        "initial value of the sharpness t of the gate w * h(t w)",
+        above=0,
+        methods=_methods_with("sharpness_init"),
     )
     sharpness_scope: str = _option(
         "global",
-        "one t for all layers, or one for each",
+        "one t for all layers, or one t a layer",
         choices=("global", "layer"),
-        methods=("budget",),
+        methods=_methods_with("sharpness_scope"),
     )
     signed_constant: str = _option(
         "all",
-        "layers whose weights have one magnitude: none, all, or conv, the convolutions "
-        "only",
+        "layers whose weights share one magnitude: none, all, or conv (convolutions "
+        "only)",
         choices=("none", "all", "conv"),
     )
     constant: str = _option(
         "std",
-        "that magnitude: the std of the layer's drawn weights, or kaiming, "
-        "sqrt(2/fan_in)",
+        "magnitude of signed constant weights: std of the layer's initial weights, or "
+        "kaiming, sqrt(2 / fan_in)",
         choices=("std", "kaiming"),
     )
     bias: str = _option(
         "none",
-        "frozen biases, where the network has some: none, or uniform in "
+        "frozen biases of networks that have biases: none, or uniform in "
         "+-1/sqrt(fan_in)",
         choices=("none", "uniform"),
     )
     augment: bool = _option(
         True,
-        "random crops (zero-padded by an eighth of the image: 4 pixels of 32) and, "
-        "where a mirrored image keeps its label, flips",
+        "random crops (zero-padded by an eighth of the image: 4 of 32 pixels) and, if "
+        "a mirrored image keeps its label, flips",
     )
     standardise: bool = _option(False, "shift and scale pixels by channel statistics")
-    epochs: int = _option(1000, "at most this many epochs", least=1, resumable=True)
+    epochs: int = _option(1000, "largest number of epochs", least=1, resumable=True)
     patience: int = _option(
         100,
-        "stop after this many epochs without better validation",
+        "epochs without better validation after which training stops",
         least=1,
         resumable=True,
     )
     finetune: bool = _option(
         False,
-        "when training is over, prune and train as many epochs again, what was pruned "
-        "held at 0",
+        "after training, prune and train up to as many epochs again with pruned "
+        "weights held at 0",
         methods=("magnitude",),
     )
     select_by: str = _option(
         "thresholding",
-        "validation accuracy that chooses the best epoch: of the deterministic network "
-        "(thresholding), or of one as it is trained, drawn or before pruning (sample)",
+        "validation accuracy that chooses the best epoch: that of the thresholded "
+        "network (thresholding), or of a network as trained, sampled or not yet pruned "
+        "(sample)",
         choices=("thresholding", "sample"),
     )
     keep_ties: bool = _option(
         False,
-        "keep a weight whose probability is exactly one half",
-        methods=("aslp", "supermask"),
+        "keep a weight with a keep-probability of exactly one half",
+        methods=_methods_with("keep_ties"),
     )
     batch_size: int = _option(256, "images a step, over all devices", least=1)
     micro_batch: int | None = _option(
         None,
-        "images a forward pass of each device; changes speed, not the gradient "
+        "images a forward pass on each device; changes speed, not the gradient "
         "(default: 64 on a CPU, the whole batch elsewhere)",
         least=1,
     )
     optimiser: str = _option(
-        "sgd", "sgd with momentum, or adam", choices=("sgd", "adam")
+        "sgd", "sgd (with momentum) or adam", choices=("sgd", "adam")
     )
     schedule: str = _option(
         "constant",
-        "of the learning rates: constant, or cosine, to 0 at the last epoch",
+        "learning rates over time: constant, or cosine down to 0 at the last epoch",
         choices=("constant", "cosine"),
     )
     mask_lr: float = _option(
         50.0,
         "learning rate of the logits or scores",
         above=0,
-        methods=(*_DRAWN, "edge_popup"),
+        methods=(*SAMPLED_METHODS, "edge_popup"),
     )
     scale_lr: float = _option(
-        1e-3, "learning rate of the scales", above=0, methods=_DRAWN
+        1e-3, "learning rate of the scales", above=0, methods=SAMPLED_METHODS
     )
     weight_lr: float = _option(
-        0.1, "learning rate of trained weights", above=0, methods=_TRAINED
+        0.1, "learning rate of trained weights", above=0, methods=_DENSE_METHODS
     )
     sharpness_lr: float = _option(
         1e-3,
-        "part of itself that t moves in a step",
+        "relative change of t in a step",
         above=0,
         below=1,
         methods=("budget",),
     )
     momentum: float = _option(
-        0.9, "of all of them but t (adam: its beta1)", least=0, below=1
+        0.9, "SGD momentum (adam: beta1), not applied to t", least=0, below=1
     )
     weight_decay: float = _option(
         0.0,
-        "of the logits, scores or trained weights, added to their gradient",
+        "weight decay of logits, scores or trained weights, added to their gradient",
         least=0,
     )
     temperature: float = _option(
         1.0,
-        "of the Gumbel-Softmax; shapes the gradient only",
+        "temperature of the Gumbel-Softmax; shapes the gradient, never the sample",
         above=0,
-        methods=("aslp", "signed"),
+        methods=_methods_with("temperature"),
     )
     dtype: str = _option(
         "float32",
-        "of the network's computation; weights and logits are float32",
+        "dtype of the network's computation; weights and logits are float32",
         choices=("float32", "bfloat16"),
     )
     eval_samples: int = _option(
-        10, "networks drawn for the averaged test accuracy", least=1
+        10, "networks sampled for the averaged test accuracy", least=1
     )
     seed: int = _option(
-        0, "of weights, masks, order, augmentation and split", least=0, most=2**32 - 1
+        0,
+        "seed of weights, masks, order, augmentation and validation split",
+        least=0,
+        most=2**32 - 1,
     )
     devices: int | None = _option(
         None,
-        "devices to spread each batch over (default: as many as divide it)",
+        "devices to spread each batch over (default: the largest number that divides "
+        "it)",
         least=1,
         resumable=True,
     )
     checkpoint_seconds: float = _option(
         60.0,
-        "save at the end of an epoch if this long since the last save, in seconds",
+        "least time between two checkpoints, in seconds; saved at the end of an epoch",
         least=0,
         resumable=True,
     )
 
     @property
     def total_epochs(self) -> int:
-        """The most epochs that the run can have, fine-tuning included."""
+        """Largest number of epochs, fine-tuning included."""
         return self.epochs * (2 if self.finetune else 1)
 
     def as_dict(self) -> dict[str, Any]:
@@ -252,11 +296,10 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-
+"""Fields of `Config` by name."""
 
 _LARGEST = 3.4e38
-"""Of float32, in which everything is computed."""
-
+"""Largest number that an option takes: about that of float32."""
 
 _BOUNDS = {
     "above": (operator.gt, "above"),
@@ -267,27 +310,40 @@ _BOUNDS = {
 
 
 def knows(method: str, name: str) -> bool:
-    """Returns whether an option means something to a method."""
+    """Returns True if an option applies to a method.
+
+    Args:
+      method: name of the method.
+      name: name of a field of `Config`.
+    """
     return method in FIELDS[name].metadata.get("methods", RESCALES)
 
 
 def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that decided what the steps of a run have computed.
+    """Returns the options that must not change when a run is resumed.
 
-    They are what must not change when it is resumed: all but the free ones, and the
-    number of epochs where the learning rates follow it.
+    The steps already taken depend on these options: on all but the resumable ones, and
+    on the number of epochs if the learning rates depend on it.
+
+    Args:
+      options: all options by name.
     """
-    free = {name for name, field in FIELDS.items() if field.metadata.get("resumable")}
+    resumable = {
+        name for name, field in FIELDS.items() if field.metadata.get("resumable")
+    }
     if options["schedule"] != "constant":
-        free.discard("epochs")
-    return {name: value for name, value in options.items() if name not in free}
+        resumable.discard("epochs")
+    return {name: value for name, value in options.items() if name not in resumable}
 
 
 def check(config: Config) -> None:
-    """Checks every value against its field.
+    """Checks every option against the rules of its field.
+
+    Args:
+      config: options to check.
 
     Raises:
-      BadInput: naming the flag, its value and what is valid.
+      BadInput: an option is invalid; the message names flag, value and valid values.
     """
     for name, field in FIELDS.items():
         value, rules = getattr(config, name), field.metadata
@@ -297,10 +353,10 @@ def check(config: Config) -> None:
             raise BadInput(f"{flag(name)} cannot be {value!r}")
         if isinstance(value, float) and not abs(value) <= _LARGEST:
             raise BadInput(f"{flag(name)} must be a finite number, got {value}")
-        for rule, (holds, words) in _BOUNDS.items():
+        for rule, (holds, relation) in _BOUNDS.items():
             if rule in rules and not holds(value, rules[rule]):
                 raise BadInput(
-                    f"{flag(name)} must be {words} {rules[rule]}, got {value}"
+                    f"{flag(name)} must be {relation} {rules[rule]}, got {value}"
                 )
         if "choices" in rules and value not in rules["choices"]:
             raise BadInput(
@@ -309,8 +365,8 @@ def check(config: Config) -> None:
             )
         if value != field.default and not knows(config.method, name):
             raise BadInput(
-                f"{flag(name)} means nothing to --method {config.method}; it is of "
-                f"{', '.join(rules['methods'])}"
+                f"{flag(name)} means nothing to --method {config.method}; it "
+                f"applies to {', '.join(rules['methods'])}"
             )
     if config.rescale not in RESCALES[config.method]:
         raise BadInput(
@@ -320,7 +376,7 @@ def check(config: Config) -> None:
     if config.data_dir is not None and config.manual_dir is not None:
         raise BadInput("give --data-dir or --manual-dir, not both")
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
-        raise BadInput("--dataset digits is embedded; it takes no folder")
+        raise BadInput("--dataset digits comes with the package; it takes no folder")
     if config.dataset == "tiny_imagenet" and config.data_dir is not None:
         raise BadInput(
             "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir"
@@ -335,4 +391,9 @@ def _types(field: dataclasses.Field) -> tuple[Any, ...]:
 
 
 def flag(name: str) -> str:
+    """Returns the flag of an option, such as `--mask-lr`.
+
+    Args:
+      name: name of a field of `Config`.
+    """
     return "--" + name.replace("_", "-")

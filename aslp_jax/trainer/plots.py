@@ -1,4 +1,4 @@
-"""Plots of a run: accuracy, kept fractions, keep-probabilities."""
+"""Plots of a run: accuracy, keep fractions and keep-probabilities."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,33 +7,38 @@ from typing import Any
 import numpy as np
 
 from aslp_jax._atomic import atomic_write
+from aslp_jax.trainer.results import EpochRow
 
-BINS = 50  # of the histogram; an even number, so that 0.5 is an edge
+__all__ = ["plot_curves"]
+
+_BINS = 50
+"""Number of bins of the histogram; even, so that 0.5 is an edge."""
 
 
 def plot_curves(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[EpochRow],
     keep_probabilities: Mapping[str, np.ndarray],
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
 ) -> None:
-    """Draws accuracy, kept fractions and keep-probabilities side by side as a PNG.
+    """Plots accuracy, keep fractions and keep-probabilities side by side as a PNG.
 
-    The file appears whole or not at all; one that was there before is replaced.
+    The file is written atomically, and replaces an earlier one.
 
     Args:
-      rows: one an epoch, at least one, as the top of this file describes them.
+      rows: rows of the run, one an epoch, at least one.
       keep_probabilities: arrays of any shape in [0, 1], by layer; may be empty.
-      path: of the PNG; its folder exists.
-      title: a line above the panels.
+      path: path of the PNG; its folder exists.
+      title: line above the panels; default: none.
 
     Raises:
       ValueError: there are no rows.
+      OSError: the file cannot be written.
     """
     if not rows:
-        raise ValueError("curves: rows must hold at least one epoch, got none")
-    # Figure without pyplot: no window, no registry of figures that grows with each run.
+        raise ValueError("plot_curves: rows must hold at least one epoch, got none")
+    # Figure without pyplot: no window, and no list of figures that grows with each run.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.2), dpi=100, layout="constrained")
@@ -52,14 +57,14 @@ def plot_curves(
         figure.savefig(file, format="png")
 
 
-def _plot_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    epochs = [row["epoch"] for row in rows]
+def _plot_accuracy(axes: Any, rows: Sequence[EpochRow]) -> None:
+    epochs = [row.epoch for row in rows]
     style = _line_style(rows)
-    training = [row["train_accuracy"] for row in rows]
-    validation = [row["validation_accuracy"] for row in rows]
+    training = [row.train_accuracy for row in rows]
+    validation = [row.validation_accuracy for row in rows]
     axes.plot(epochs, training, color="tab:orange", label="training", **style)
     axes.plot(epochs, validation, color="tab:blue", label="validation", **style)
-    epoch, best = rows[-1]["best_epoch"], rows[-1]["best_validation_accuracy"]
+    epoch, best = rows[-1].best_epoch, rows[-1].best_validation_accuracy
     axes.plot(
         [epoch],
         [best],
@@ -79,21 +84,21 @@ def _plot_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     _epoch_axis(axes, epochs)
 
 
-def _plot_kept(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _plot_kept(axes: Any, rows: Sequence[EpochRow]) -> None:
     import matplotlib
 
-    epochs = [row["epoch"] for row in rows]
+    epochs = [row.epoch for row in rows]
     style = _line_style(rows)
-    names = list(rows[-1]["keep_fractions"])
+    names = list(rows[-1].keep_fractions)
     # Colours follow depth, so that a trend from the first layer to the last shows.
     colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(names)))
     colours[:, :3] *= 0.85  # its yellows are too pale for text on white
     lines = {
-        name: ([row["keep_fractions"][name] for row in rows], colour)
+        name: ([row.keep_fractions[name] for row in rows], colour)
         for name, colour in zip(names, colours, strict=True)
     }
     total = "total"
-    lines[total] = ([row["keep_fraction"] for row in rows], "black")
+    lines[total] = ([row.keep_fraction for row in rows], "black")
     for name, (values, colour) in lines.items():
         width = 2.2 if name == total else 1.3
         axes.plot(epochs, values, color=colour, linewidth=width, **style)
@@ -129,10 +134,10 @@ def _plot_kept(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
-    """Moves labels apart as little as need be, in their order, within [0, 1].
+    """Returns heights in [0, 1] moved apart as little as needed, in their order.
 
     Args:
-      heights: float `[labels]`, where each would like to be.
+      heights: float `[labels]`, wanted heights.
       gap: least distance of neighbours; `gap * (labels - 1)` is at most 1.
 
     Returns:
@@ -140,8 +145,8 @@ def _spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
     """
     order = np.argsort(heights, kind="stable")
     steps = gap * np.arange(len(heights))
-    # With the steps taken off, "a gap apart" is "not decreasing". The nearest such
-    # sequence lies between the running maximum and its mirror image; take the middle.
+    # Minus the steps, "a gap apart" means "not decreasing". The nearest sequence that
+    # does not decrease lies between the running maximum and its mirror image.
     wanted = heights[order] - steps
     upper = np.maximum.accumulate(wanted)
     lower = np.minimum.accumulate(wanted[::-1])[::-1]
@@ -154,15 +159,15 @@ def _spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
 def _plot_probabilities(
     axes: Any, keep_probabilities: Mapping[str, np.ndarray]
 ) -> None:
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    counts = np.zeros(BINS, np.int64)
-    # Layer by layer: millions of weights need not be copied into one array.
+    edges = np.linspace(0.0, 1.0, _BINS + 1)
+    counts = np.zeros(_BINS, np.int64)
+    # Layer by layer, so that millions of weights are not copied into one array.
     for values in keep_probabilities.values():
         flat = np.asarray(values, np.float32).ravel()
-        counts += np.histogram(flat, bins=BINS, range=(0.0, 1.0))[0]
+        counts += np.histogram(flat, bins=_BINS, range=(0.0, 1.0))[0]
     axes.set_title("Keep-probabilities, all layers", fontsize=11)
     axes.set_xlabel("keep-probability (%)")
-    axes.set_ylabel(f"weights (% in each of {BINS} bins, log scale)")
+    axes.set_ylabel(f"weights (% in each of {_BINS} bins, log scale)")
     axes.set_xlim(0.0, 1.0)
     axes.xaxis.set_major_formatter(_percent)
     if not counts.any():
@@ -170,22 +175,22 @@ def _plot_probabilities(
         axes.set_yticks([])
         return
     fractions = counts / counts.sum()
-    # Most weights of a wide layer hardly move from one half; without the logarithm the
-    # rest would lie flat on the axis.
+    # Most weights of a wide layer stay near one half; on a linear scale the others
+    # would be invisible.
     axes.set_yscale("log")
     floor = fractions[fractions > 0].min() / 2
     axes.stairs(fractions, edges, baseline=floor, fill=True, color="tab:blue")
     top = min(2.0, 2 * fractions.max())
     axes.set_ylim(floor, top)
     axes.yaxis.set_major_formatter(_percent)
-    # Within about a decade there is hardly a power of ten to label.
+    # A range of about a decade has at most one power of ten to label.
     axes.yaxis.set_minor_formatter(_percent if top < 30 * floor else lambda *_: "")
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
     """Returns limits in [0, 1] around the values, at least ten points of percent apart.
 
-    A wobble of a tenth of a point must not look like an event.
+    A change of a tenth of a point must not look large.
     """
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
@@ -193,13 +198,13 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return max(0.0, float(low - margin)), min(1.0, float(high + margin))
 
 
-def _line_style(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    # A line through one point is nothing; beyond a few dozen, markers are clutter.
+def _line_style(rows: Sequence[EpochRow]) -> dict[str, Any]:
+    # A line through one point is invisible; beyond a few dozen, markers are clutter.
     return {"marker": "o", "markersize": 3} if len(rows) <= 25 else {}
 
 
 def _percent(value: float, position: int | None = None) -> str:
-    """Formats a tick."""
+    """Returns the label of a tick, in %."""
     return f"{100 * value:g}"
 
 

@@ -3,14 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aslp_jax.trainer.options import _DRAWN, FIELDS, Config, check, knows
+from aslp_jax.trainer.options import FIELDS, SAMPLED_METHODS, Config, check, knows
+
+__all__ = [
+    "DATASET_DEFAULTS",
+    "METHOD_DEFAULTS",
+    "PRESETS",
+    "PRESET_VARIANTS",
+    "preset_values",
+    "resolve",
+]
 
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # 1,280 small images: more and smaller steps.
     "digits": {"batch_size": 32, "epochs": 120},
 }
-"""What replaces a default for one data set; presets and flags win over it."""
-
+"""Defaults of one data set, in place of those of `Config`; presets and flags win."""
 
 _TRAINED_DEFAULTS = {
     "rescale": "none",
@@ -19,17 +27,15 @@ _TRAINED_DEFAULTS = {
     "weight_decay": 5e-4,
 }
 
-
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    # Its result is an average over drawn networks, so a drawn one is validated.
+    # The result averages over sampled networks, so a sampled network is validated.
     "supermask": {"rescale": "dynamic", "select_by": "sample"},
     "edge_popup": {"rescale": "none", "keep_fraction": 0.5, "scope": "layer"},
     "budget": {**_TRAINED_DEFAULTS, "budget_weight": 500.0},
-    # Trained as if nothing were to be pruned, then pruned.
+    # Trained dense, then pruned: the dense network is validated.
     "magnitude": {**_TRAINED_DEFAULTS, "select_by": "sample"},
 }
-"""The same for one method."""
-
+"""Defaults of one method, in place of those of `Config`; presets and flags win."""
 
 _RELEASED_CODE = {
     "bias": "uniform",
@@ -39,11 +45,10 @@ _RELEASED_CODE = {
     "select_by": "sample",
 }
 
-
 PRESETS: dict[str, dict[str, Any]] = {
     # Table 1, row WR+SC, augmented: 77.5 / 84.8 / 86.9 % for Conv2/4/6 in the paper.
     "paper": {name: FIELDS[name].default for name in _RELEASED_CODE},
-    # What the code published with the paper does where the paper is silent or differs.
+    # The code published with the paper, where the paper is silent or differs.
     "released_code": _RELEASED_CODE,
     # The validation accuracy of `paper` in a tenth of its epochs, measured on digits
     # alone; see results/README.md, fast-recipe.
@@ -56,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "logit_std": 10.0,
         "epochs": 100,
     },
-    # The recipe of edge-popup's authors for these networks.
+    # The options of edge-popup's authors for these networks.
     "edge_popup": {
         "method": "edge_popup",
         "rescale": "none",
@@ -68,10 +73,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 100,
     },
 }
-
+"""Presets by name: options that differ from the defaults."""
 
 _TRAINED_FAST = {"optimiser": "sgd", "momentum": 0.9, "weight_lr": 0.05}
-
 
 PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
@@ -92,18 +96,21 @@ PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "magnitude": _TRAINED_FAST,
     },
 }
-"""What a preset holds besides for a data set, a method, or images not augmented."""
+"""Options that a preset adds for a data set, a method, or plain images.
+
+Plain images are images without augmentation.
+"""
 
 
 def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
     """Returns the checked options of a new run.
 
     Args:
-      preset: its name, or None for plain defaults.
-      chosen: what was asked for, which wins over all else.
+      preset: name of the preset, or None for plain defaults.
+      chosen: options asked for, by name; they win over all others.
 
     Raises:
-      BadInput: a value, or a combination of values, that means nothing.
+      BadInput: an option is invalid, or two options contradict each other.
     """
     asked = {**preset_values(preset, chosen), **chosen}
     config = Config(**{**_defaults(asked), **asked})
@@ -112,6 +119,13 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
 
 
 def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a preset that apply to the method asked for.
+
+    Args:
+      preset: name of the preset, or None for no options.
+      chosen: options asked for, by name; data set, method and augmentation choose the
+        preset's variants.
+    """
     if preset is None:
         return {}
     values = PRESETS[preset]
@@ -130,7 +144,7 @@ def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
         **DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {}),
         **METHOD_DEFAULTS.get(method, {}),
     }
-    # At 10 small layers end up to 1.4 % of their weights away from their own budgets.
-    if method in _DRAWN and chosen.get("scope") == "layer":
+    # At a weight of 10, small layers miss their budgets by up to 1.4 % of the layer.
+    if method in SAMPLED_METHODS and chosen.get("scope") == "layer":
         defaults["budget_weight"] = 100.0
     return defaults

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from aslp_jax.trainer.results import EpochRow
+
 REDRAW_SECONDS = 0.1
 """Shortest time between two draws of the live line; a faster line flickers."""
 
@@ -95,7 +97,7 @@ class Progress:
         self._name, self._batch, self._epochs = name, runs, epochs
         self._epoch = 0  # under way, or just finished
         self._within = 0.0  # fraction of that epoch
-        self._rows: list[Mapping[str, Any]] = []  # of an epoch, until it is shown
+        self._rows: list[EpochRow] = []  # of an epoch, until it is shown
         self._shown: _EpochMeans | None = None
         self._images_per_second: float | None = None
         self._left = _TimeLeft(self._clock(), epochs)
@@ -109,7 +111,7 @@ class Progress:
           steps: number of steps of an epoch.
           images_per_second: present speed of all runs that are trained side by side.
         """
-        if self._rows and self._rows[0]["epoch"] != epoch:
+        if self._rows and self._rows[0].epoch != epoch:
             self._end_epoch()
         self._images_per_second = images_per_second
         if self._tqdm is None:
@@ -119,13 +121,13 @@ class Progress:
         self._left.step(now, epoch - 1 + self._within)
         self._draw(now)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """Reports a finished epoch of a run.
 
         Args:
-          row: metrics of the epoch, as in a line of metrics.jsonl.
+          row: row of the epoch.
         """
-        if self._rows and self._rows[0]["epoch"] != row["epoch"]:
+        if self._rows and self._rows[0].epoch != row.epoch:
             self._end_epoch()
         self._rows.append(row)
         # Seeds may stop before the others: then the next step ends the epoch.
@@ -295,19 +297,19 @@ class _EpochMeans:
     seconds: float
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "_EpochMeans":
+    def of(cls, rows: Sequence[EpochRow]) -> "_EpochMeans":
         """Returns the means of rows of one epoch."""
 
         def mean(name: str) -> float:
-            return statistics.fmean(row[name] for row in rows)
+            return statistics.fmean(getattr(row, name) for row in rows)
 
         return cls(
-            epoch=rows[0]["epoch"],
+            epoch=rows[0].epoch,
             train_loss=mean("train_loss"),
             train_accuracy=mean("train_accuracy"),
             validation_accuracy=mean("validation_accuracy"),
             best_validation_accuracy=mean("best_validation_accuracy"),
-            best_epoch=None if rows[1:] else rows[0]["best_epoch"],
+            best_epoch=None if rows[1:] else rows[0].best_epoch,
             keep_fraction=mean("keep_fraction"),
             images_per_second=mean("images_per_second"),
             seconds=mean("seconds"),

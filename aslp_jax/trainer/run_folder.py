@@ -1,10 +1,8 @@
-"""The folder of a run: options, metrics, checkpoints, picture and result."""
+"""Folder of a run: options, metrics, checkpoints, plot and result."""
 
-import importlib.metadata
+import functools
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,56 +13,46 @@ from typing import Any
 from aslp_jax._atomic import write_text
 from aslp_jax._errors import BadInput
 from aslp_jax.trainer.options import FIELDS, Config
+from aslp_jax.trainer.results import EpochRow
+
+__all__ = ["RunFolder", "writing"]
 
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class RunFolder:
-    """The folder of one run, and what may be read from and written to it.
+    """Folder of one run, with the files that are read from it and written to it.
 
     Attributes:
-      path: the folder.
-      checkpoints: the folder of its checkpoints.
+      path: path of the folder.
+      checkpoints: path of the folder's checkpoints.
     """
 
     def __init__(self, path: Path) -> None:
+        """Names a folder; reads and writes nothing.
+
+        Args:
+          path: path of the folder.
+        """
         self.path = path
         self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path | None, config: Config, device: str) -> "RunFolder":
-        """Makes a run folder and writes its config.json.
+    def new(cls, path: Path | None, config: Config) -> "RunFolder":
+        """Returns a folder that is free for a new run; writes nothing.
 
         Args:
-          path: the folder, which must be missing or empty; None makes a new one under
-            `runs/`, named after the run and the time.
-          config: the options of the run.
-          device: what it runs on, in words.
-
-        Returns:
-          The new folder.
+          path: path of the folder, which must be missing or empty; None names a folder
+            under `runs/` after the run and the time.
+          config: options of the run.
 
         Raises:
-          BadInput: the folder holds something, or cannot be written.
+          BadInput: the path is a file, holds a run, or holds something else.
         """
         if path is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             name = f"{config.dataset}-{config.arch}-{config.method}-seed{config.seed}"
             path = Path("runs") / f"{name}-{stamp}"
-        cls.check_new(path)
-        folder = cls(path)
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            folder._write("config.json", _describe(config, device))
-        return folder
-
-    @staticmethod
-    def check_new(path: Path) -> None:
-        """Checks that a folder is free to hold a new run.
-
-        Raises:
-          BadInput: it is a file, holds a run, or holds something else.
-        """
         with writing(path):  # a name too long, a folder that may not be searched
             if path.exists() and not path.is_dir():
                 raise BadInput(f"--out {path} is a file; name a folder")
@@ -75,16 +63,38 @@ class RunFolder:
                 )
             if path.is_dir() and any(path.iterdir()):
                 raise BadInput(f"--out {path} is not empty; name a new folder")
+        return cls(path)
+
+    def create(self, config: Config, device: str) -> None:
+        """Makes the folder and writes its config.json.
+
+        Args:
+          config: options of the run.
+          device: number and kind of the devices, such as `"1 x cpu"`.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("config.json", _describe(config, device))
 
     def saved_options(self) -> dict[str, Any]:
         """Returns the options of the run in this folder.
 
         Raises:
-          BadInput: there is no run, or one of other options than this version knows.
+          BadInput: the folder holds no run, or a run with other options than this
+            version has.
         """
+        return dict(self._saved["options"])
+
+    @functools.cached_property
+    def _saved(self) -> dict[str, Any]:
+        """Content of config.json, read once and checked."""
         file = self.path / "config.json"
         try:
-            options = dict(json.loads(file.read_text())["options"])
+            saved = json.loads(file.read_text())
+            options = dict(saved["options"])
         except (OSError, ValueError, KeyError, TypeError):
             raise BadInput(
                 f"{self.path} holds no run to resume: no readable config.json"
@@ -94,38 +104,40 @@ class RunFolder:
             raise BadInput(
                 f"{file} is of another version: only one side knows {', '.join(odd)}"
             )
-        return options
+        return saved
 
     def record_resume(self, config: Config, device: str, epoch: int) -> None:
-        """Records in config.json that the run goes on, with what and from where.
+        """Records in config.json that the run goes on.
 
         Args:
-          config: the options from here on; free ones may have changed.
-          device: what it runs on, in words.
+          config: options from here on; resumable options may have changed.
+          device: number and kind of the devices, such as `"1 x cpu"`.
           epoch: epochs finished before.
-        """
-        with writing(self.path):
-            saved = json.loads((self.path / "config.json").read_text())
-            now = _describe(config, device)
-            saved["options"] = now.pop("options")
-            saved.setdefault("resumed", []).append({"after_epoch": epoch, **now})
-            self._write("config.json", saved)
-
-    def rows(self, epochs: int) -> list[dict[str, Any]]:
-        """Returns the metrics of the first epochs and drops any that came later.
-
-        Args:
-          epochs: how many epochs the restored checkpoint has finished.
 
         Raises:
-          BadInput: the file lacks one of those epochs, or cannot be rewritten.
+          BadInput: the folder cannot be written.
+        """
+        now = _describe(config, device)
+        self._saved["options"] = now.pop("options")
+        self._saved.setdefault("resumed", []).append({"after_epoch": epoch, **now})
+        with writing(self.path):
+            self._write("config.json", self._saved)
+
+    def rows(self, epochs: int) -> list[EpochRow]:
+        """Returns the rows of the first epochs and drops later ones from the file.
+
+        Args:
+          epochs: epochs that the restored checkpoint has finished.
+
+        Raises:
+          BadInput: metrics.jsonl lacks one of these epochs, or cannot be rewritten.
         """
         file = self.path / "metrics.jsonl"
         try:
             lines = file.read_text().splitlines() if file.exists() else []
-            rows = [json.loads(line) for line in lines[:epochs]]
-            found = [row["epoch"] for row in rows]
-        except (OSError, ValueError, KeyError, TypeError):
+            rows = [EpochRow.from_json(json.loads(line)) for line in lines[:epochs]]
+            found = [row.epoch for row in rows]
+        except (OSError, ValueError, TypeError):
             found = None
         if found != list(range(1, epochs + 1)):
             raise BadInput(
@@ -136,15 +148,29 @@ class RunFolder:
             write_text(file, "".join(line + "\n" for line in lines[:epochs]))
         return rows
 
-    def append_row(self, row: Mapping[str, Any]) -> None:
-        """Adds one epoch to metrics.jsonl, on disk when this returns."""
+    def append_row(self, row: EpochRow) -> None:
+        """Adds one epoch to metrics.jsonl, on disk when this returns.
+
+        Args:
+          row: row of the epoch.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
         with writing(self.path), (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row.to_json()) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Writes result.json."""
+        """Writes result.json.
+
+        Args:
+          result: JSON object.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
         with writing(self.path):
             self._write("result.json", result)
 
@@ -154,7 +180,11 @@ class RunFolder:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into one line that says what was kept."""
+    """Raises BadInput for a full or read-only disk.
+
+    Args:
+      path: path for the message.
+    """
     try:
         yield
     except OSError as error:
@@ -165,6 +195,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _describe(config: Config, device: str) -> dict[str, Any]:
+    # Only now: `--help` should not wait for these.
+    import importlib.metadata
+    import platform
+
     return {
         "options": config.as_dict(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -180,7 +214,9 @@ def _describe(config: Config, device: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this code, with a plus if changed since; None outside git."""
+    """Returns the commit of this code, "+" if changed since; None without git."""
+    import subprocess
+
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run(

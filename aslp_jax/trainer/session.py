@@ -1,21 +1,21 @@
-"""A run together with its files: begun, saved, taken up again, finished."""
+"""Sessions: a run together with its files, from its beginning to its closing files."""
 
 import dataclasses
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
-from aslp_jax.trainer import plots
+from aslp_jax.trainer import closing, plots
 from aslp_jax.trainer.options import Config, fixed_options
+from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
 from aslp_jax.trainer.run_folder import RunFolder, writing
 from aslp_jax.trainer.run_state import Run
 
-_ACCURACIES = ("thresholding", "averaging_mean", "averaging_std", "single")
+__all__ = ["Session", "begin", "load_dataset"]
 
 
 @dataclasses.dataclass
@@ -23,34 +23,53 @@ class Session:
     """One run and its files.
 
     Attributes:
-      run: in memory.
-      folder: its files.
-      rows: of metrics.jsonl, one an epoch.
-      problem: why it cannot go on, where its loss was not finite.
+      run: run in memory.
+      folder: files of the run.
+      rows: rows of metrics.jsonl, one an epoch.
+      divergence: loss or parameter that is not finite; None while the run is sound.
     """
 
     run: Run
     folder: RunFolder
-    rows: list[dict[str, Any]]
-    problem: str | None = None
+    rows: list[EpochRow]
+    divergence: Divergence | None = None
 
     @property
     def active(self) -> bool:
-        """Whether there is more to train."""
-        return self.problem is None and self.run.stopped is None
+        """True if there is more to train."""
+        return self.divergence is None and self.run.stopped is None
 
     @property
     def place(self) -> tuple[int, int]:
-        """Epochs finished, and steps taken of the next."""
+        """Epochs finished, and steps taken of the next epoch."""
         return self.run.position.epoch, self.run.position.step
 
     @property
     def quoted(self) -> str:
-        """The folder as a shell takes it."""
+        """Path of the folder, quoted for a shell."""
         return shlex.quote(str(self.folder.path))
+
+    @property
+    def problem(self) -> str | None:
+        """Message on a divergence, with advice; None while the run is sound."""
+        if self.divergence is None:
+            return None
+        text = (
+            f"{self.divergence}; {self.folder.path} keeps the state before that epoch; "
+            "try smaller learning rates in a new run"
+        )
+        if self.run.config.schedule != "constant":
+            return text
+        position = self.run.position
+        epochs = max(1, position.epoch - position.pruned_epoch)
+        flags = f"--out {self.quoted} --resume --epochs {epochs}"
+        return f"{text}, or evaluate what there is with {flags}"
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
         """Saves a snapshot of the run as a checkpoint.
+
+        Args:
+          snapshot: snapshot from `Run.snapshot`.
 
         Raises:
           BadInput: the folder cannot be written.
@@ -63,32 +82,31 @@ class Session:
                 _identity(self.run),
             )
 
-    def finish(self, *, picture: bool) -> dict[str, Any]:
+    def finish(self, *, plot: bool) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
 
         Args:
-          picture: whether to draw curves.png.
+          plot: True to plot curves.png.
 
         Returns:
-          What result.json holds.
+          The result that result.json holds.
 
         Raises:
           BadInput: the folder cannot be written.
         """
-        result = self.run.result()
-        accuracies = {name: result[name] for name in _ACCURACIES}
-        subnetwork = self.run.subnetwork(accuracies)
+        result = closing.evaluate_best(self.run)
+        subnetwork = closing.extract_best(self.run, result)
         # Before the result, which says that the run is finished.
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.path / artefact.NETWORK)
-        self.folder.write_result(result)
-        if picture:
+        self.folder.write_result(result.to_json())
+        if plot:
             config = self.run.config
             title = f"{config.arch} on {config.dataset}, {config.method}, "
             with writing(self.folder.path):
                 plots.plot_curves(
                     self.rows,
-                    self.run.keep_probabilities(),
+                    closing.keep_probabilities(self.run),
                     self.folder.path / "curves.png",
                     title=f"{title}seed {config.seed}",
                 )
@@ -98,48 +116,53 @@ class Session:
 def begin(
     config: Config,
     data: datasets.Dataset,
-    out: Path | None,
+    folder: RunFolder,
     *,
     resume: bool,
     note: Callable[[str], None],
     devices: Sequence[Any] | None = None,
 ) -> Session:
-    """Makes a run and its folder, or takes both up where they were left.
+    """Begins a run and its folder, or resumes both.
 
-    Where a finished run goes on, its result and network are deleted: it is no longer
+    If a finished run goes on, its result and network are deleted: the run is no longer
     finished.
 
     Args:
-      config: the options.
-      data: the images.
-      out: the run folder; None makes a new one.
-      resume: whether to continue the run in `out`.
-      note: is told of checkpoints that cannot be used.
-      devices: to run on; None chooses what the options ask for.
+      config: options.
+      data: data set.
+      folder: run folder, from `RunFolder.new`; or with `resume` that of the run.
+      resume: True to continue the run in `folder`.
+      note: function that shows a message about checkpoints that cannot be used.
+      devices: devices to run on; None chooses those of the options.
 
     Raises:
-      BadInput: a folder or an option that cannot be used.
+      BadInput: a folder or an option cannot be used.
     """
+    if resume:
+        folder.saved_options()  # a damaged config.json is met before all else
     run = Run(config, data, devices=devices)
-    if not resume or out is None:
-        return Session(run, RunFolder.create(out, config, run.device), [])
-    session = Session(run, RunFolder(out), [])
-    session.folder.saved_options()  # a damaged config.json is met before all else
+    session = Session(run, folder, [])
+    if not resume:
+        folder.create(config, run.device)
+        return session
     _restore(session, note)
     if session.active:
-        # They are of fewer epochs; the result first, which says that it is finished.
-        with writing(out):
+        # Both are of fewer epochs; the result first, which says that it is finished.
+        with writing(folder.path):
             for name in ("result.json", artefact.NETWORK):
-                (out / name).unlink(missing_ok=True)
-    session.folder.record_resume(config, run.device, run.position.epoch)
+                (folder.path / name).unlink(missing_ok=True)
+    folder.record_resume(config, run.device, run.position.epoch)
     return session
 
 
 def load_dataset(config: Config) -> datasets.Dataset:
     """Loads the data set of a run.
 
+    Args:
+      config: options.
+
     Raises:
-      BadInput: it cannot be had, or is not what the options say.
+      BadInput: the data set is not available, or not the one that the options name.
     """
     try:
         return datasets.load(
@@ -153,12 +176,12 @@ def load_dataset(config: Config) -> datasets.Dataset:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What a checkpoint must share with the run that reads it."""
+    """Returns the values that a checkpoint must share with the run that reads it."""
     return {**fixed_options(run.config.as_dict()), "images_sha256": run.images_sha256}
 
 
 def _restore(session: Session, note: Callable[[str], None]) -> None:
-    """Restores the newest whole checkpoint and the metrics up to it."""
+    """Restores the newest undamaged checkpoint and the metrics up to it."""
     run, folder = session.run, session.folder
     found = checkpoint.steps(folder.checkpoints)
     if not found:
@@ -175,7 +198,7 @@ def _restore(session: Session, note: Callable[[str], None]) -> None:
             continue
         run.restore(snapshot)
         session.rows = folder.rows(run.position.epoch)
-        # Newer ones cannot be read, and `save` leaves alone what exists.
+        # Newer checkpoints cannot be read, and `save` does not replace a checkpoint.
         for newer in found[found.index(step) + 1 :]:
             note(f"checkpoint {newer} is damaged; going back to {step}")
             with writing(folder.path):

@@ -1,55 +1,54 @@
-"""What remains of a run to look at: the picture of its curves, and the closing table.
+"""Summary of a run: the closing table, and messages about it.
 
-Nothing here starts a device: rows (see `progress`) and arrays come from the host, and
-matplotlib is imported only by the function that plots. Long, because each line of the
-table and each panel of the picture has a function of its own.
+Importing this module imports no JAX.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from aslp_jax.trainer.dead_units import dead_units
 from aslp_jax.trainer.progress import humanise_seconds
+from aslp_jax.trainer.results import RunResult
 
-WIDTH = 80  # columns of the closing table, at most
+__all__ = ["describe_budget_miss", "others", "table", "warnings"]
+
+_WIDTH = 80
+"""Largest number of columns of the closing table."""
+
+_EQUAL_SCALES = (
+    "Equal scales are expected without biases: the loss depends on their\n"
+    "product alone."
+)
 
 
-def table(result: Mapping[str, Any], *, compile_seconds: float) -> str:
-    """Sums up a finished run: what was kept, how accurate it is, how small.
+def table(result: RunResult, *, compile_seconds: float) -> str:
+    """Returns the closing table: weights kept, accuracies and sizes of a run.
 
     Args:
-      result: `arch`, `dataset` and `method` (names); test accuracies `thresholding`,
-        `averaging_mean` and `averaging_std` over `eval_samples` networks, or, where the
-        method is `relaxed`, of the one network before pruning, and `pruning_change`, of
-        its outputs;
-        `keep_fraction`, and by layer `keep_fractions`, `weights` (how many are masked)
-        and `scalars` (by group first, may be empty); `best_epoch`,
-        `best_validation_accuracy`, `epochs` (run), `stopped` ("patience" or "epochs"),
-        `seconds`; `connectivity` (see `warnings`); `dense_bytes` (float32 weights),
-        `mask_bytes` (one bit a weight) and `kept_bits` (more for each that is kept).
-      compile_seconds: that the program has compiled, evaluation included.
+      result: result of the run.
+      compile_seconds: time that the program has compiled, evaluation included, in
+        seconds.
 
     Returns:
       Lines of at most 80 columns, without a final line break.
     """
-    weights = result["weights"]
-    scalars = result["scalars"]
+    weights = result.weights
+    scalars = result.scalars
     heads = ["layer", "weights", "kept", *scalars]
     body = [
         [
             name,
             f"{weights[name]:,}",
-            f"{result['keep_fractions'][name]:.1%}",
+            f"{result.keep_fractions[name]:.1%}",
             *(_scalar(group.get(name)) for group in scalars.values()),
         ]
         for name in weights
     ]
-    total = ["total", f"{sum(weights.values()):,}", f"{result['keep_fraction']:.1%}"]
+    total = ["total", f"{sum(weights.values()):,}", f"{result.keep_fraction:.1%}"]
     total += [""] * len(scalars)
 
     cells = [heads, *body, total]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    widths[0] = max(8, min(widths[0], WIDTH - sum(2 + width for width in widths[1:])))
+    widths[0] = max(8, min(widths[0], _WIDTH - sum(2 + width for width in widths[1:])))
     lines = []
     for name, *numbers in cells:
         if len(name) > widths[0]:
@@ -62,47 +61,54 @@ def table(result: Mapping[str, Any], *, compile_seconds: float) -> str:
     lines[-1:] = [rule, lines[-1]]
     lines.insert(1, rule)
 
-    head = f"{result['method']} on {result['arch']}, {result['dataset']}"
+    if _equal(scalars.get("scale", {})):
+        lines += ["", _EQUAL_SCALES]
+    head = f"{result.method} on {result.arch}, {result.dataset}"
     return "\n".join([head, "", *lines, "", *_facts(result, compile_seconds)])
 
 
-def _facts(result: Mapping[str, Any], compile_seconds: float) -> list[str]:
+def _equal(scales: Mapping[str, float]) -> bool:
+    """Returns True if there are several scales, equal to the digits shown."""
+    return len(scales) > 1 and len({_scalar(scale) for scale in scales.values()}) == 1
+
+
+def _facts(result: RunResult, compile_seconds: float) -> list[str]:
     """Returns the lines below the table."""
-    small, packed = _packed(result)
+    stored, encoding = _encoded_size(result)
     reasons = {"patience": "stopped early", "epochs": "all that were asked for"}
-    reason = reasons.get(result["stopped"], result["stopped"])
-    validation = f"{result['best_validation_accuracy']:.2%} at its best"
-    duration = humanise_seconds(result["seconds"])
-    times = f"({result['dense_bytes'] / small:.1f}x less)"
+    reason = reasons.get(result.stopped or "", result.stopped)
+    validation = f"{result.best_validation_accuracy:.2%} at its best"
+    duration = humanise_seconds(result.seconds)
+    times = f"({result.dense_bytes / stored:.1f}x less)"
     facts = [
-        ("test accuracy", f"{result['thresholding']:.2%} thresholding"),
+        ("test accuracy", f"{result.thresholding:.2%} thresholding"),
         ("", others(result)),
-        ("validation", f"{validation}, epoch {result['best_epoch']}"),
-        ("training", f"{result['epochs']} epochs in {duration} ({reason})"),
+        ("validation", f"{validation}, epoch {result.best_epoch}"),
+        ("training", f"{result.epochs} epochs in {duration} ({reason})"),
         ("compiling", humanise_seconds(compile_seconds)),
         *zip(("paths", ""), _paths(result), strict=True),
-        ("size", f"{result['dense_bytes'] / 1e6:,.2f} MB dense, as float32"),
-        ("", f"{small / 1e3:,.2f} kB as {packed} {times}"),
+        ("size", f"{result.dense_bytes / 1e6:,.2f} MB dense, as float32"),
+        ("", f"{stored / 1e3:,.2f} kB as {encoding} {times}"),
     ]
     return [f"{name:<15}{fact}" for name, fact in facts if fact]
 
 
-def _packed(result: Mapping[str, Any]) -> tuple[float, str]:
-    """Returns the bytes that hold the network without loss, and what they are."""
-    bits, weights = result["kept_bits"], result["weights"]
-    kept = round(result["keep_fraction"] * sum(weights.values()))
-    unmasked = result["dense_bytes"] // 4 - sum(weights.values())
-    scalars = sum(len(group) for group in result["scalars"].values())
-    small = result["mask_bytes"] + kept * bits / 8
+def _encoded_size(result: RunResult) -> tuple[float, str]:
+    """Returns the size of the losslessly stored network, in bytes, and its encoding."""
+    bits, weights = result.bits_per_kept_weight, result.weights
+    kept = round(result.keep_fraction * sum(weights.values()))
+    unmasked = result.dense_bytes // 4 - sum(weights.values())
+    scalars = sum(len(group) for group in result.scalars.values())
+    size = result.mask_bytes + kept * bits / 8
     if bits == 32:
-        return small + 4 * unmasked, "one bit a weight, 32 each kept"
+        return size + 4 * unmasked, "one bit a weight, 32 each kept"
     sign = "" if bits == 0 else f", {bits} each kept"
-    # 8 bytes hold the seed that draws the frozen weights, 4 each learnt scalar.
-    return small + 8 + 4 * scalars, f"one bit a weight{sign}, seed and scales"
+    # 8 bytes for the seed of the frozen weights, 4 for each learnt scalar.
+    return size + 8 + 4 * scalars, f"one bit a weight{sign}, seed and scales"
 
 
-def _paths(result: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns how much of what is kept does something, and which units do not."""
+def _paths(result: RunResult) -> tuple[str, str]:
+    """Returns the kept weights on a path, and the dead units, as two lines."""
     found = dead_units(result)
     return (
         f"{100 - found.off_path:.1f}% of kept weights on one",
@@ -111,55 +117,53 @@ def _paths(result: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def warnings(result: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with how a network hangs together, a line each.
+def warnings(result: RunResult) -> list[str]:
+    """Returns a warning for each empty layer, and one for unreached classes.
 
     Args:
-      result: `connectivity` (by layer: the fields of `connectivity.Layer`), `outputs`
-        and `outputs_reached`.
+      result: result with `connectivity`, `outputs` and `outputs_reached`.
     """
     found = [
         f"{name} is left empty: none of its {layer['weights']:,} weights is kept"
-        for name, layer in result["connectivity"].items()
+        for name, layer in result.connectivity.items()
         if layer["kept"] == 0
     ]
-    if result["outputs_reached"] < result["outputs"]:
-        lost = result["outputs"] - result["outputs_reached"]
+    if result.outputs_reached < result.outputs:
+        lost = result.outputs - result.outputs_reached
         found.append(
-            f"no path from the images reaches {lost} of the {result['outputs']} classes"
+            f"no path from the images reaches {lost} of the {result.outputs} classes"
         )
     return found
 
 
-def others(result: Mapping[str, Any]) -> str:
-    """Returns how the network that is kept compares with what it was cut from.
+def others(result: RunResult) -> str:
+    """Returns the accuracy of the sampled networks, or before pruning; "" if neither.
 
     Args:
-      result: `stochastic`, `relaxed`, `finetuned`, and what `table` says of them.
+      result: result of the run.
     """
-    if result["finetuned"]:
+    if result.finetuned:
         return "after fine-tuning, what was pruned held at 0"
-    if not result["stochastic"] and not result["relaxed"]:
+    if not result.stochastic and not result.trains_dense:
         return ""
-    if result["relaxed"]:
-        change = f"which changes outputs by {result['pruning_change']:.2%}"
-        return f"{result['averaging_mean']:.2%} before pruning, {change}"
-    averaging = f"{result['averaging_mean']:.2%} ± {result['averaging_std']:.2%}"
-    return f"{averaging} averaging {result['eval_samples']} networks"
+    if result.trains_dense:
+        change = f"which changes outputs by {result.pruning_change:.2%}"
+        return f"{result.averaging_mean:.2%} before pruning, {change}"
+    averaging = f"{result.averaging_mean:.2%} ± {result.averaging_std:.2%}"
+    return f"{averaging} averaging {result.eval_samples} networks"
 
 
-def describe_budget_miss(result: Mapping[str, Any]) -> str:
-    """Says by how much a run missed its budget, and what can be done.
+def describe_budget_miss(result: RunResult) -> str:
+    """Returns a message on a missed budget, with advice.
 
     Args:
-      result: `method`, `scope`, `keep_fraction_asked`, `budget_miss` (both of all
-        masked weights; with scope `layer` of those of the worst layer).
+      result: result with `method`, `scope`, `keep_fraction_asked` and `budget_miss`.
     """
-    whose = "a layer's" if result["scope"] == "layer" else "all"
-    other = "--sharpness-lr" if result["method"] == "budget" else "--logit-std"
+    whose = "a layer's" if result.scope == "layer" else "all"
+    other = "--sharpness-lr" if result.method == "budget" else "--logit-std"
     return (
-        f"missed the budget: what counts as kept is {result['budget_miss']:.2%} of "
-        f"{whose} weights away from the {result['keep_fraction_asked']:.2%} that were "
+        f"missed the budget: what counts as kept is {result.budget_miss:.2%} of "
+        f"{whose} weights away from the {result.keep_fraction_asked:.2%} that were "
         f"asked for; try more epochs, a larger --budget-weight or {other}"
     )
 

@@ -8,6 +8,7 @@ from aslp_jax.sweeps.measures import Result, accuracy, other_accuracy
 from aslp_jax.sweeps.report import Claim
 from aslp_jax.sweeps.statistics import equivalence, mean_and_std, verdict
 from aslp_jax.trainer.dead_units import dead_units
+from aslp_jax.trainer.results import RunResult
 
 
 def claims(records: Sequence[Record]) -> list[Claim]:
@@ -70,5 +71,5 @@ def _differences_by_seed(
 
 
 def _disconnected(result: Result) -> float:
-    found = dead_units(result)
+    found = dead_units(RunResult.from_json(result))
     return found.without_input + found.without_output

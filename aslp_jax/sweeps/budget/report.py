@@ -34,6 +34,7 @@ from aslp_jax.sweeps.report import (
 )
 from aslp_jax.sweeps.statistics import mean_and_std
 from aslp_jax.trainer.dead_units import DeadUnits, dead_units
+from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_folder import writing
 
 NAME = "budget"
@@ -93,7 +94,7 @@ class CellSummary:
 
     def mean_dead_units(self) -> dict[str, float]:
         """Returns the means over seeds of the fields of `DeadUnits`."""
-        found = [dead_units(result) for result in self.results]
+        found = [dead_units(RunResult.from_json(result)) for result in self.results]
         return {
             name: mean_and_std([float(getattr(each, name)) for each in found])[0]
             for name in DeadUnits._fields
@@ -154,7 +155,11 @@ def summarise(records: Sequence[Record], dataset: str) -> list[CellSummary]:
 
 def _run_line(record: Record) -> dict[str, Any]:
     lost = dict.fromkeys(DeadUnits._fields, "")
-    dead = lost if record.diverged else dead_units(record.result)._asdict()
+    dead = (
+        lost
+        if record.diverged
+        else dead_units(RunResult.from_json(record.result))._asdict()
+    )
     return {**run_line(record, _RUN_NAMES), **dead}
 
 

@@ -1,0 +1,122 @@
+"""Closing of a run: test accuracies and network of the best state."""
+
+import math
+
+import jax
+import numpy as np
+
+from aslp_jax import artefact
+from aslp_jax.trainer.results import RunResult
+from aslp_jax.trainer.run_state import Run, as_floats, summarise
+
+__all__ = ["evaluate_best", "extract_best", "keep_probabilities"]
+
+
+def evaluate_best(run: Run) -> RunResult:
+    """Evaluates the best state on the test images, for the first time in the run.
+
+    Args:
+      run: run whose training is over.
+    """
+    config, position, programs = run.config, run.position, run.programs
+    best = run.state.replace(**run.best)
+    scores = programs.evaluate(
+        *jax.device_put(
+            (best.variables, run.data.test_images, run.data.test_labels), run.scoring
+        ),
+        run.test_key,
+        samples=config.eval_samples,
+    )
+    masks = programs.masks(best.frozen, best.params)
+    selection = jax.device_get(summarise(masks, masks, best.params))
+    weights = {name: mask.size for name, mask in masks.items()}
+    network = jax.eval_shape(
+        programs.method.effective_weights, best.frozen, best.params
+    )
+    connectivity = jax.device_get(programs.connectivity(masks))
+    return RunResult(
+        arch=config.arch,
+        stochastic=programs.method.stochastic,
+        trains_dense=programs.method.trains_dense,
+        dataset=config.dataset,
+        method=config.method,
+        seed=config.seed,
+        thresholding=scores.thresholding,
+        averaging_mean=scores.averaging_mean,
+        averaging_std=scores.averaging_std,
+        single=scores.single,
+        eval_samples=config.eval_samples,
+        test_loss=scores.loss,
+        pruning_change=None
+        if math.isnan(scores.pruning_change)
+        else scores.pruning_change,
+        keep_fraction=float(selection.keep_fraction),
+        keep_fractions=as_floats(selection.by_layer),
+        scalars={
+            group: as_floats(leaves) for group, leaves in selection.scalars.items()
+        },
+        connectivity={
+            name: {field: int(n) for field, n in layer._asdict().items()}
+            for name, layer in connectivity.layers.items()
+        },
+        outputs=int(connectivity.outputs),
+        outputs_reached=int(connectivity.reached),
+        weights=weights,
+        dense_bytes=sum(
+            leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
+        ),
+        mask_bytes=-(-sum(weights.values()) // 8),
+        bits_per_kept_weight=programs.method.bits_per_kept_weight,
+        best_epoch=position.best_epoch,
+        best_validation_accuracy=position.best_accuracy,
+        keep_fraction_asked=config.keep_fraction,
+        scope=config.scope,
+        finetuned=position.pruned_epoch > 0,
+        budget_miss=position.best_miss,
+        epochs=position.epoch,
+        stopped=run.stopped,
+        seconds=position.seconds,
+    )
+
+
+def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
+    """Returns the network of the best state, on its own.
+
+    Args:
+      run: run whose training is over.
+      result: test accuracies of this network, from `evaluate_best`.
+    """
+    config, data = run.config, run.data
+    height, width, channels = data.train_images.shape[1:]
+    return artefact.extract(
+        run.programs.model,
+        run.state.replace(**run.best).variables,
+        artefact.Description(
+            arch=config.arch,
+            classes=data.classes,
+            image_shape=(height, width, channels),
+            mean=data.mean if config.standardise else None,
+            std=data.std if config.standardise else None,
+            dataset=config.dataset,
+            method=config.method,
+            seed=config.seed,
+            accuracies={
+                "thresholding": result.thresholding,
+                "averaging_mean": result.averaging_mean,
+                "averaging_std": result.averaging_std,
+                "single": result.single,
+            },
+        ),
+        key=run.weights_key,
+    )
+
+
+def keep_probabilities(run: Run) -> dict[str, np.ndarray]:
+    """Returns the keep-probabilities of the best state, on the host.
+
+    Args:
+      run: run whose training is over.
+    """
+    return jax.device_get(
+        run.programs.method.keep_probabilities(run.state.frozen, run.best["params"])
+    )
