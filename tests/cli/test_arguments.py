@@ -1,21 +1,30 @@
 """The options: defaults, presets, what is refused and in which words, resuming."""
 
+import dataclasses
+import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aslp_jax._errors import BadInput
+from aslp_jax._errors import EXIT_CODES, BadInput
 from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import run_script
 from aslp_jax.data.datasets import NAMES
 from aslp_jax.methods import METHODS
 from aslp_jax.trainer import presets
-from aslp_jax.trainer.options import FIELDS, RESCALES, Config, check
-from aslp_jax.trainer.presets import DATASET_DEFAULTS, METHOD_DEFAULTS, PRESETS
+from aslp_jax.trainer.options import (
+    FIELDS,
+    METHOD_OPTIONS,
+    RESCALES,
+    Config,
+    check,
+    flag,
+)
+from aslp_jax.trainer.presets import DATASET_DEFAULTS, PRESETS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -63,7 +72,7 @@ PAPER = {
 }
 """The settings of the paper, where it states them."""
 
-FREE = {
+RESUMABLE = {
     "cache_dir",
     "checkpoint_seconds",
     "data_dir",
@@ -72,7 +81,7 @@ FREE = {
     "manual_dir",
     "patience",
 }
-"""What may change when a run is resumed."""
+"""Options that may change when a run is resumed."""
 
 DIGITS = {"batch_size": 32, "epochs": 120}
 
@@ -83,22 +92,18 @@ NUMERIC = {
 }
 
 
-def parsed(line: str, saved: Any = None) -> Command:
-    return parse(line.split(), description="A program.", saved=saved)
+def parsed(line: str) -> Command:
+    return parse(line.split(), description="A program.", prog="aslp-jax train")
 
 
-def refused(line: str, saved: Any = None) -> str:
+def refused(line: str) -> str:
     """The message with which a command line is refused."""
     with pytest.raises(BadInput) as caught:
-        parsed(line, saved)
+        parsed(line)
     message = str(caught.value)
     assert message
     assert "\n" not in message
     return message
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def help_text(capsys: pytest.CaptureFixture[str]) -> str:
@@ -111,7 +116,8 @@ def help_text(capsys: pytest.CaptureFixture[str]) -> str:
 def test_without_flags_it_is_the_paper() -> None:
     command = parsed("")
     assert command.config.as_dict() == PAPER
-    assert command.out is None
+    assert command.folder.path.parent == Path("runs")
+    assert command.folder.path.name.startswith("cifar10-conv4-aslp-seed0-")
     assert command.resume is False
     assert parsed("--preset paper").config == command.config == Config()
 
@@ -135,7 +141,7 @@ def test_flags_have_the_type_of_their_option() -> None:
     assert found.config.as_dict() == {**PAPER, **changed}
     for name, value in changed.items():
         assert type(getattr(found.config, name)) is type(value), name
-    assert found.out == Path("a/b")
+    assert found.folder.path == Path("a/b")
 
 
 def test_digits_has_its_own_defaults() -> None:
@@ -222,18 +228,28 @@ def test_each_method_has_a_rescale_of_its_own_to_start_from() -> None:
     assert parsed("--method edge_popup").config.rescale == "none"
 
 
-def test_epochs_are_settled_where_the_learning_rate_follows_them() -> None:
-    saved = Config(schedule="cosine", epochs=5).as_dict()
-    with pytest.raises(BadInput, match="a run with --epochs 5, not 6"):
-        parsed("--resume --out run --epochs 6", lambda _: saved)
-    constant = Config(epochs=5).as_dict()
-    assert (
-        parsed("--resume --out run --epochs 6", lambda _: constant).config.epochs == 6
-    )
+def test_epochs_are_fixed_where_the_learning_rate_follows_them(resumed: Any) -> None:
+    resumed(schedule="cosine", epochs=5)
+    assert "a run with --epochs 5, not 6" in refused("--resume --out run --epochs 6")
+    resumed(epochs=5)
+    assert parsed("--resume --out run --epochs 6").config.epochs == 6
 
 
 def test_the_methods_are_those_of_the_library() -> None:
-    assert list(RESCALES) == list(METHODS)
+    assert list(RESCALES) == list(METHOD_OPTIONS) == list(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_made_of_exactly_its_own_options(method: str) -> None:
+    kind: Any = METHODS[method]
+    taken = METHOD_OPTIONS[method]
+    assert set(taken) == {field.name for field in dataclasses.fields(kind)}
+    assert len(taken) == len(set(taken))
+    assert set(taken) <= set(FIELDS)
+    for name, field in FIELDS.items():
+        methods = field.metadata.get("methods", tuple(METHODS))
+        if name in taken:
+            assert method in methods, name
 
 
 def test_presets_hold_valid_values() -> None:
@@ -245,45 +261,36 @@ def test_presets_hold_valid_values() -> None:
 def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     # argparse breaks lines at hyphens, too.
     text = " ".join(help_text(capsys).split()).replace("- ", "-")
+    assert text.startswith("usage: aslp-jax train [-h]")
     assert "A program." in text
     text = text[text.index(" options: ") :]
     for name, field in FIELDS.items():
         words = field.metadata["help"]
-        assert words, name
-        entry = flag(name)
-        if isinstance(field.default, bool):
-            entry += f", --no-{name.replace('_', '-')}"
-        elif choices := field.metadata.get("choices"):
-            entry += f" {{{','.join(choices)}}}"
-        elif name in NUMERIC:
-            kind = " N" if "int" in str(field.type) else " X"
-            also = field.metadata.get("alias")
-            entry += kind if also is None else f"{kind}, {also}{kind}"
-        else:
-            entry += " FOLDER"
-        entry += f" {words}"
-        default = field.default
-        if default is None:
-            default = field.metadata.get("none")
-        if default is not None:
-            entry += f" (default: {on_or_off(default)}"
-            for other, values in {"digits": DIGITS, **METHOD_DEFAULTS}.items():
-                if name in values:
-                    entry += f"; {other}: {on_or_off(values[name])}"
-            entry += ")"
-        assert f" {entry} ".replace("- ", "-") in text
-    for other in (
+        if field.default is not None or "none" in field.metadata:
+            words = f"{words} (default: "
+        assert "(default: " in words, name
+        assert f" {flag(name)}" in text
+        assert f" {words}".replace("- ", "-") in text, name
+    for entry in (
+        # A choice, with a default of its own for some methods.
+        "--rescale {none,smart,dynamic,fan} ",
+        "(default: smart; supermask: dynamic; edge_popup: none; budget: none; "
+        "magnitude: none)",
+        # A number, whole or not, and one that a data set changes.
+        "--temperature X temperature of the Gumbel-Softmax; shapes the gradient, never "
+        "the sample (default: 1.0)",
+        "--batch-size N images a step, over all devices (default: 256; digits: 32)",
+        # Two flags, and None with a meaning.
+        "--keep-fraction X, --keep X fraction of the weights to keep, in (0, 1] "
+        "(default: no constraint; edge_popup: 0.5; budget: 0.1; magnitude: 0.1)",
+        "--augment, --no-augment random crops",
+        "flips (default: on)",
+        "--data-dir FOLDER folder of a prepared TFDS data set",
         "--preset {paper,released_code,fast,edge_popup}",
         "--out FOLDER",
         "--resume",
     ):
-        assert other in text
-
-
-def on_or_off(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
+        assert entry in text
 
 
 def test_unknown_flags_are_refused() -> None:
@@ -351,41 +358,54 @@ def test_every_number_has_a_lower_bound() -> None:
         assert {"above", "least"} & set(field.metadata), name
 
 
-@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "-inf", "1e999", "-0.5"])
-@pytest.mark.parametrize("name", NUMERIC)
-def test_numbers_out_of_range_are_refused(name: str, value: str) -> None:
-    field = NUMERIC[name]
-    zero_is_valid = field.metadata.get("least") == 0
-    if value == "0" and zero_is_valid:
-        assert getattr(parsed(f"{flag(name)} 0").config, name) == 0
-        return
-    message = refused(f"{flag(name)}={value}")
-    assert flag(name) in message
-    whole = "int" in str(field.type)
-    if whole and value not in ("-1", "0"):
-        assert f"'{value}'" in message
-        assert "int" in message
-    elif value in ("-1", "0", "-0.5"):
-        assert f"got {value}" in message
-        assert ("at least" if "least" in field.metadata else "above 0") in message
-    else:
-        assert f"got {'inf' if value == '1e999' else value}" in message
-        assert "finite" in message
-
-
-@pytest.mark.parametrize("value", ["ten", "", "1,5", "0x10", "1e", "-"])
-@pytest.mark.parametrize("name", NUMERIC)
-def test_what_is_no_number_is_refused(name: str, value: str) -> None:
-    message = refused(f"{flag(name)}={value}")
-    assert flag(name) in message
-    assert repr(value) in message
+# One option of each kind: the bounds themselves are looked at above.
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--epochs=0", "--epochs must be at least 1, got 0"),
+        ("--seed=-1", "--seed must be at least 0, got -1"),
+        ("--micro-batch=-1", "--micro-batch must be at least 1, got -1"),
+        ("--mask-lr=0", "--mask-lr must be above 0, got 0.0"),
+        ("--mask-lr=-0.5", "--mask-lr must be above 0, got -0.5"),
+        ("--weight-decay=-0.5", "--weight-decay must be at least 0, got -0.5"),
+        ("--logit-std=-1", "--logit-std must be at least 0, got -1.0"),
+        ("--mask-lr=nan", "--mask-lr must be a finite number, got nan"),
+        ("--mask-lr=inf", "--mask-lr must be a finite number, got inf"),
+        ("--logit-std=-inf", "--logit-std must be a finite number, got -inf"),
+        ("--momentum=1e999", "--momentum must be a finite number, got inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(line: str, words: str) -> None:
+    assert refused(line) == words
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, field in NUMERIC.items() if "int" in str(field.type)]
+    "name",
+    [n for n, field in NUMERIC.items() if field.metadata.get("least") == 0],
 )
-def test_a_whole_number_is_not_rounded(name: str) -> None:
-    assert "'1.5'" in refused(f"{flag(name)} 1.5")
+def test_zero_is_valid_where_it_is_the_bound(name: str) -> None:
+    assert getattr(parsed(f"{flag(name)} 0").config, name) == 0
+
+
+@pytest.mark.parametrize("value", ["ten", "", "1,5", "0x10", "1e", "-", "nan", "1.5"])
+def test_what_is_no_whole_number_is_refused(value: str) -> None:
+    message = refused(f"--epochs={value}")
+    assert "--epochs" in message
+    assert f"invalid int value: {value!r}" in message
+
+
+@pytest.mark.parametrize("value", ["ten", "", "1,5", "0x10", "1e", "-"])
+def test_what_is_no_number_is_refused(value: str) -> None:
+    message = refused(f"--mask-lr={value}")
+    assert "--mask-lr" in message
+    assert f"invalid float value: {value!r}" in message
+
+
+def test_every_number_is_read_as_its_kind() -> None:
+    for name, field in NUMERIC.items():
+        kind = "int" if "int" in str(field.type) else "float"
+        assert f"{flag(name)}" in refused(f"{flag(name)}=ten")
+        assert f"invalid {kind} value" in refused(f"{flag(name)}=ten"), name
 
 
 def test_upper_bounds() -> None:
@@ -446,24 +466,36 @@ SAVED = Config(
 ).as_dict()
 
 
-def saved(folder: Path) -> Mapping[str, Any]:
-    assert folder == Path("run")
-    return dict(SAVED)
+@pytest.fixture
+def resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes the config.json of a run in `run`."""
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+
+    def write(**options: Any) -> None:
+        saved = {"options": {**Config().as_dict(), **options}}
+        Path("run/config.json").write_text(json.dumps(saved))
+
+    write(**SAVED)
+    return write
 
 
+@pytest.mark.usefixtures("resumed")
 def test_a_resumed_run_keeps_its_options() -> None:
-    command = parsed("--resume --out run", saved)
+    command = parsed("--resume --out run")
     assert command.resume is True
-    assert command.out == Path("run")
+    assert command.folder.path == Path("run")
     # Neither the defaults nor those of its data set come back.
     assert command.config.as_dict() == SAVED
 
 
+@pytest.mark.usefixtures("resumed")
 def test_repeating_the_options_of_a_resumed_run_is_fine() -> None:
     line = "--resume --out run --arch conv2 --seed 3 --mask-lr 20 --no-augment"
-    assert parsed(line, saved).config.as_dict() == SAVED
+    assert parsed(line).config.as_dict() == SAVED
 
 
+@pytest.mark.usefixtures("resumed")
 @pytest.mark.parametrize(
     ("line", "name", "old", "new"),
     [
@@ -480,7 +512,7 @@ def test_repeating_the_options_of_a_resumed_run_is_fine() -> None:
 def test_a_resumed_run_cannot_become_another(
     line: str, name: str, old: str, new: str
 ) -> None:
-    message = refused(f"--resume --out run {line}", saved)
+    message = refused(f"--resume --out run {line}")
     assert "run " in message
     if "preset" in line:
         assert any(flag(option) in message for option in PRESETS["released_code"])
@@ -488,17 +520,18 @@ def test_a_resumed_run_cannot_become_another(
         assert f"{name} {old}, not {new}" in message
 
 
-def test_a_run_of_the_released_code_does_not_become_the_papers() -> None:
-    released = {**SAVED, **PRESETS["released_code"]}
-    refused("--resume --out run --preset paper", lambda _: released)
+def test_a_run_of_the_released_code_does_not_become_the_papers(resumed: Any) -> None:
+    resumed(**{**SAVED, **PRESETS["released_code"]})
+    refused("--resume --out run --preset paper")
 
 
+@pytest.mark.usefixtures("resumed")
 def test_what_changes_no_step_may_change() -> None:
-    free = {name for name, field in FIELDS.items() if field.metadata.get("resumable")}
-    assert free == FREE
+    found = {name for name, field in FIELDS.items() if field.metadata.get("resumable")}
+    assert found == RESUMABLE
     line = "--epochs 9 --patience 2 --devices 1 --checkpoint-seconds 1 --cache-dir c"
-    found = parsed(f"--resume --out run {line}", saved).config.as_dict()
-    assert found == {
+    config = parsed(f"--resume --out run {line}").config.as_dict()
+    assert config == {
         **SAVED,
         "epochs": 9,
         "patience": 2,
@@ -508,8 +541,9 @@ def test_what_changes_no_step_may_change() -> None:
     }
 
 
-def test_a_saved_value_is_checked_again() -> None:
-    message = refused("--resume --out run", lambda _: {**SAVED, "epochs": 0})
+def test_a_saved_value_is_checked_again(resumed: Any) -> None:
+    resumed(epochs=0)
+    message = refused("--resume --out run")
     assert "--epochs must be at least 1, got 0" in message
 
 
@@ -523,8 +557,11 @@ def test_a_saved_value_is_checked_again() -> None:
         ("augment", "yes"),
     ],
 )
-def test_a_saved_value_of_another_type_is_refused(name: str, value: Any) -> None:
-    message = refused("--resume --out run", lambda _: {**SAVED, name: value})
+def test_a_saved_value_of_another_type_is_refused(
+    resumed: Any, name: str, value: Any
+) -> None:
+    resumed(**{name: value})
+    message = refused("--resume --out run")
     assert flag(name) in message
 
 
@@ -564,8 +601,8 @@ def test_ctrl_c_outside_of_training_is_one_line(
 
 
 LOADED = """
-import runpy, sys
-sys.argv = ["cifar.py", *{arguments!r}]
+import sys
+sys.argv = {arguments!r}
 try:
     {statement}
 except SystemExit as stop:
@@ -574,17 +611,22 @@ heavy = {{"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "matplotlib"}}
 print("loaded", sorted(heavy & set(sys.modules)))
 """
 
+SCRIPT = "import runpy; runpy.run_path({program!r}, run_name='__main__')"
+COMMAND = "from aslp_jax.cli.main import main; raise SystemExit(main())"
+
 
 @pytest.mark.parametrize(
-    ("statement", "arguments", "code"),
+    ("statement", "arguments", "code", "words"),
     [
-        ("import aslp_jax.trainer.options, aslp_jax.trainer.run_folder", [], None),
-        ("runpy.run_path({program!r}, run_name='__main__')", ["--help"], 0),
-        ("runpy.run_path({program!r}, run_name='__main__')", ["--epochs", "x"], 2),
+        ("import aslp_jax.trainer.summary, aslp_jax.cli.train", ["x"], None, ""),
+        (SCRIPT, ["cifar.py", "--help"], 0, "usage: cifar.py [-h]"),
+        (SCRIPT, ["cifar.py", "--epochs", "x"], 2, ""),
+        (COMMAND, ["aslp-jax", "train", "--help"], 0, "usage: aslp-jax train [-h]"),
+        (COMMAND, ["aslp-jax", "--help"], 0, "usage: aslp-jax COMMAND"),
     ],
 )
 def test_flags_are_read_before_jax(
-    statement: str, arguments: list[str], code: int | None
+    statement: str, arguments: list[str], code: int | None, words: str
 ) -> None:
     program = LOADED.format(
         arguments=arguments,
@@ -594,6 +636,10 @@ def test_flags_are_read_before_jax(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert child.stdout.splitlines()[-1] == "loaded []"
+    assert child.stdout.startswith(words)
     if code is not None:
         assert f"code {code}" in child.stdout.splitlines()
+    if code == 0:
+        for number, meaning in EXIT_CODES.items():
+            assert f"  {number:<4} {meaning}\n" in child.stdout
     assert child.stderr.count("\n") == (1 if code == 2 else 0)

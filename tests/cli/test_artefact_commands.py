@@ -35,6 +35,7 @@ from aslp_jax.trainer import session as session_module
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import RunFolder
 
 pytestmark = pytest.mark.program
 
@@ -68,7 +69,7 @@ def again(config: Config, data: datasets.Dataset, folder: Path) -> Finished:
     found = session_module.begin(
         config,
         data,
-        folder,
+        RunFolder(folder),
         resume=True,
         note=pytest.fail,
         devices=jax.devices()[:1],
@@ -114,11 +115,16 @@ def pictures(tmp_path_factory) -> Finished:
     folder = tmp_path_factory.mktemp("runs") / "pictures"
     devices = jax.devices()[:1]
     made = session_module.begin(
-        config, data, folder, resume=False, note=pytest.fail, devices=devices
+        config,
+        data,
+        RunFolder.new(folder, config),
+        resume=False,
+        note=pytest.fail,
+        devices=devices,
     )
     with open(folder.parent / "log", "w") as log, loop.Signals() as signals:
         loop.train_sessions([made], Progress(log, epochs=1), signals)
-    made.finish(picture=False)
+    made.finish(plot=False)
     return again(config, data, folder)
 
 

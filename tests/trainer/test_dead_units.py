@@ -3,6 +3,7 @@
 import pytest
 
 from aslp_jax.trainer.dead_units import dead_units
+from aslp_jax.trainer.results import RunResult
 
 LAYER = {
     "weights": 100,
@@ -15,7 +16,7 @@ LAYER = {
 
 
 def result(**changes):
-    return {"outputs": 10, "outputs_reached": 10, **changes}
+    return RunResult.from_json({"outputs": 10, "outputs_reached": 10, **changes})
 
 
 def test_the_paths_of_a_run_are_summed_over_its_layers():

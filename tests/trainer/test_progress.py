@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aslp_jax.trainer.progress import Progress, humanise_seconds
+from tests.helpers import epoch_row as row
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -56,21 +57,6 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     resize(200)
     return resize
-
-
-def row(epoch: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "train_loss": 1.25,
-        "train_accuracy": 0.75,
-        "validation_accuracy": 0.625,
-        "best_validation_accuracy": 0.6875,
-        "best_epoch": 1,
-        "keep_fraction": 0.4375,
-        "images_per_second": 12345.6,
-        "seconds": 3.0 * epoch,
-        **changes,
-    }
 
 
 @pytest.mark.parametrize(

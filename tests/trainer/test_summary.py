@@ -1,11 +1,12 @@
 """Curves of a run, and its closing table."""
 
+import dataclasses
 import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,84 +14,21 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aslp_jax.trainer import plots, summary
+from tests.helpers import LAYER, SIX
+from tests.helpers import epoch_row as row
+from tests.helpers import run_result as result
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
-SIX = {
-    **{f"Conv_{i}/kernel": 1728 * 2**i for i in range(6)},
-    **{f"Dense_{i}/kernel": 2560 * 2**i for i in range(3)},
-}
 
 
 table = functools.partial(summary.table, compile_seconds=12.3)
-
-
-def row(epoch: int, names: Any = SIX, **changes: Any) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "step": 100 * epoch,
-        "train_loss": 1.25,
-        "train_accuracy": 0.75,
-        "validation_loss": 1.5,
-        "validation_accuracy": 0.625,
-        "best_validation_accuracy": 0.6875,
-        "best_epoch": 1,
-        "keep_fraction": 0.4375,
-        "keep_fractions": {name: 0.4 + i / 50 for i, name in enumerate(names)},
-        "flip_rate": 0.01,
-        "scalars": {"scale": dict.fromkeys(names, 1.5)},
-        "images_per_second": 12345.6,
-        "seconds": 3.0 * epoch,
-        **changes,
-    }
-
-
-LAYER = {
-    "weights": 100,
-    "kept": 50,
-    "on_path": 49,
-    "units": 10,
-    "without_input": 1,
-    "without_output": 0,
-}
-
-
-def result(**changes: Any) -> dict[str, Any]:
-    return {
-        "arch": "conv6",
-        "dataset": "cifar10",
-        "method": "aslp",
-        "thresholding": 0.8512,
-        "averaging_mean": 0.8423,
-        "averaging_std": 0.0031,
-        "eval_samples": 10,
-        "keep_fraction": 0.4821,
-        "keep_fractions": {name: 0.4 + i / 50 for i, name in enumerate(SIX)},
-        "weights": SIX,
-        "scalars": {"scale": {name: 1 + i / 8 for i, name in enumerate(SIX)}},
-        "best_epoch": 120,
-        "best_validation_accuracy": 0.8634,
-        "epochs": 150,
-        "stopped": "patience",
-        "seconds": 3725.0,
-        "dense_bytes": 4_000_000,
-        "mask_bytes": 125_000,
-        "kept_bits": 0,
-        "connectivity": {name: LAYER for name in SIX},
-        "outputs": 10,
-        "outputs_reached": 10,
-        "relaxed": False,
-        "stochastic": True,
-        "finetuned": False,
-        **changes,
-    }
 
 
 @pytest.mark.parametrize(
     ("epochs", "names"),
     [
         (1, ["Conv_0/kernel"]),
-        (40, list(SIX)),
-        (3, [f"Block_{i}/Conv_0/kernel" for i in range(20)]),
+        (30, [f"Block_{i}/Conv_0/kernel" for i in range(20)]),
     ],
 )
 def test_curves_are_a_picture(tmp_path: Path, epochs: int, names: list[str]) -> None:
@@ -110,10 +48,10 @@ def test_curves_are_a_picture(tmp_path: Path, epochs: int, names: list[str]) -> 
 
 
 def test_curves_show_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Any] = []
+    figures: list[Any] = []
 
-    def keep(self: Figure, file: BinaryIO, **_: Any) -> None:
-        drawn.append(self)
+    def keep(self: Figure, file: Any, **_: Any) -> None:
+        figures.append(self)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     # 3 weights of 4 lie in the bin that begins at one half, 1 in the last.
@@ -122,7 +60,7 @@ def test_curves_show_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         {"a": np.array([[0.5, 0.51]], np.float16), "b": np.array([1.0, 0.5])},
         tmp_path / "curves.png",
     )
-    accuracy, kept, histogram = drawn[0].axes
+    accuracy, kept, histogram = figures[0].axes
     training, validation, best = (line.get_xydata() for line in accuracy.lines)
     np.testing.assert_array_equal(training, [[1, 0.75], [2, 0.75]])
     np.testing.assert_array_equal(validation, [[1, 0.625], [2, 0.5]])
@@ -149,10 +87,10 @@ def test_curves_bear_a_method_without_probabilities_and_one_that_keeps_all(
     assert path.stat().st_size > 0
 
 
-def test_curves_that_fail_leave_the_earlier_picture(
+def test_curves_that_fail_leave_the_earlier_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_written(self: Figure, file: BinaryIO, **_: Any) -> None:
+    def half_written(self: Figure, file: Any, **_: Any) -> None:
         file.write(b"\x89PNG")
         raise OSError("disk full")
 
@@ -166,7 +104,7 @@ def test_curves_that_fail_leave_the_earlier_picture(
 
 
 def test_curves_ask_for_an_epoch(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="curves: rows must hold at least one epoch"):
+    with pytest.raises(ValueError, match="rows must hold at least one epoch, got none"):
         plots.plot_curves([], {}, tmp_path / "curves.png")
 
 
@@ -210,9 +148,16 @@ def test_the_table_has_every_layer_and_the_total() -> None:
 
 
 def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> None:
-    trained = result(relaxed=True, kept_bits=32, weights={"kernel": 1_000_000})
-    trained |= {"keep_fractions": {"kernel": 0.1}, "keep_fraction": 0.1}
-    text = table(trained | {"scalars": {}, "pruning_change": 0.0123})
+    trained = result(
+        trains_dense=True,
+        bits_per_kept_weight=32,
+        weights={"kernel": 1_000_000},
+        keep_fractions={"kernel": 0.1},
+        keep_fraction=0.1,
+        scalars={},
+        pruning_change=0.0123,
+    )
+    text = table(trained)
     assert "84.23% before pruning, which changes outputs by 1.23%" in text
     assert "averaging" not in text
     # 125,000 bytes of masks and 100,000 weights of 4 bytes.
@@ -220,7 +165,7 @@ def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> Non
 
 
 def test_what_was_tuned_or_never_drawn_is_not_said_to_be_an_average() -> None:
-    tuned = result(stochastic=False, relaxed=True, finetuned=True)
+    tuned = result(stochastic=False, trains_dense=True, finetuned=True)
     lines = table(tuned).splitlines()
     assert "               after fine-tuning, what was pruned held at 0" in lines
     popup = table(result(stochastic=False))
@@ -234,8 +179,14 @@ def test_what_was_tuned_or_never_drawn_is_not_said_to_be_an_average() -> None:
 
 
 def test_a_sign_of_each_weight_kept_is_counted() -> None:
-    signed = result(kept_bits=1, keep_fraction=0.1, weights={"kernel": 1_000_000})
-    text = table(signed | {"keep_fractions": {"kernel": 0.1}, "scalars": {}})
+    signed = result(
+        bits_per_kept_weight=1,
+        keep_fraction=0.1,
+        weights={"kernel": 1_000_000},
+        keep_fractions={"kernel": 0.1},
+        scalars={},
+    )
+    text = table(signed)
     assert "137.51 kB as one bit a weight, 1 each kept, seed and scales" in text
 
 
@@ -250,15 +201,12 @@ def test_an_empty_layer_and_classes_that_nothing_reaches_are_warned_of() -> None
 
 
 def test_a_budget_that_was_missed_is_said_with_by_how_much() -> None:
-    missed = {"budget_miss": 0.0234, "keep_fraction_asked": 0.1}
     for method, advice in (("aslp", "--logit-std"), ("budget", "--sharpness-lr")):
-        text = summary.describe_budget_miss(
-            missed | {"method": method, "scope": "global"}
-        )
+        missed = result(method=method, budget_miss=0.0234, keep_fraction_asked=0.1)
+        text = summary.describe_budget_miss(missed)
         assert "is 2.34% of all weights away from the 10.00%" in text
-        text = summary.describe_budget_miss(
-            missed | {"method": method, "scope": "layer"}
-        )
+        layered = dataclasses.replace(missed, scope="layer")
+        text = summary.describe_budget_miss(layered)
         assert "is 2.34% of a layer's weights away" in text
         assert text.endswith(f"a larger --budget-weight or {advice}")
 
@@ -273,6 +221,25 @@ def test_the_table_has_a_column_a_group_of_scalars() -> None:
     assert lines[5].split()[3:] == ["-", "-2e-07"]
 
 
+def test_equal_scales_are_explained() -> None:
+    sentence = (
+        "Equal scales are expected without biases: the loss depends on their product "
+        "alone."
+    )
+
+    def explained(**scales: float) -> bool:
+        text = table(result(scalars={"scale": scales} if scales else {}))
+        return sentence in text.replace("\n", " ")
+
+    first, second, *_ = SIX
+    assert explained(**dict.fromkeys(SIX, 1.4633))
+    # Equal to the digits that are shown.
+    assert explained(**{first: 1.46332, second: 1.463324})
+    assert not explained(**{first: 1.463, second: 1.464})
+    assert not explained(**{first: 1.0})
+    assert not explained()
+
+
 def test_the_table_stays_within_80_columns() -> None:
     names = [f"{'Outer_0/' * 10}Block_{i}/Conv_0/kernel" for i in range(3)]
     long = result(
@@ -283,7 +250,8 @@ def test_the_table_stays_within_80_columns() -> None:
         mask_bytes=10**9 // 8,
         seconds=1e6,
     )
-    for text in (table(long), table(result())):
+    equal = result(scalars={"scale": dict.fromkeys(SIX, 1.0)})
+    for text in (table(long), table(result()), table(equal)):
         assert max(map(len, text.splitlines())) <= 80
     for i in range(3):
         assert f"Block_{i}/Conv_0/kernel  " in table(long)
