@@ -102,7 +102,7 @@ def run_sweep(
     first, *_ = [configure(cell, 0) for cell in table.cells]
 
     # Only now: `--help` and mistyped flags should not wait for JAX.
-    _use_cores(schedule.seeds)
+    use_cores(schedule.seeds)
     from aslp_jax.data.datasets import hash_images
     from aslp_jax.trainer.compilation_cache import enable_compilation_cache
     from aslp_jax.trainer.loop import Interrupted
@@ -145,8 +145,12 @@ def _check_options(table: Table, options: Mapping[str, Any]) -> None:
     require("matplotlib", by=table.name)
 
 
-def _use_cores(seeds: int) -> None:
-    """Makes a CPU take part as one device a core, if no device has been started yet."""
+def use_cores(seeds: int) -> None:
+    """Makes a CPU take part as one device a core, if no device has been started yet.
+
+    Args:
+      seeds: number of runs of each cell; more devices would stay idle.
+    """
     import jax
 
     try:

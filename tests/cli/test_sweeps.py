@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import jax
 import pytest
 
 from aslp_jax._errors import BadInput
-from aslp_jax.cli import budget, compare, main, table1
+from aslp_jax.cli import _sweeps, budget, compare, main, table1
 from aslp_jax.sweeps.budget import cells as budget_cells
 from aslp_jax.sweeps.budget.cells import Cell
 from aslp_jax.sweeps.grid import Grid
+from aslp_jax.sweeps.sweep import SweepOutcome
 from aslp_jax.sweeps.table1 import cells as table1_cells
+from aslp_jax.trainer.loop import Interrupted
 from tests.sweeps.helpers import promotion_as_for_users, write_run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -122,6 +125,22 @@ def test_help_names_the_command_as_it_was_given(name, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             {"table1": table1, "budget": budget, "compare": compare}[name].main(["-h"])
         assert capsys.readouterr().out.startswith(f"usage: {shown} [-h]")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(0, 0, "the time limit"), (signal.SIGINT, 130, "SIGINT"), (15, 143, "SIGTERM")],
+)
+def test_an_interrupted_sweep_says_so(
+    number, code, name, tmp_path, monkeypatch, capsys
+):
+    grid = Grid(tmp_path, {})
+    outcome = SweepOutcome(grid, tmp_path / "budget.md", Interrupted(number))
+    monkeypatch.setattr(_sweeps, "run_sweep", lambda *_: outcome)
+    assert budget.main([]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(f"stopped by {name}, all is saved; the same command goes on\n")
 
 
 # Training.
