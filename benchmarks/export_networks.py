@@ -42,7 +42,7 @@ def without_masks(subnetwork: Subnetwork) -> Subnetwork:
     """Replaces every dropped weight by a nonzero number."""
     rng = np.random.default_rng(0)
     layers = {}
-    for name, layer in subnetwork.entries.items():
+    for name, layer in subnetwork.layers.items():
         weights = layer.weights
         if layer.mask is not None:
             size = np.abs(weights[layer.mask]).mean() if layer.kept else np.float32(1)
@@ -51,7 +51,7 @@ def without_masks(subnetwork: Subnetwork) -> Subnetwork:
         layers[name] = make_layer_weights(name, weights)
     return dataclasses.replace(
         subnetwork,
-        entries=layers,
+        layers=layers,
         variables={
             **subnetwork.variables,
             "params": map_named(

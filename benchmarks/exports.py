@@ -29,7 +29,7 @@ import numpy as np
 from aslp_jax import artefact, export, models
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.encoding import encode
-from aslp_jax.artefact.inspect import entropy
+from aslp_jax.artefact.packing import mask_entropy
 from aslp_jax.export import Written
 from aslp_jax.export import graph as graphs
 from aslp_jax.export.describe import describe
@@ -117,7 +117,9 @@ def rows_of(
     shape = subnetwork.description.image_shape
     graph = describe(subnetwork.net, subnetwork.variables, shape)
     masks = [
-        each.factors for each in subnetwork.entries.values() if each.factors is not None
+        each.ternary_mask
+        for each in subnetwork.layers.values()
+        if each.ternary_mask is not None
     ]
     weights = sum(each.size for each in masks)
     kept = sum(int(np.count_nonzero(each)) for each in masks)
@@ -125,7 +127,7 @@ def rows_of(
         network=label,
         weights=weights,
         kept=round(kept / weights, 4),
-        entropy_bytes=math.ceil(sum(map(entropy, masks)) / 8),
+        entropy_bytes=math.ceil(sum(map(mask_entropy, masks)) / 8),
         export="aslp",
         storage="seed",
         file_bytes=len(encode(subnetwork)),

@@ -1,4 +1,8 @@
-"""The network that remains of a run, as one small file and as a function of images."""
+"""The network that remains of a run, as one small file and as a function of images.
+
+Public: the names below, `aslp_jax.artefact.inspect` and `aslp_jax.artefact.plot`.
+Internal: every other module of this package. docs/artefact.md describes the format.
+"""
 
 from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.decoding import load
@@ -9,7 +13,7 @@ from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, embed
 from aslp_jax.artefact.weight_recipe import WeightRecipe
 
 NETWORK = "network.aslp"
-"""What a finished run leaves in its folder; `aslp-jax extract` looks for it."""
+"""Name of the file that a finished run leaves in its folder."""
 
 __all__ = [
     "NETWORK",

@@ -1,4 +1,4 @@
-"""Networks in words, so that a file can say which one it holds."""
+"""Serialises the architecture of a network to and from JSON values."""
 
 import functools
 from collections.abc import Mapping
@@ -21,94 +21,106 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "VGG": VGG,
     "ResNet": ResNet,
 }
-"""What a network is made by, by the name that a file gives it."""
+"""Network classes that a file can hold, by their name in the file."""
 
 DTYPES = ("float32", "bfloat16")
+"""Dtypes that a network in a file can compute in."""
 
 
 def to_config(net: Any) -> dict[str, Any]:
-    """Returns what makes a network of the same arrays and outputs, as JSON values.
+    """Returns the JSON values from which `from_config` makes an equal network.
 
     Args:
-      net: of one of the `FAMILIES`.
+      net: network of one of the `FAMILIES`.
+
+    Returns:
+      JSON values, with tuples for lists.
 
     Raises:
-      ArtefactError: it is of another class, or computes in another dtype than `DTYPES`.
+      ArtefactError: the network is of another class, or computes in a dtype that is not
+        one of `DTYPES`.
     """
     family = type(net).__name__
     dtype = jnp.dtype(net.dtype).name if type(net) in FAMILIES.values() else ""
     if dtype not in DTYPES:
         raise ArtefactError(
-            f"extract: no file can name the network {family}; expected one of "
+            f"extract: no file can hold the network {family}; expected one of "
             f"{', '.join(FAMILIES)} that computes in {' or '.join(DTYPES)}"
         )
-    words = {
+    config = {
         "family": family,
         "stages": net.stages,
-        "classes": schema.plain(net.classes),
+        "classes": schema.to_python(net.classes),
         "biases": net.bias_init is not None,
         "dtype": dtype,
     }
-    return words | ({"hidden": net.hidden} if family == "ConvNet" else {})
+    return config | ({"hidden": net.hidden} if family == "ConvNet" else {})
 
 
-def from_config(words: Mapping[str, Any]) -> nn.Module:
-    """Returns the network of some words, as the default device runs it best.
+def from_config(config: Mapping[str, Any]) -> nn.Module:
+    """Returns the network of a config, with the convolution of the default device.
 
     Args:
-      words: as `in_words` returns them, sizes as tuples.
+      config: result of `to_config`; lists of sizes are tuples.
+
+    Returns:
+      An unbound module.
     """
-    made = dict(words)
-    family, biases = FAMILIES[made.pop("family")], made.pop("biases")
+    options = dict(config)
+    family, biases = FAMILIES[options.pop("family")], options.pop("biases")
     return family(
-        **made | {"dtype": jnp.dtype(made["dtype"])},
+        **options | {"dtype": jnp.dtype(options["dtype"])},
         bias_init=initialisers.fan_in_uniform if biases else None,
         conv_general_dilated=convolution.of_platform(jax.default_backend()),
     )
 
 
-def count_arrays(words: Mapping[str, Any]) -> int:
-    """Returns how many arrays a network has, in all its collections.
+def count_arrays(config: Mapping[str, Any]) -> int:
+    """Returns the number of arrays of a network, in all its collections.
 
     Args:
-      words: as `in_words` returns them.
+      config: result of `to_config`.
+
+    Returns:
+      The number of arrays, computed without tracing the network.
     """
-    stages, biases = words["stages"], 2 if words["biases"] else 1
-    if words["family"] == "ConvNet":
-        return biases * (2 * len(stages) + len(words["hidden"]) + 1)
-    # Of a ResNet: one at first, four a stage, and a shortcut of each but the first.
-    layers = 5 * len(stages) if words["family"] == "ResNet" else sum(map(len, stages))
-    # A kernel, and of batch-norm scale, bias, mean and variance.
+    stages, biases = config["stages"], 2 if config["biases"] else 1
+    if config["family"] == "ConvNet":
+        return biases * (2 * len(stages) + len(config["hidden"]) + 1)
+    # A ResNet has a first layer, four layers a stage, and a shortcut in each stage but
+    # the first.
+    layers = 5 * len(stages) if config["family"] == "ResNet" else sum(map(len, stages))
+    # A layer has a kernel, and the scale, bias, mean and variance of its batch-norm.
     return 5 * layers + biases
 
 
 @functools.lru_cache(maxsize=8)
-def shapes_of(
+def array_shapes(
     net: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Returns the shape of every array of a network, allocating none.
+    """Returns the shape of every array of a network without allocating any array.
 
     Args:
       net: the network.
-      image_shape: of one image.
+      image_shape: height, width and channels of an image.
 
     Returns:
       Collection to name (joined by `/`) to shape, in the order in which the network
       calls its layers.
 
     Raises:
-      ValueError: the network cannot take such images.
+      ValueError: the network cannot take images of this shape.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
 
-    def note(key: jax.Array, images: jax.Array) -> None:
-        # Here, because a tree that comes out of a trace is sorted by name.
+    def record(key: jax.Array, images: jax.Array) -> None:
+        # Inside the trace: a tree that comes out of a trace is sorted by name.
         for collection, tree in net.init(key, images, train=False).items():
             leaves = flax.traverse_util.flatten_dict(tree, sep="/")
             shapes[collection] = {name: leaf.shape for name, leaf in leaves.items()}
 
     jax.eval_shape(
-        note,
+        record,
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
     )

@@ -1,8 +1,8 @@
-"""The bytes of an artefact: a header and sections, with proof that they are whole.
+"""The bytes of an artefact: a header, segments and a checksum.
 
-Written down in docs/artefact.md. Every version of the format begins with the magic
-bytes and its number, and ends with the sha256 of all before: damage is told from
-novelty, and nothing of a damaged file is looked at.
+Every version of the format begins with the magic bytes and the version, and ends with
+the sha256 of all bytes before. A reader can therefore distinguish a damaged file from a
+newer one, and uses no content of a damaged file. docs/artefact.md describes the format.
 """
 
 import hashlib
@@ -14,29 +14,40 @@ from typing import Any, NoReturn
 
 
 class ArtefactError(ValueError):
-    """A file is damaged or no artefact, or a network is not what one can hold."""
+    """Error of a file that is no valid artefact, or of a network that no file holds."""
 
 
 MAGIC = b"\x89ASLP\r\n\x1a"
-"""As that of PNG: a file that was sent as text or cut to seven bits shows at once."""
+"""First bytes of every artefact.
+
+As in PNG, they change if a file is sent as text or with seven bits a byte.
+"""
 
 VERSION = 1
+"""Version of the format."""
+
 LARGEST_FILE = 1 << 29
+"""Largest size of a file in bytes."""
+
 LARGEST_HEADER = 1 << 20
+"""Largest size of a header in bytes."""
 
 _PREFIX = struct.Struct("<8sII")
 _DIGEST = hashlib.sha256().digest_size
 
 
-def pack(header: Mapping[str, Any], sections: Sequence[bytes]) -> bytes:
+def pack(header: Mapping[str, Any], segments: Sequence[bytes]) -> bytes:
     """Returns the bytes of a file.
 
     Args:
       header: JSON values.
-      sections: one after another, as the header describes them.
+      segments: contents of the segments, in the order of the header.
+
+    Returns:
+      All bytes, including the checksum.
 
     Raises:
-      ArtefactError: it is larger than a file may be.
+      ArtefactError: the header or the file is larger than the format allows.
     """
     text = json.dumps(
         header,
@@ -47,45 +58,50 @@ def pack(header: Mapping[str, Any], sections: Sequence[bytes]) -> bytes:
     ).encode()
     if len(text) > LARGEST_HEADER:
         raise ArtefactError(f"has a header of {len(text)} bytes, more than it can have")
-    size = _PREFIX.size + len(text) + sum(map(len, sections)) + _DIGEST
+    size = _PREFIX.size + len(text) + sum(map(len, segments)) + _DIGEST
     if size > LARGEST_FILE:
         raise ArtefactError(f"takes {size} bytes, more than an artefact can have")
-    whole = b"".join((_PREFIX.pack(MAGIC, VERSION, len(text)), text, *sections))
-    return whole + hashlib.sha256(whole).digest()
+    content = b"".join((_PREFIX.pack(MAGIC, VERSION, len(text)), text, *segments))
+    return content + hashlib.sha256(content).digest()
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Returns the header, and all sections behind it, of a file that is whole.
+    """Returns the header and the segments of a file after checking its checksum.
 
     Args:
-      data: the bytes of a file.
+      data: all bytes of a file.
+
+    Returns:
+      `(header, body)`: JSON values, and the bytes of all segments.
 
     Raises:
-      ArtefactError: they are no artefact, of a newer version, damaged, or have a header
-        that is not JSON as this format has it.
+      ArtefactError: the bytes are no artefact, of a newer version, damaged, or have a
+        header that is not the JSON of this format.
     """
     if data[: len(MAGIC)] != MAGIC:
-        raise ArtefactError("is no artefact: it does not begin as one")
+        raise ArtefactError("is no artefact: its first bytes are not those of one")
     if len(data) < _PREFIX.size + _DIGEST:
-        raise ArtefactError(f"is cut short: {len(data)} bytes")
-    whole = memoryview(data)[:-_DIGEST]
-    if hashlib.sha256(whole).digest() != data[-_DIGEST:]:
-        raise ArtefactError("is damaged or cut short: its checksum does not match")
+        raise ArtefactError(f"is truncated: {len(data)} bytes")
+    content = memoryview(data)[:-_DIGEST]
+    if hashlib.sha256(content).digest() != data[-_DIGEST:]:
+        raise ArtefactError("is damaged or truncated: its checksum does not match")
     _, version, size = _PREFIX.unpack_from(data)
     if version != VERSION:
         raise ArtefactError(
             f"is of format {version}; this version of aslp_jax reads format {VERSION}"
         )
-    if size > min(LARGEST_HEADER, len(whole) - _PREFIX.size):
+    if size > min(LARGEST_HEADER, len(content) - _PREFIX.size):
         raise ArtefactError(f"declares a header of {size} bytes, more than it can have")
-    body = whole[_PREFIX.size :]
+    body = content[_PREFIX.size :]
     return _parse(bytes(body[:size])), body[size:]
 
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(
-            text.decode(), object_pairs_hook=_unique, parse_constant=_refuse
+            text.decode(),
+            object_pairs_hook=_reject_repeated_keys,
+            parse_constant=_reject_constant,
         )
     except ArtefactError:
         raise
@@ -96,40 +112,50 @@ def _parse(text: bytes) -> dict[str, Any]:
     return header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ArtefactError("has a header that says something twice")
-    return found
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ArtefactError("has a header with the same key twice")
+    return values
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ArtefactError(f"has a header that holds {constant}, which is no number")
 
 
 def deflate(data: bytes) -> tuple[bytes, bool]:
-    """Returns the data, compressed where that is smaller, and whether it is."""
+    """Compresses data if that makes it smaller.
+
+    Args:
+      data: any bytes.
+
+    Returns:
+      `(stored, deflated)`: the bytes to store, and True if they are compressed.
+    """
     packed = zlib.compress(data, 9)
     return (packed, True) if len(packed) < len(data) else (data, False)
 
 
 def inflate(data: memoryview, size: int) -> bytes:
-    """Returns what `deflate` compressed, of a known size and never more.
+    """Decompresses data of a known size; allocates no more than this size.
 
     Args:
-      data: the compressed bytes.
-      size: of what comes out, at least 1.
+      data: compressed bytes.
+      size: expected number of decompressed bytes, at least 1.
+
+    Returns:
+      The decompressed bytes.
 
     Raises:
-      ArtefactError: it is not what comes out.
+      ArtefactError: the data does not decompress to this number of bytes.
     """
     stream = zlib.decompressobj()
     try:
-        found = stream.decompress(data, size)
-        # The end of the stream may be left, and nothing else.
+        inflated = stream.decompress(data, size)
+        # The end marker of the stream may still be unread, but no further byte.
         rest = stream.decompress(stream.unconsumed_tail, 1)
     except zlib.error as error:
         raise ArtefactError(f"cannot be inflated ({error})") from None
-    if len(found) != size or rest or not stream.eof or stream.unused_data:
+    if len(inflated) != size or rest or not stream.eof or stream.unused_data:
         raise ArtefactError(f"does not inflate to {size} bytes")
-    return found
+    return inflated

@@ -1,4 +1,4 @@
-"""Files to subnetworks: read in full, checked, and only then put together."""
+"""Reads files as subnetworks: a file is read and checked in full before use."""
 
 import dataclasses
 import math
@@ -15,212 +15,243 @@ import numpy as np
 
 from aslp_jax.artefact import architecture, container, validation
 from aslp_jax.artefact.container import ArtefactError
-from aslp_jax.artefact.header import Array, Header, Segment, from_json
+from aslp_jax.artefact.header import ArrayHeader, Header, Segment, from_json
 from aslp_jax.artefact.packing import sha256, unpack_bits, unpack_floats
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
-from aslp_jax.artefact.weight_recipe import initialise, with_signs
+from aslp_jax.artefact.weight_recipe import apply_signs, initialise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
-    """What a file holds, before weights are drawn again.
+class Contents:
+    """Contents of a file; weights with a recipe are not yet initialised.
 
     Attributes:
-      header: what it says.
-      net: the network that it names.
-      factors: of each array with a mask int8 in its shape: -1, 0 or 1.
-      frozen: of each array without a recipe its frozen weights, float32 in its shape.
-      collections: every array that is no parameter, by collection and name joined by
-        `/`.
-      size: of the file in bytes.
+      header: header of the file.
+      net: network of the header's config.
+      ternary_masks: int8 mask of each masked array by name, each entry -1, 0 or 1.
+      frozen: frozen weights of each array without a recipe by name, float32.
+      collections: extra arrays by collection and name joined by `/`, float32.
+      size: size of the file in bytes.
     """
 
     header: Header
     net: nn.Module
-    factors: Mapping[str, np.ndarray]
+    ternary_masks: Mapping[str, np.ndarray]
     frozen: Mapping[str, np.ndarray]
     collections: Mapping[str, np.ndarray]
     size: int
 
 
 def load(path: str | os.PathLike[str]) -> Subnetwork:
-    """Reads an artefact, and draws the weights again that it does not hold.
+    """Reads an artefact and initialises the frozen weights that it does not store.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Returns:
-      The network, its arrays verified one by one.
+      The network; the sha256 of each array is verified.
 
     Raises:
-      ArtefactError: it is no artefact, of another format, damaged, says what cannot be,
-        or its weights are not drawn again to the last bit.
-      OSError: it cannot be read.
+      ArtefactError: the file is no artefact, of another format, damaged or
+        inconsistent, or its weights cannot be initialised again to the last bit.
+      OSError: the file cannot be read.
     """
-    parts = read(path)
+    contents = read(path)
     try:
-        return assemble(parts)
+        return assemble(contents)
     except ArtefactError as error:
         raise ArtefactError(f"{os.fspath(path)} {error}") from None
 
 
-def read(path: str | os.PathLike[str]) -> Parts:
-    """Reads an artefact, but draws nothing.
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Reads an artefact without initialising weights.
 
     Args:
-      path: of the file.
+      path: path of the file.
+
+    Returns:
+      The contents of the file.
 
     Raises:
-      ArtefactError: it is no artefact, of another format, damaged, or says what cannot
-        be.
-      OSError: it cannot be read.
+      ArtefactError: the file is no artefact, of another format, damaged or
+        inconsistent.
+      OSError: the file cannot be read.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ArtefactError("is no regular file")
             if status.st_size > container.LARGEST_FILE:
                 raise ArtefactError("is too large to be an artefact")
-            # Of one that grows meanwhile no more than that, which is not whole.
+            # Bounded: a file that grows meanwhile fails the checksum.
             data = file.read(status.st_size)
         return decode(data)
     except ArtefactError as error:
         raise ArtefactError(f"{os.fspath(path)} {error}") from None
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens without waiting for a writer, where it is a named pipe."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe is opened without waiting for its writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def decode(data: bytes) -> Parts:
-    """Returns what the bytes of an artefact hold.
+def decode(data: bytes) -> Contents:
+    """Returns the contents of an artefact.
 
     Args:
-      data: all of them.
+      data: all bytes of the file.
+
+    Returns:
+      The contents, checked against the header and the network.
 
     Raises:
-      ArtefactError: as `read`; the message is what comes after the name of the file.
+      ArtefactError: as in `read`; the message continues the name of the file.
     """
-    found, body = container.unpack(data)
-    header = from_json(found)
+    values, body = container.unpack(data)
+    header = from_json(values)
     net = architecture.from_config(header.network)
     shapes = validation.check(header, net, len(body))
-    sections = _Sections(body)
-    factors, frozen = {}, {}
+    segments = _SegmentReader(body)
+    ternary_masks, frozen = {}, {}
     for array in header.arrays:
-        size = math.prod(array.shape)
-        kept: Any = slice(None)
+        kept = None
         if array.mask is not None:
-            kept = sections.bits(array.mask, size)
-            chosen = kept.astype(np.int8)
-            size = int(kept.sum())
-            if array.inverted is not None:
-                inverted = sections.bits(array.inverted, size)
-                chosen[kept] -= 2 * inverted.astype(np.int8)
-            factors[array.name] = chosen.reshape(array.shape)
+            kept, ternary_masks[array.name] = _read_mask(
+                array.mask, array.inverted, array.shape, segments
+            )
         if array.data is not None:
-            weights = np.zeros(math.prod(array.shape), np.float32)
-            if array.magnitude is None:
-                weights[kept] = sections.floats(array.data, size)
-            else:
-                negative = sections.bits(array.data, size)
-                weights[kept] = with_signs(np.float32(array.magnitude), negative)
-            frozen[array.name] = weights.reshape(array.shape)
+            frozen[array.name] = _read_frozen(array.data, kept, array, segments)
     collections = {}
-    for held in header.collections:
-        numbers = sections.floats(held.data, math.prod(shapes[held.name]))
-        if sha256(numbers) != held.sha256:
-            raise ArtefactError(f"has {held.name!r} with numbers of another sha256")
-        collections[held.name] = numbers.reshape(shapes[held.name])
+    for extra in header.collections:
+        numbers = segments.floats(extra.data, math.prod(shapes[extra.name]))
+        if sha256(numbers) != extra.sha256:
+            raise ArtefactError(f"has {extra.name!r} with numbers of another sha256")
+        collections[extra.name] = numbers.reshape(shapes[extra.name])
     for name, numbers in {**frozen, **collections}.items():
         if not np.isfinite(numbers).all():
             raise ArtefactError(f"has {name!r} with numbers that are not finite")
-    return Parts(header, net, factors, frozen, collections, len(data))
+    return Contents(header, net, ternary_masks, frozen, collections, len(data))
 
 
-class _Sections:
-    """Takes one section after another, each of a size that is known before."""
+class _SegmentReader:
+    """Reader of one segment after another; each has a known size once inflated."""
 
     def __init__(self, body: memoryview) -> None:
-        self._left = body
+        self._rest = body
 
-    def bits(self, section: Segment, count: int) -> np.ndarray:
-        return unpack_bits(self._take(section, -(-count // 8)), count)
+    def bits(self, segment: Segment, count: int) -> np.ndarray:
+        return unpack_bits(self._next(segment, -(-count // 8)), count)
 
-    def floats(self, section: Segment, count: int) -> np.ndarray:
-        return unpack_floats(self._take(section, 4 * count))
+    def floats(self, segment: Segment, count: int) -> np.ndarray:
+        return unpack_floats(self._next(segment, 4 * count))
 
-    def _take(self, section: Segment, size: int) -> bytes:
-        stored = self._left[: section.bytes]
-        self._left = self._left[section.bytes :]
-        if section.deflated and size > 0:
+    def _next(self, segment: Segment, size: int) -> bytes:
+        stored = self._rest[: segment.bytes]
+        self._rest = self._rest[segment.bytes :]
+        if segment.deflated and size > 0:
             return container.inflate(stored, size)
-        if section.deflated or len(stored) != size:
+        if segment.deflated or len(stored) != size:
             raise ArtefactError(
-                f"has a section of {len(stored)} bytes where {size} are needed"
+                f"has a segment of {len(stored)} bytes where {size} are needed"
             )
         return bytes(stored)
 
 
-def assemble(parts: Parts) -> Subnetwork:
-    """Draws weights again and puts the network together.
+def _read_mask(
+    mask: Segment,
+    inverted: Segment | None,
+    shape: tuple[int, ...],
+    segments: _SegmentReader,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the flat bool mask of an array, and its ternary mask."""
+    kept = segments.bits(mask, math.prod(shape))
+    ternary_mask = kept.astype(np.int8)
+    if inverted is not None:
+        flags = segments.bits(inverted, int(kept.sum()))
+        ternary_mask[kept] -= 2 * flags.astype(np.int8)
+    return kept, ternary_mask.reshape(shape)
+
+
+def _read_frozen(
+    data: Segment,
+    kept: np.ndarray | None,
+    array: ArrayHeader,
+    segments: _SegmentReader,
+) -> np.ndarray:
+    """Returns the stored frozen weights of an array; dropped ones are 0."""
+    size = math.prod(array.shape)
+    count = size if kept is None else int(kept.sum())
+    where: Any = slice(None) if kept is None else kept
+    weights = np.zeros(size, np.float32)
+    if array.magnitude is None:
+        weights[where] = segments.floats(data, count)
+    else:
+        negative = segments.bits(data, count)
+        weights[where] = apply_signs(np.float32(array.magnitude), negative)
+    return weights.reshape(array.shape)
+
+
+def assemble(contents: Contents) -> Subnetwork:
+    """Initialises weights with a recipe and builds the network.
 
     Args:
-      parts: as `read` returns them.
+      contents: result of `read`.
+
+    Returns:
+      The network; the sha256 of each array is verified.
 
     Raises:
-      ArtefactError: weights are not those that the file was made of; the message is
-        what comes after the name of the file.
+      ArtefactError: weights differ from those that were saved; the message continues
+        the name of the file.
     """
-    entries = {array.name: _entry(array, parts) for array in parts.header.arrays}
-    arrays = {f"params/{name}": entry.weights for name, entry in entries.items()}
+    arrays = contents.header.arrays
+    layers = {array.name: _assemble_layer(array, contents) for array in arrays}
+    params = {f"params/{name}": layer.weights for name, layer in layers.items()}
     variables: Any = flax.traverse_util.unflatten_dict(
-        {**arrays, **parts.collections}, sep="/"
+        {**params, **contents.collections}, sep="/"
     )
     return Subnetwork(
-        net=parts.net,
+        net=contents.net,
         variables=jax.tree.map(jnp.asarray, variables),
-        entries=entries,
-        description=parts.header.description,
+        layers=layers,
+        description=contents.header.description,
     )
 
 
-def _entry(array: Array, parts: Parts) -> LayerWeights:
-    for frozen in _candidates(array, parts):
-        with np.errstate(over="ignore"):  # a hostile scale, which the hash finds out
-            entry = make_layer_weights(
+def _assemble_layer(array: ArrayHeader, contents: Contents) -> LayerWeights:
+    for frozen in _candidates(array, contents):
+        with np.errstate(over="ignore"):  # a hostile scale; the sha256 then differs
+            layer = make_layer_weights(
                 array.name,
                 frozen,
-                factors=parts.factors.get(array.name),
+                ternary_mask=contents.ternary_masks.get(array.name),
                 scale=None if array.scale is None else np.float32(array.scale),
                 recipe=array.recipe,
             )
-        if sha256(entry.weights) == array.sha256 and np.isfinite(entry.weights).all():
-            return entry
+        if sha256(layer.weights) == array.sha256 and np.isfinite(layer.weights).all():
+            return layer
     if array.recipe is None:
         raise ArtefactError(f"has {array.name!r} with weights of another sha256")
     if array.recipe.draws_signs:
         raise ArtefactError(
-            f"has {array.name!r} with weights of another sha256; their signs are the "
-            "same wherever they are drawn, so that its mask, scale, magnitude or key "
-            "are not those that it was made of"
+            f"has {array.name!r} with weights of another sha256; signs are the same "
+            "on every machine, so its mask, scale, magnitude or key was changed"
         )
-    made = parts.header.description.versions.items()
+    versions = contents.header.description.versions.items()
     raise ArtefactError(
         f"cannot be used here: jax {jax.__version__} on {jax.default_backend()} does "
-        f"not draw the weights of {array.name!r} again to the last bit "
+        f"not initialise the weights of {array.name!r} to the same bits "
         f"({array.recipe.initialiser}; made with "
-        f"{', '.join(f'{name} {version}' for name, version in made)}); extract it "
-        "again where it was made, with --embed-weights, which keeps them in the file"
+        f"{', '.join(f'{name} {version}' for name, version in versions)}); extract it "
+        "again where it was made, with --embed-weights, which stores them in the file"
     )
 
 
-def _candidates(array: Array, parts: Parts) -> Iterator[np.ndarray]:
-    """What the frozen weights may be: one thing, if the file holds them."""
+def _candidates(array: ArrayHeader, contents: Contents) -> Iterator[np.ndarray]:
+    """Yields possible frozen weights of an array; stored ones are the only ones."""
     if array.recipe is None:
-        yield parts.frozen[array.name]
+        yield contents.frozen[array.name]
     else:
         magnitude = None if array.magnitude is None else np.float32(array.magnitude)
         yield from initialise(array.recipe, array.shape, magnitude)

@@ -1,4 +1,4 @@
-"""What a network is about, in fields that a file can say."""
+"""The description of a network: its origin and its images, in fields of a file."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,31 +6,33 @@ from typing import Any
 
 from aslp_jax.artefact import schema
 
-_MOST_FACTS = 16
-_NARROWEST = 2.0**-126
-"""Of what is divided by: some devices take lesser float32 numbers for 0."""
+_MOST_ENTRIES = 16
+
+_SMALLEST_STD = 2.0**-126
+"""Smallest accepted `std`; devices that flush subnormals would divide by 0 below it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a network is about, and where it comes from.
+    """Facts about a network: its architecture, its images and its origin.
 
-    Numbers of NumPy and lists are taken too, and become Python's own and tuples.
+    Numbers of NumPy become Python's own, and lists become tuples.
 
     Attributes:
-      arch: its name, such as `conv4`.
+      arch: name of the architecture, such as `conv4`.
       classes: number of outputs.
-      image_shape: of one image, (height, width, channels).
-      mean: of each channel, pixels being in [0, 1]; None where they are not shifted.
-      std: likewise the standard deviation; given together with `mean`.
-      dataset: name of the images that it was selected on.
-      method: how the weights were selected.
-      seed: of the run; None where there was none.
-      accuracies: in [0, 1] on the test set, by name, such as `thresholding`.
-      versions: of what made it, by name: jax, jaxlib, flax, aslp_jax; and `platform`.
+      image_shape: height, width and channels of an image.
+      mean: mean of each channel, for pixels in [0, 1]; None if images are not
+        standardised.
+      std: standard deviation of each channel, at least 2^-126; given with `mean`.
+      dataset: name of the images on which the weights were selected.
+      method: name of the method that selected the weights.
+      seed: seed of the run; None if the network comes from no run.
+      accuracies: test accuracies in [0, 1], by name, such as `thresholding`.
+      versions: versions of jax, jaxlib, flax and aslp_jax, and the `platform`.
 
     Raises:
-      ArtefactError: naming a field that is not what a file can say.
+      ArtefactError: a file cannot hold the value of a field; the message names it.
     """
 
     arch: str
@@ -45,49 +47,55 @@ class Description:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = {
-            field.name: schema.plain(getattr(self, field.name))
+        values = {
+            field.name: schema.to_python(getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
-        for name, value in _checked(found).items():
+        for name, value in _check(values).items():
             object.__setattr__(self, name, value)
 
 
-def _checked(found: dict[str, Any]) -> dict[str, Any]:
+def _check(values: dict[str, Any]) -> dict[str, Any]:
     def check(name: str, by: Callable[..., Any], *limits: Any) -> None:
-        found[name] = by(found[name], f"description.{name}", *limits)
+        values[name] = by(values[name], f"description.{name}", *limits)
 
     for name in ("arch", "dataset", "method"):
-        check(name, schema.text)
-    check("classes", schema.integer, 1, schema.WIDEST)
-    check("image_shape", schema.sizes, 3, 3)
-    if found["seed"] is not None:
-        check("seed", schema.integer, 0, (1 << 64) - 1)
-    if found["mean"] is not None or found["std"] is not None:
-        channels = found["image_shape"][2]
-        check("mean", _by_channel, channels, "numbers")
-        check("std", _by_channel, channels, "numbers of at least 2^-126", _NARROWEST)
-    check("accuracies", _facts, schema.share)
-    check("versions", _facts, schema.text)
-    return found
+        check(name, schema.check_text)
+    check("classes", schema.check_integer, 1, schema.LARGEST_SIZE)
+    check("image_shape", schema.check_sizes, 3, 3)
+    if values["seed"] is not None:
+        check("seed", schema.check_integer, 0, (1 << 64) - 1)
+    if values["mean"] is not None or values["std"] is not None:
+        channels = values["image_shape"][2]
+        check("mean", _check_channels, channels, "numbers")
+        expected = "numbers of at least 2^-126"
+        check("std", _check_channels, channels, expected, _SMALLEST_STD)
+    check("accuracies", _check_entries, schema.check_fraction)
+    check("versions", _check_entries, schema.check_text)
+    return values
 
 
-def _by_channel(
-    value: Any, what: str, channels: int, expected: str, least: float | None = None
+def _check_channels(
+    value: Any, label: str, channels: int, expected: str, least: float | None = None
 ) -> tuple[float, ...]:
-    wrong = schema.wrong(what, value, f"{channels} {expected}, one for each channel")
+    error = schema.invalid(label, value, f"{channels} {expected}, one for each channel")
     if type(value) is not tuple or len(value) != channels:
-        raise wrong
-    numbers = tuple(schema.number(each, what) for each in value)
+        raise error
+    numbers = tuple(schema.check_number(each, label) for each in value)
     if least is not None and min(numbers) < least:
-        raise wrong
+        raise error
     return numbers
 
 
-def _facts(value: Any, what: str, check: Callable[[Any, str], Any]) -> dict[str, Any]:
-    if type(value) is not dict or len(value) > _MOST_FACTS:
-        raise schema.wrong(what, value, f"an object of at most {_MOST_FACTS} entries")
+def _check_entries(
+    value: Any, label: str, check: Callable[[Any, str], Any]
+) -> dict[str, Any]:
+    if type(value) is not dict or len(value) > _MOST_ENTRIES:
+        expected = f"an object of at most {_MOST_ENTRIES} entries"
+        raise schema.invalid(label, value, expected)
     return {
-        schema.text(name, f"{what} key"): check(each, f"{what} {schema.shown(name)}")
+        schema.check_text(name, f"{label} key"): check(
+            each, f"{label} {schema.shorten(name)}"
+        )
         for name, each in value.items()
     }

@@ -1,4 +1,4 @@
-"""Subnetworks to files."""
+"""Writes subnetworks to files."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from aslp_jax._atomic import atomic_write
 from aslp_jax.artefact import architecture, container, validation
 from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.header import (
-    Array,
+    ArrayHeader,
     ExtraArray,
     Header,
     Segment,
@@ -24,15 +24,15 @@ from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork
 
 
 def save(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
-    """Writes an artefact, which appears whole or not at all.
+    """Writes an artefact with one atomic write.
 
     Args:
       subnetwork: the network.
-      path: of the file; its folder exists, and a file that is there is replaced.
+      path: path of the file; its folder exists, and an existing file is replaced.
 
     Raises:
-      ArtefactError: as `encode`.
-      OSError: it cannot be written.
+      ArtefactError: as in `encode`.
+      OSError: the file cannot be written.
     """
     data = encode(subnetwork)
     with atomic_write(path) as file:
@@ -43,82 +43,85 @@ def encode(subnetwork: Subnetwork) -> bytes:
     """Returns the bytes of an artefact.
 
     Args:
-      subnetwork: as `extract` or `load` returns it.
+      subnetwork: result of `extract` or `load`.
 
     Returns:
-      The whole file.
+      All bytes of the file.
 
     Raises:
-      ArtefactError: its parts do not fit one another, or they are more than a file may
-        hold.
+      ArtefactError: the parts of the network contradict each other, or exceed the
+        limits of a file.
     """
-    sections: list[bytes] = []
+    segments: list[bytes] = []
 
-    def put(data: bytes) -> Segment:
+    def add_segment(data: bytes) -> Segment:
         stored, deflated = container.deflate(data)
-        sections.append(stored)
+        segments.append(stored)
         return Segment(len(stored), deflated)
 
-    rest = dict(subnetwork.variables)
-    _check_same(_flat(rest.pop("params")), subnetwork.entries)
-    others = _flat(rest)
+    collections = dict(subnetwork.variables)
+    _check_weights(_flatten(collections.pop("params")), subnetwork.layers)
+    extra = _flatten(collections)
     header = Header(
         network=architecture.to_config(subnetwork.net),
         description=subnetwork.description,
         arrays=tuple(
-            _encode_entry(subnetwork.entries[name], put)
-            for name in sorted(subnetwork.entries)
+            _encode_layer(subnetwork.layers[name], add_segment)
+            for name in sorted(subnetwork.layers)
         ),
         collections=tuple(
-            ExtraArray(name, sha256(others[name]), put(pack_floats(others[name])))
-            for name in sorted(others)
+            ExtraArray(name, sha256(extra[name]), add_segment(pack_floats(extra[name])))
+            for name in sorted(extra)
         ),
     )
-    told = to_json(header)
+    values = to_json(header)
     try:
-        found = from_json(json.loads(json.dumps(told)))
-        validation.check(found, subnetwork.net, sum(map(len, sections)))
-        return container.pack(told, sections)
+        read_again = from_json(json.loads(json.dumps(values)))
+        validation.check(read_again, subnetwork.net, sum(map(len, segments)))
+        return container.pack(values, segments)
     except ArtefactError as error:
-        raise ArtefactError(f"encode: cannot be read again, it {error}") from None
+        raise ArtefactError(f"encode: the file could not be read, it {error}") from None
 
 
-def _check_same(
-    params: Mapping[str, np.ndarray], entries: Mapping[str, LayerWeights]
+def _check_weights(
+    params: Mapping[str, np.ndarray], layers: Mapping[str, LayerWeights]
 ) -> None:
-    """Checks that what runs is what is written."""
-    for name in sorted({*params, *entries}):
-        same = name in params and name in entries
-        if not same or not np.array_equal(params[name], entries[name].weights):
+    """Checks that the network runs on the weights that are written."""
+    for name in sorted({*params, *layers}):
+        in_both = name in params and name in layers
+        if not in_both or not np.array_equal(params[name], layers[name].weights):
             raise ArtefactError(
-                f"encode: the variables and the entries differ in {name!r}"
+                f"encode: the variables and the layers differ in {name!r}"
             )
 
 
-def _flat(tree: Any) -> dict[str, np.ndarray]:
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
     leaves = flax.traverse_util.flatten_dict(tree, sep="/")
     return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
 
-def _encode_entry(entry: LayerWeights, put: Callable[[bytes], Segment]) -> Array:
-    mask, inverted, data = entry.mask, None, None
-    kept = entry.frozen.ravel() if mask is None else entry.frozen[mask]
-    packed = None if mask is None else put(pack_bits(mask))
-    if entry.factors is not None and (entry.factors < 0).any():
-        inverted = put(pack_bits(entry.factors[mask] < 0))
-    if entry.origin == "signs":
-        data = put(pack_bits(np.signbit(kept)))
-    elif entry.origin != "recipe":
-        data = put(pack_floats(kept))
-    signs = entry.recipe.draws_signs if entry.recipe else entry.origin == "signs"
-    magnitude = entry.magnitude if signs else None
-    return Array(
-        name=entry.name,
-        shape=entry.weights.shape,
-        origin=entry.origin,
-        sha256=sha256(entry.weights),
-        scale=None if entry.scale is None else float(entry.scale),
-        recipe=entry.recipe,
+def _encode_layer(
+    layer: LayerWeights, add_segment: Callable[[bytes], Segment]
+) -> ArrayHeader:
+    mask, inverted, data = layer.mask, None, None
+    kept = layer.frozen.ravel() if mask is None else layer.frozen[mask]
+    # In the order of the file: mask, inverted, data.
+    packed = None if mask is None else add_segment(pack_bits(mask))
+    if layer.ternary_mask is not None and (layer.ternary_mask < 0).any():
+        inverted = add_segment(pack_bits(layer.ternary_mask[mask] < 0))
+    if layer.origin == "signs":
+        data = add_segment(pack_bits(np.signbit(kept)))
+    elif layer.origin != "recipe":
+        data = add_segment(pack_floats(kept))
+    signs = layer.recipe.draws_signs if layer.recipe else layer.origin == "signs"
+    magnitude = layer.magnitude if signs else None
+    return ArrayHeader(
+        name=layer.name,
+        shape=layer.weights.shape,
+        origin=layer.origin,
+        sha256=sha256(layer.weights),
+        scale=None if layer.scale is None else float(layer.scale),
+        recipe=layer.recipe,
         magnitude=None if magnitude is None else float(magnitude),
         mask=packed,
         inverted=inverted,

@@ -1,7 +1,7 @@
-"""What the header of an artefact says, and whether it can be true.
+"""The header of an artefact as dataclasses, checked value by value.
 
-Nothing here allocates more than the header itself: `sizes` checks it against the
-network that it names before any array is made.
+Nothing here allocates more than the header itself. `validation` compares the header
+with its network before any array is made. Field names are keys of the file format.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from aslp_jax.artefact.weight_recipe import (
 )
 
 MOST_WEIGHTS = 1 << 26
-"""Of all arrays together: three times those of the largest network here."""
+"""Largest number of weights in all arrays: three times the largest network here."""
 
 _DEEPEST = 64
 _MOST_ARRAYS = 1 << 12
@@ -28,11 +28,11 @@ _MOST_ARRAYS = 1 << 12
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of the file behind the header; sections follow one another.
+    """A range of bytes behind the header; segments follow one another.
 
     Attributes:
-      bytes: in the file.
-      deflated: whether they are compressed.
+      bytes: size in the file.
+      deflated: True if the bytes are compressed.
     """
 
     bytes: int
@@ -40,20 +40,22 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Array:
-    """How one array of weights is kept.
+class ArrayHeader:
+    """Header of one array of weights.
 
     Attributes:
       name: path in the network's parameters.
-      shape: of the array.
-      origin: where the frozen weights come from; see `Entry.origin`.
-      sha256: of the effective weights, 64 hexadecimal digits.
-      scale: of the whole array.
-      recipe: of the frozen weights.
-      magnitude: of the frozen weights, where only signs are drawn or kept.
-      mask: a bit for each weight; None where none can be dropped.
-      inverted: a bit for each weight that is kept; None where none is inverted.
-      data: signs, values or all weights, as the origin says.
+      shape: shape of the array.
+      origin: source of the frozen weights; see `LayerWeights.origin`.
+      sha256: sha256 of the effective weights, 64 hexadecimal digits.
+      scale: scale of the array; None for 1.
+      recipe: recipe of the frozen weights; None if `data` holds them.
+      magnitude: absolute value of the frozen weights, if only signs are drawn or
+        stored; None otherwise.
+      mask: a bit for each weight; None if the array is not masked.
+      inverted: a bit for each kept weight; None if no weight is inverted.
+      data: signs, kept weights or all weights, according to `origin`; None with a
+        recipe.
     """
 
     name: str
@@ -68,19 +70,19 @@ class Array:
     data: Segment | None
 
     @property
-    def sections(self) -> list[Segment]:
-        """Those it has, in the order of the file."""
+    def segments(self) -> list[Segment]:
+        """Segments of the array, in the order of the file."""
         return [each for each in (self.mask, self.inverted, self.data) if each]
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtraArray:
-    """An array that is no parameter, such as batch statistics: all of it is kept.
+    """Header of an array that is no parameter, such as batch statistics.
 
     Attributes:
-      name: its collection and path, such as `batch_stats/BatchNorm_0/mean`.
-      sha256: of the array, 64 hexadecimal digits.
-      data: all its numbers.
+      name: collection and path, such as `batch_stats/BatchNorm_0/mean`.
+      sha256: sha256 of the array, 64 hexadecimal digits.
+      data: all numbers of the array.
     """
 
     name: str
@@ -90,143 +92,152 @@ class ExtraArray:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """Header of a file.
 
     Attributes:
-      network: as `network.from_words` takes it.
-      description: what it is about.
-      arrays: of the parameters, sorted by name.
-      collections: all other arrays, sorted by name.
+      network: config of the network, as `architecture.from_config` takes it.
+      description: facts about the network.
+      arrays: headers of the parameters, sorted by name.
+      collections: headers of all other arrays, sorted by name.
     """
 
     network: dict[str, Any]
     description: Description
-    arrays: tuple[Array, ...]
+    arrays: tuple[ArrayHeader, ...]
     collections: tuple[ExtraArray, ...]
 
     @property
-    def sections(self) -> list[Segment]:
-        """All, in the order of the file."""
-        own = [section for array in self.arrays for section in array.sections]
-        return own + [held.data for held in self.collections]
+    def segments(self) -> list[Segment]:
+        """All segments, in the order of the file."""
+        of_arrays = [segment for array in self.arrays for segment in array.segments]
+        return of_arrays + [extra.data for extra in self.collections]
 
 
 def to_json(header: Header) -> dict[str, Any]:
     """Returns the header as JSON values."""
-    found = dataclasses.asdict(header)
-    # Said once, by the network.
-    found["network"]["image_shape"] = found["description"].pop("image_shape")
-    del found["description"]["classes"]
-    return {**found, "generator": GENERATOR}
+    values = dataclasses.asdict(header)
+    # The file holds the image shape and the number of classes once, in `network`.
+    values["network"]["image_shape"] = values["description"].pop("image_shape")
+    del values["description"]["classes"]
+    return {**values, "generator": GENERATOR}
 
 
-def from_json(found: dict[str, Any]) -> Header:
-    """Returns what a header says, checked value by value.
+def from_json(values: dict[str, Any]) -> Header:
+    """Returns the header of JSON values, each of which is checked.
 
     Args:
-      found: JSON values of any kind.
+      values: JSON values of any kind.
+
+    Returns:
+      The header.
 
     Raises:
-      ArtefactError: naming what is not as it should be.
+      ArtefactError: a value is not as the format has it; the message names the value.
     """
     try:
-        return _header(found)
+        return _parse_header(values)
     except ArtefactError as error:
         raise ArtefactError(f"has a header whose {error}") from None
 
 
-def _header(found: dict[str, Any]) -> Header:
+def _parse_header(values: dict[str, Any]) -> Header:
     keys = ("arrays", "collections", "description", "generator", "network")
-    top = schema.members(found, "top", keys)
-    schema.one_of(top["generator"], "generator", (GENERATOR,))
-    words, image_shape = _network(top["network"])
-    said = {field.name for field in dataclasses.fields(Description)}
-    about = schema.members(
-        top["description"], "description", said - {"classes", "image_shape"}
+    top = schema.check_object(values, "top level", keys)
+    schema.check_choice(top["generator"], "generator", (GENERATOR,))
+    config, image_shape = _parse_network(top["network"])
+    fields = {field.name for field in dataclasses.fields(Description)}
+    about = schema.check_object(
+        top["description"], "description", fields - {"classes", "image_shape"}
     )
     return Header(
-        network=words,
+        network=config,
         description=Description(
-            classes=words["classes"], image_shape=image_shape, **about
+            classes=config["classes"], image_shape=image_shape, **about
         ),
-        arrays=_each(top, "arrays", _array),
-        collections=_each(top, "collections", _held),
+        arrays=_parse_each(top, "arrays", _parse_array),
+        collections=_parse_each(top, "collections", _parse_extra_array),
     )
 
 
-def _each(
-    top: Mapping[str, Any], what: str, parse: Callable[[Any, str], Any]
+def _parse_each(
+    top: Mapping[str, Any], key: str, parse: Callable[[Any, str], Any]
 ) -> tuple[Any, ...]:
-    found = schema.items(top[what], what, _MOST_ARRAYS)
-    return tuple(parse(each, f"{what}[{i}]") for i, each in enumerate(found))
+    entries = schema.check_list(top[key], key, _MOST_ARRAYS)
+    return tuple(parse(each, f"{key}[{i}]") for i, each in enumerate(entries))
 
 
-def _network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
-    told = value.get("family") if type(value) is dict else None
-    family = schema.one_of(told, "network.family", tuple(architecture.FAMILIES))
+def _parse_network(value: Any) -> tuple[dict[str, Any], tuple[int, int, int]]:
+    name = value.get("family") if type(value) is dict else None
+    families = tuple(architecture.FAMILIES)
+    family = schema.check_choice(name, "network.family", families)
     keys = ("biases", "classes", "dtype", "family", "image_shape", "stages")
     hidden = ("hidden",) if family == "ConvNet" else ()
-    words = dict(schema.members(value, "network", (*keys, *hidden)))
-    schema.one_of(words["dtype"], "network.dtype", architecture.DTYPES)
-    schema.boolean(words["biases"], "network.biases")
-    schema.integer(words["classes"], "network.classes", 1, schema.WIDEST)
-    height, width, channels = schema.sizes(
-        words.pop("image_shape"), "network.image_shape", 3, 3
+    config = dict(schema.check_object(value, "network", (*keys, *hidden)))
+    schema.check_choice(config["dtype"], "network.dtype", architecture.DTYPES)
+    schema.check_boolean(config["biases"], "network.biases")
+    schema.check_integer(config["classes"], "network.classes", 1, schema.LARGEST_SIZE)
+    height, width, channels = schema.check_sizes(
+        config.pop("image_shape"), "network.image_shape", 3, 3
     )
-    stages = words["stages"]
+    stages = config["stages"]
     if family == "VGG":
-        lists = schema.items(stages, "network.stages", _DEEPEST)
+        lists = schema.check_list(stages, "network.stages", _DEEPEST)
         if not lists:
-            raise schema.wrong("network.stages", stages, "a list of at least 1")
-        words["stages"] = tuple(map(_stages, lists))
+            raise schema.invalid("network.stages", stages, "a list of at least 1")
+        config["stages"] = tuple(map(_parse_stages, lists))
     else:
-        words["stages"] = _stages(stages)
+        config["stages"] = _parse_stages(stages)
     if hidden:
-        words["hidden"] = schema.sizes(words["hidden"], "network.hidden", 0, _DEEPEST)
-    return words, (height, width, channels)
+        config["hidden"] = schema.check_sizes(
+            config["hidden"], "network.hidden", 0, _DEEPEST
+        )
+    return config, (height, width, channels)
 
 
-def _stages(value: Any) -> tuple[int, ...]:
-    return schema.sizes(value, "network.stages", 1, _DEEPEST)
+def _parse_stages(value: Any) -> tuple[int, ...]:
+    return schema.check_sizes(value, "network.stages", 1, _DEEPEST)
 
 
-def _array(value: Any, what: str) -> Array:
-    names = [field.name for field in dataclasses.fields(Array)]
-    found = schema.members(value, what, names)
-    origin = schema.one_of(
-        found["origin"], f"{what}.origin", ("recipe", "signs", "values", "dense")
+def _parse_array(value: Any, label: str) -> ArrayHeader:
+    names = [field.name for field in dataclasses.fields(ArrayHeader)]
+    values = schema.check_object(value, label, names)
+    origin = schema.check_choice(
+        values["origin"], f"{label}.origin", ("recipe", "signs", "values", "dense")
     )
-    sections = {
-        name: None if found[name] is None else _section(found[name], f"{what}.{name}")
+    segments = {
+        name: None
+        if values[name] is None
+        else _parse_segment(values[name], f"{label}.{name}")
         for name in ("mask", "inverted", "data")
     }
     scale, magnitude, recipe = (
-        found[name] for name in ("scale", "magnitude", "recipe")
+        values[name] for name in ("scale", "magnitude", "recipe")
     )
     if scale is not None:
-        scale = schema.single(scale, f"{what}.scale")
+        scale = schema.round_to_float32(scale, f"{label}.scale")
     if magnitude is not None:
-        magnitude = schema.single(magnitude, f"{what}.magnitude")
+        magnitude = schema.round_to_float32(magnitude, f"{label}.magnitude")
         if magnitude <= 0:
-            raise schema.wrong(f"{what}.magnitude", magnitude, "a number above 0")
+            expected = "a number above 0"
+            raise schema.invalid(f"{label}.magnitude", magnitude, expected)
     if recipe is not None:
-        recipe = _recipe(recipe, f"{what}.recipe")
-    array = Array(
-        name=schema.text(found["name"], f"{what}.name"),
-        shape=schema.sizes(found["shape"], f"{what}.shape", 1, 8, MOST_WEIGHTS),
+        recipe = _parse_recipe(recipe, f"{label}.recipe")
+    array = ArrayHeader(
+        name=schema.check_text(values["name"], f"{label}.name"),
+        shape=schema.check_sizes(values["shape"], f"{label}.shape", 1, 8, MOST_WEIGHTS),
         origin=origin,
-        sha256=schema.digest(found["sha256"], f"{what}.sha256"),
+        sha256=schema.check_sha256(values["sha256"], f"{label}.sha256"),
         scale=scale,
         recipe=recipe,
         magnitude=magnitude,
-        **sections,
+        **segments,
     )
-    _check_parts(array, what)
+    _check_parts(array, label)
     return array
 
 
-def _check_parts(array: Array, what: str) -> None:
-    """Checks that an array has what its origin needs, and nothing else."""
+def _check_parts(array: ArrayHeader, label: str) -> None:
+    """Checks that an array has the parts that its origin needs, and no others."""
     signs = array.recipe is not None and array.recipe.draws_signs
     wanted = {
         "recipe": array.origin == "recipe",
@@ -241,47 +252,49 @@ def _check_parts(array: Array, what: str) -> None:
         if (getattr(array, name) is not None) != needed:
             kind = f"origin {array.origin}" + ("" if array.mask else " and no mask")
             raise ArtefactError(
-                f"{what} of {kind} {'lacks' if needed else 'cannot have'} a {name}"
+                f"{label} of {kind} {'lacks' if needed else 'cannot have'} a {name}"
             )
     if array.recipe is not None and len(array.shape) < array.recipe.fewest_axes:
-        raise schema.wrong(
-            f"{what}.shape",
+        raise schema.invalid(
+            f"{label}.shape",
             array.shape,
-            f"the two axes that {array.recipe.initialiser} needs at least",
+            f"at least the two axes that {array.recipe.initialiser} needs",
         )
 
 
-def _recipe(value: Any, what: str) -> WeightRecipe:
+def _parse_recipe(value: Any, label: str) -> WeightRecipe:
     names = [field.name for field in dataclasses.fields(WeightRecipe)]
-    found = schema.members(value, what, names)
-    name = schema.one_of(found["initialiser"], f"{what}.initialiser", INITIALISERS)
-    words = schema.items(found["key"], f"{what}.key", 2)
+    values = schema.check_object(value, label, names)
+    name = schema.check_choice(
+        values["initialiser"], f"{label}.initialiser", INITIALISERS
+    )
+    words = schema.check_list(values["key"], f"{label}.key", 2)
     if len(words) != 2:
-        raise schema.wrong(f"{what}.key", words, "two words")
+        raise schema.invalid(f"{label}.key", words, "two words")
     first, second = (
-        schema.integer(word, f"{what}.key", 0, (1 << 32) - 1) for word in words
+        schema.check_integer(word, f"{label}.key", 0, (1 << 32) - 1) for word in words
     )
-    fan_in = found["fan_in"]
+    fan_in = values["fan_in"]
     if fan_in is not None:
-        schema.integer(fan_in, f"{what}.fan_in", 1, 1 << 53)
-    recipe = WeightRecipe(name, (first, second), fan_in)
+        schema.check_integer(fan_in, f"{label}.fan_in", 1, 1 << 53)
     if (name == BIASES) != (fan_in is not None):
-        raise schema.wrong(f"{what}.fan_in", fan_in, f"what {name} draws from")
-    return recipe
+        expected = f"{'an integer' if name == BIASES else 'null'} for {name}"
+        raise schema.invalid(f"{label}.fan_in", fan_in, expected)
+    return WeightRecipe(name, (first, second), fan_in)
 
 
-def _held(value: Any, what: str) -> ExtraArray:
-    found = schema.members(value, what, ("name", "sha256", "data"))
+def _parse_extra_array(value: Any, label: str) -> ExtraArray:
+    values = schema.check_object(value, label, ("name", "sha256", "data"))
     return ExtraArray(
-        name=schema.text(found["name"], f"{what}.name"),
-        sha256=schema.digest(found["sha256"], f"{what}.sha256"),
-        data=_section(found["data"], f"{what}.data"),
+        name=schema.check_text(values["name"], f"{label}.name"),
+        sha256=schema.check_sha256(values["sha256"], f"{label}.sha256"),
+        data=_parse_segment(values["data"], f"{label}.data"),
     )
 
 
-def _section(value: Any, what: str) -> Segment:
-    found = schema.members(value, what, ("bytes", "deflated"))
+def _parse_segment(value: Any, label: str) -> Segment:
+    values = schema.check_object(value, label, ("bytes", "deflated"))
     return Segment(
-        schema.integer(found["bytes"], f"{what}.bytes", 0, 1 << 40),
-        schema.boolean(found["deflated"], f"{what}.deflated"),
+        schema.check_integer(values["bytes"], f"{label}.bytes", 0, 1 << 40),
+        schema.check_boolean(values["deflated"], f"{label}.deflated"),
     )

@@ -1,4 +1,4 @@
-"""What an artefact is, how small, how sparse, and whether it is whole: in words."""
+"""A report on an artefact: network, size, sparsity and integrity, as text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,23 @@ from typing import NamedTuple
 import numpy as np
 
 from aslp_jax.artefact import Description, architecture
-from aslp_jax.artefact.decoding import Parts
-from aslp_jax.artefact.header import Array
+from aslp_jax.artefact.decoding import Contents
+from aslp_jax.artefact.header import ArrayHeader, Header
+from aslp_jax.artefact.packing import mask_entropy
+
+__all__ = ["LayerSummary", "report", "summarise"]
 
 
-class Layer(NamedTuple):
-    """How much of one array there is.
+class LayerSummary(NamedTuple):
+    """Numbers of weights and sizes of one array.
 
     Attributes:
-      weights: all of them.
-      kept: of them.
-      masked: whether any of them can be dropped.
-      entropy: of the mask, in bits: what as many independent choices with the
-        frequencies of this array need at least; 0 where there is no mask.
-      bytes: in the file, but for the header.
+      weights: number of weights.
+      kept: number of kept weights.
+      masked: True if the array has a mask.
+      entropy: entropy of the mask in bits, for independent entries with the
+        frequencies of this array; 0 without a mask.
+      bytes: size in the file, without the header.
     """
 
     weights: int
@@ -30,83 +33,83 @@ class Layer(NamedTuple):
     bytes: int
 
 
-def layers(parts: Parts) -> dict[str, Layer]:
-    """Returns how much there is of each array, by name, as the network calls them.
+def summarise(contents: Contents) -> dict[str, LayerSummary]:
+    """Returns a summary of each array by name, in the order of the network's calls.
 
     Args:
-      parts: of a file.
+      contents: contents of a file, as `decoding.read` returns them.
+
+    Returns:
+      Name to summary.
     """
-    found = {}
-    for array in _in_order(parts):
+    summaries = {}
+    for array in _in_call_order(contents):
         weights = kept = math.prod(array.shape)
         bits = 0.0
-        if array.name in parts.factors:
-            factors = parts.factors[array.name]
-            kept, bits = int(np.count_nonzero(factors)), entropy(factors)
-        stored = sum(section.bytes for section in array.sections)
+        if array.name in contents.ternary_masks:
+            ternary_mask = contents.ternary_masks[array.name]
+            kept, bits = int(np.count_nonzero(ternary_mask)), mask_entropy(ternary_mask)
+        stored = sum(segment.bytes for segment in array.segments)
         masked = array.mask is not None
-        found[array.name] = Layer(weights, kept, masked, bits, stored)
-    return found
+        summaries[array.name] = LayerSummary(weights, kept, masked, bits, stored)
+    return summaries
 
 
-def _in_order(parts: Parts) -> list[Array]:
-    arrays = {array.name: array for array in parts.header.arrays}
-    shape = parts.header.description.image_shape
-    return [arrays[name] for name in architecture.shapes_of(parts.net, shape)["params"]]
+def _in_call_order(contents: Contents) -> list[ArrayHeader]:
+    arrays = {array.name: array for array in contents.header.arrays}
+    shape = contents.header.description.image_shape
+    names = architecture.array_shapes(contents.net, shape)["params"]
+    return [arrays[name] for name in names]
 
 
-def entropy(factors: np.ndarray) -> float:
-    """Returns the bits of independent choices that are made as often as these.
-
-    Args:
-      factors: any shape, each -1 (inverted), 0 (dropped) or 1 (kept).
-    """
-    counts = [int(np.count_nonzero(factors == choice)) for choice in (-1, 0, 1)]
-    return sum(each * math.log2(factors.size / each) for each in counts if each)
-
-
-def report(parts: Parts, *, whole: bool) -> str:
+def report(contents: Contents, *, verified: bool) -> str:
     """Describes an artefact in a few lines, and its arrays in a table.
 
     Args:
-      parts: of the file.
-      whole: whether its weights are those it was made of, drawn again where they must
-        be.
+      contents: contents of a file, as `decoding.read` returns them.
+      verified: True if the sha256 of all effective weights was found right.
 
     Returns:
-      Lines without a final line break, the table at most 88 columns wide for the
+      Lines without a final line break. The table is at most 88 columns wide for the
       networks of this library.
     """
-    found = layers(parts)
-    facts = _facts(parts, list(found.values()), whole)
-    return "\n".join([*facts, "", *_table(_in_order(parts), found)])
+    summaries = summarise(contents)
+    facts = _facts(contents, list(summaries.values()), verified)
+    table = _table(_in_call_order(contents), summaries)
+    return "\n".join([*facts, "", *table, *_note_on_scales(contents.header)])
 
 
-def _facts(parts: Parts, found: Sequence[Layer], whole: bool) -> list[str]:
-    about, words = parts.header.description, parts.header.network
-    weights = sum(each.weights for each in found)
-    others = sum(array.size for array in parts.collections.values())
+def _facts(
+    contents: Contents, summaries: Sequence[LayerSummary], verified: bool
+) -> list[str]:
+    about, config = contents.header.description, contents.header.network
+    size = contents.size
+    weights = sum(each.weights for each in summaries)
+    others = sum(array.size for array in contents.collections.values())
     dense = 4 * (weights + others)
-    entropy = sum(each.entropy for each in found)
-    regenerate = "yes" if whole else "NO"
-    if whole and all(array.recipe is None for array in parts.header.arrays):
-        regenerate = "they need not, all are in the file"
-    made = ", ".join(f"{name} {version}" for name, version in about.versions.items())
+    entropy = sum(each.entropy for each in summaries)
+    regenerate = "yes" if verified else "NO"
+    if verified and all(array.recipe is None for array in contents.header.arrays):
+        regenerate = "not needed, the file stores all"
+    versions = ", ".join(f"{name} {each}" for name, each in about.versions.items())
     facts = [
-        ("network", f"{about.arch} ({words['family']}), computes in {words['dtype']}"),
+        (
+            "network",
+            f"{about.arch} ({config['family']}), computes in {config['dtype']}",
+        ),
         ("images", _images(about)),
         ("selected", _selected(about)),
         ("accuracy", _accuracy(about)),
-        ("made with", made),
-        ("size", f"{parts.size:,} bytes, {8 * parts.size / weights:.3f} bits a weight"),
-        ("", f"{dense / parts.size:.1f} times less than float32 ({dense:,} bytes)"),
+        ("made with", versions),
+        ("size", f"{size:,} bytes, {8 * size / weights:.3f} bits a weight"),
+        ("", f"{dense / size:.1f} times less than float32 ({dense:,} bytes)"),
         (
             "masks",
             f"{math.ceil(entropy / 8):,} bytes by their entropy, "
             f"{entropy / weights:.3f} bits a weight",
         ),
         ("statistics", f"{others:,} numbers of batch-norm" if others else ""),
-        ("whole", f"checksum ok, weights regenerate: {regenerate}"),
+        ("integrity", f"checksum ok, weights regenerate: {regenerate}"),
     ]
     return [f"{name:<12}{text}" for name, text in facts if text]
 
@@ -124,61 +127,76 @@ def _selected(about: Description) -> str:
 
 
 def _accuracy(about: Description) -> str:
-    """That of the network itself first; a mean together with its spread."""
-    found = []
+    """Returns the thresholded accuracy first, and a mean with its deviation."""
+    parts = []
     for name in sorted(about.accuracies, key=lambda name: name != "thresholding"):
         kind = name.removesuffix("_mean")
         std = about.accuracies.get(f"{kind}_std")
-        spread = "" if std is None else f" ± {std:.2%}"
+        deviation = "" if std is None else f" ± {std:.2%}"
         if not name.endswith("_std"):
-            found.append(f"{about.accuracies[name]:.2%}{spread} {kind}")
-    return ", ".join(found)
+            parts.append(f"{about.accuracies[name]:.2%}{deviation} {kind}")
+    return ", ".join(parts)
 
 
-def _table(arrays: Sequence[Array], found: Mapping[str, Layer]) -> list[str]:
-    """One row for each masked array, one for all the others, and one for the total."""
+def _table(
+    arrays: Sequence[ArrayHeader], summaries: Mapping[str, LayerSummary]
+) -> list[str]:
+    """Returns a row for each masked array, one for all others and one for the total."""
     masked = [array for array in arrays if array.mask]
-    rest = [array for array in arrays if not array.mask]
+    others = [array for array in arrays if not array.mask]
     rows: list[tuple[str, ...]]
     rows = [("array", "weights", "kept", "scale", "bytes", "frozen weights")]
     for array in masked:
         scale = "" if array.scale is None else f"{array.scale:.4f}"
-        rows.append(_row(array.name, [found[array.name]], scale, _source(array)))
-    if rest:
-        kinds = ", ".join(dict.fromkeys(_kind(array) for array in rest))
-        others = [found[array.name] for array in rest]
-        rows.append(_row(f"{len(rest)} without a mask", others, "", kinds))
-    rows.append(_row("total", list(found.values()), "", ""))
+        summary = summaries[array.name]
+        rows.append(_row(array.name, [summary], scale, _initialiser_text(array)))
+    if others:
+        kinds = ", ".join(dict.fromkeys(_initialiser(array) for array in others))
+        unmasked = [summaries[array.name] for array in others]
+        rows.append(_row(f"{len(others)} without a mask", unmasked, "", kinds))
+    rows.append(_row("total", list(summaries.values()), "", ""))
     *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = []
-    for name, *numbers, source in rows:
+    for name, *numbers, text in rows:
         columns = [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join((name.ljust(widths[0]), *columns, source)).rstrip())
+        lines.append("  ".join((name.ljust(widths[0]), *columns, text)).rstrip())
     rule = "-" * max(map(len, lines))
     return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
 
 
+def _note_on_scales(header: Header) -> list[str]:
+    """Explains scales that are all the same, because every reader asks."""
+    scales = [f"{array.scale:.4f}" for array in header.arrays if array.scale]
+    plain = header.network["family"] == "ConvNet" and not header.network["biases"]
+    if not plain or len(scales) < 2 or len(set(scales)) > 1 or scales[0] == "1.0000":
+        return []
+    return [
+        "",
+        "Scales are equal, because without biases the loss depends on their product "
+        "alone.",
+    ]
+
+
 def _row(
-    name: str, layers: Sequence[Layer], scale: str, source: str
+    name: str, summaries: Sequence[LayerSummary], scale: str, text: str
 ) -> tuple[str, ...]:
-    """The kept share is of what can be dropped; empty where nothing can."""
-    masked = sum(layer.weights for layer in layers if layer.masked)
-    kept = sum(layer.kept for layer in layers if layer.masked)
+    """Returns a row of cells; the kept fraction counts masked weights alone."""
+    masked = sum(each.weights for each in summaries if each.masked)
+    kept = sum(each.kept for each in summaries if each.masked)
     return (
         name,
-        f"{sum(layer.weights for layer in layers):,}",
+        f"{sum(each.weights for each in summaries):,}",
         f"{kept / masked:.2%}" if masked else "",
         scale,
-        f"{sum(layer.bytes for layer in layers):,}",
-        source,
+        f"{sum(each.bytes for each in summaries):,}",
+        text,
     )
 
 
-def _source(array: Array) -> str:
+def _initialiser_text(array: ArrayHeader) -> str:
     size = "" if array.magnitude is None else f" ±{array.magnitude:.4g}"
-    return _kind(array) + size
+    return _initialiser(array) + size
 
 
-def _kind(array: Array) -> str:
-    """Where the frozen weights come from."""
+def _initialiser(array: ArrayHeader) -> str:
     return array.origin if array.recipe is None else array.recipe.initialiser

@@ -1,4 +1,4 @@
-"""What an extracted network looks like. Only here is matplotlib known."""
+"""A plot of an extracted network. The only module of the package with matplotlib."""
 
 import math
 import os
@@ -12,27 +12,29 @@ from aslp_jax._extras import require
 from aslp_jax._tree import kernels
 from aslp_jax.artefact import LayerWeights, Subnetwork, architecture
 
+__all__ = ["plot"]
+
 _FILTERS = 64
-"""Drawn of the first layer, at the most."""
+"""Largest number of filters of the first layer in the plot."""
 
 _PIXELS = 64
-"""Of a sparsity map along each axis, at the most; each is the mean of a block."""
+"""Largest number of pixels of a sparsity map along an axis; each is a block's mean."""
 
 _SIGNS = "blue above 0, red below; grey: dropped"
 _COLOUR = "channels as colours about a grey of 0; light grey: all dropped"
 
 _DROPPED = 0.88
-"""The grey of a weight that is dropped."""
+"""Grey level of a dropped weight."""
 
 
 def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
-    """Draws kept fractions, first filters before and after, and where weights are kept.
+    """Plots kept fractions, first filters before and after, and kept weights by place.
 
-    The PNG appears whole or not at all; one that was there before is replaced.
+    The PNG is written with one atomic write and replaces an existing one.
 
     Args:
       subnetwork: the network.
-      path: of the PNG; its folder exists.
+      path: path of the PNG; its folder exists.
 
     Raises:
       MissingExtra: matplotlib is not installed.
@@ -43,10 +45,10 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     about = subnetwork.description
-    order = architecture.shapes_of(subnetwork.net, about.image_shape)["params"]
-    entries = [subnetwork.entries[name] for name in order if kernels(name)]
-    columns = min(8, len(entries))
-    rows = -(-len(entries) // columns)
+    order = architecture.array_shapes(subnetwork.net, about.image_shape)["params"]
+    layers = [subnetwork.layers[name] for name in order if kernels(name)]
+    columns = min(8, len(layers))
+    rows = -(-len(layers) // columns)
     heights = (4.4, 0.5 + 1.7 * rows)
     figure = Figure(figsize=(13, sum(heights)), dpi=100, layout="constrained")
     title = f"{about.arch} on {about.dataset}, {about.method}"
@@ -54,52 +56,43 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     above, below = parts
     kept, before, after = above.subplots(1, 3)
-    _plot_kept(kept, entries)
-    _plot_filters(before, after, entries[0])
-    below.suptitle(
-        "Where weights are kept: inputs downwards, units to the right, means of blocks",
-        fontsize=11,
-    )
-    maps = below.subplots(rows, columns, squeeze=False).ravel()
-    for axes in maps[len(entries) :]:
-        axes.set_axis_off()
-    for axes, entry in zip(maps, entries, strict=False):
-        image = _plot_map(axes, entry)
-    bar = below.colorbar(image, ax=maps.tolist(), fraction=0.02, pad=0.01)
-    bar.set_label("kept (%)")
-    bar.ax.yaxis.set_major_formatter(_percent)
+    _plot_kept(kept, layers)
+    _plot_filters(before, after, layers[0])
+    _plot_maps(below, layers, rows, columns)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 
-def _plot_kept(axes: Any, entries: Sequence[LayerWeights]) -> None:
-    names = [entry.name.removesuffix("/kernel") for entry in entries]
-    shares = [entry.kept / entry.weights.size for entry in entries]
-    bars = axes.barh(names, shares, color="tab:blue")
-    weights = sum(entry.weights.size for entry in entries)
-    total = sum(entry.kept for entry in entries) / weights
+def _plot_kept(axes: Any, layers: Sequence[LayerWeights]) -> None:
+    """Plots the kept fraction of each layer as a bar, and of all layers as a line."""
+    names = [layer.name.removesuffix("/kernel") for layer in layers]
+    fractions = [layer.kept / layer.weights.size for layer in layers]
+    bars = axes.barh(names, fractions, color="tab:blue")
+    weights = sum(layer.weights.size for layer in layers)
+    total = sum(layer.kept for layer in layers) / weights
     axes.axvline(total, color="black", linewidth=1, zorder=0)
-    labels = [f"{share:.1%}" for share in shares]
+    labels = [f"{fraction:.1%}" for fraction in fractions]
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    size = 6.5 if len(entries) > 12 else 8.5
+    size = 6.5 if len(layers) > 12 else 8.5
     axes.bar_label(bars, labels, padding=3, fontsize=size, bbox=ground)
     axes.tick_params(axis="y", labelsize=size)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * max(shares, default=1) or 1)
+    axes.set_xlim(0, 1.25 * max(fractions, default=1) or 1)
     axes.xaxis.set_major_formatter(_percent)
     axes.set_xlabel(f"kept (% of the layer's weights); all together {total:.1%}")
     axes.set_title("Weights kept, by layer", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot_filters(before: Any, after: Any, entry: LayerWeights) -> None:
-    """Tiles the kernels of the first layer."""
-    layer = entry.name.removesuffix("/kernel")
-    unknown = None if entry.recipe else entry.mask
-    held = "frozen" if entry.recipe else "frozen (those kept)"
+def _plot_filters(before: Any, after: Any, layer: LayerWeights) -> None:
+    """Plots the kernels of the first layer as tiles."""
+    name = layer.name.removesuffix("/kernel")
+    # A file without a recipe holds only the kept weights of the frozen ones.
+    frozen_mask = None if layer.recipe else layer.mask
+    frozen_title = "frozen" if layer.recipe else "frozen (those kept)"
     for axes, title, weights, mask in (
-        (before, f"{layer}, {held}", entry.frozen, unknown),
-        (after, f"{layer}, masked and scaled", entry.weights, entry.mask),
+        (before, f"{name}, {frozen_title}", layer.frozen, frozen_mask),
+        (after, f"{name}, masked and scaled", layer.weights, layer.mask),
     ):
         axes.set_title(title, fontsize=11)
         axes.set_axis_off()
@@ -116,14 +109,14 @@ def _plot_filters(before: Any, after: Any, entry: LayerWeights) -> None:
 
 
 def _colours(weights: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Kernels `[height, width, in, out]` as colours `[out, height, width, 3]`.
+    """Returns kernels `[height, width, in, out]` as `[out, height, width, 3]`.
 
-    Three input channels are red, green and blue around a grey of 0. Of any other number
-    the mean is shown, blue above 0 and red below.
+    Three input channels become red, green and blue around a grey of 0. For other
+    numbers of channels the mean is shown, blue above 0 and red below.
 
     Args:
-      weights: the kernels.
-      mask: which of them are kept; a pixel of which none is becomes light grey.
+      weights: float kernels.
+      mask: True where a weight is kept; a pixel without a kept weight is light grey.
     """
     units = weights.transpose(3, 0, 1, 2)
     largest = float(np.abs(units).max()) or 1.0
@@ -140,7 +133,7 @@ def _colours(weights: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def _tiles(images: np.ndarray) -> np.ndarray:
-    """Puts the first images side by side, white between them."""
+    """Puts the first images side by side, with white lines between them."""
     images = np.pad(
         images[:_FILTERS], ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1
     )
@@ -153,28 +146,46 @@ def _tiles(images: np.ndarray) -> np.ndarray:
     return grid.reshape(rows * height, columns * width, 3)
 
 
-def _plot_map(axes: Any, entry: LayerWeights) -> Any:
-    """Draws what share of the weights between inputs and units is kept."""
-    units = entry.weights.shape[-1]
-    mask = np.ones(entry.weights.shape, bool) if entry.mask is None else entry.mask
-    share = mask.reshape(-1, entry.weights.shape[-2], units).mean(0)
+def _plot_maps(
+    figure: Any, layers: Sequence[LayerWeights], rows: int, columns: int
+) -> None:
+    """Plots a sparsity map of each layer, with one colour bar."""
+    figure.suptitle(
+        "Where weights are kept: inputs downwards, units to the right, means of blocks",
+        fontsize=11,
+    )
+    maps = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in maps[len(layers) :]:
+        axes.set_axis_off()
+    for axes, layer in zip(maps, layers, strict=False):
+        image = _plot_map(axes, layer)
+    bar = figure.colorbar(image, ax=maps.tolist(), fraction=0.02, pad=0.01)
+    bar.set_label("kept (%)")
+    bar.ax.yaxis.set_major_formatter(_percent)
+
+
+def _plot_map(axes: Any, layer: LayerWeights) -> Any:
+    """Plots the kept fraction of the weights between inputs and units."""
+    units = layer.weights.shape[-1]
+    mask = np.ones(layer.weights.shape, bool) if layer.mask is None else layer.mask
+    fraction = mask.reshape(-1, layer.weights.shape[-2], units).mean(0)
     image = axes.imshow(
-        _blocks(share),
+        _blocks(fraction),
         vmin=0,
         vmax=1,
         cmap="viridis",
         aspect="auto",
         interpolation="nearest",
     )
-    axes.set_title(f"{entry.name.removesuffix('/kernel')}", fontsize=8.5)
-    axes.set_xlabel(f"{share.shape[0]:,} x {units:,}", fontsize=7.5)
+    axes.set_title(f"{layer.name.removesuffix('/kernel')}", fontsize=8.5)
+    axes.set_xlabel(f"{fraction.shape[0]:,} x {units:,}", fontsize=7.5)
     axes.set_xticks([])
     axes.set_yticks([])
     return image
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
-    """Means of blocks, as many as a map has pixels."""
+    """Returns means of blocks, at most `_PIXELS` along each of the two axes."""
     for axis in (0, 1):
         size = values.shape[axis]
         starts = np.linspace(0, size, min(size, _PIXELS), endpoint=False).astype(int)

@@ -1,7 +1,8 @@
-"""Values that JSON may hold, checked one by one.
+"""Checks of single JSON values.
 
-Each function takes a value of any kind and what it is, in words, and returns it as the
-format has it, or raises ArtefactError saying what it is and what was expected.
+Each check takes a value of any kind and its label, the path of the value in messages.
+It returns the value in the form that the format uses, or raises ArtefactError with the
+label, the value and the expected form.
 """
 
 import re
@@ -13,107 +14,121 @@ import numpy as np
 
 from aslp_jax.artefact.container import ArtefactError
 
-WIDEST = 1 << 16
-"""Of the sizes that networks and images are made of."""
+LARGEST_SIZE = 1 << 16
+"""Largest size of an axis of an image, and of a layer of a network."""
 
-_LONGEST = 200
+_LONGEST_TEXT = 200
+_LONGEST_VALUE = 100
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
-def members(value: Any, what: str, keys: Iterable[str]) -> Mapping[str, Any]:
-    """An object of exactly these keys."""
+def check_object(value: Any, label: str, keys: Iterable[str]) -> Mapping[str, Any]:
+    """Checks for an object with exactly these keys."""
     keys = set(keys)
     expected = f"an object of {', '.join(sorted(keys))}"
     if type(value) is not dict:
-        raise wrong(what, value, expected)
+        raise invalid(label, value, expected)
     if set(value) != keys:
-        raise ArtefactError(f"{what} holds {shown(sorted(value))}; expected {expected}")
+        raise ArtefactError(
+            f"{label} holds {shorten(sorted(value))}; expected {expected}"
+        )
     return value
 
 
-def items(value: Any, what: str, most: int) -> list[Any]:
+def check_list(value: Any, label: str, most: int) -> list[Any]:
+    """Checks for a list or tuple of at most `most` entries."""
     if type(value) not in (list, tuple) or len(value) > most:
-        raise wrong(what, value, f"a list of at most {most}")
+        raise invalid(label, value, f"a list of at most {most}")
     return value
 
 
-def sizes(
-    value: Any, what: str, least: int, most: int, largest: int = WIDEST
+def check_sizes(
+    value: Any, label: str, least: int, most: int, largest: int = LARGEST_SIZE
 ) -> tuple[int, ...]:
-    """A list of `least` to `most` whole numbers from 1 to `largest`."""
-    found = items(value, what, most)
-    if len(found) < least:
-        raise wrong(what, value, f"a list of at least {least}")
-    return tuple(integer(each, what, 1, largest) for each in found)
+    """Checks for a list of `least` to `most` integers from 1 to `largest`."""
+    entries = check_list(value, label, most)
+    if len(entries) < least:
+        raise invalid(label, value, f"a list of at least {least}")
+    return tuple(check_integer(each, label, 1, largest) for each in entries)
 
 
-def integer(value: Any, what: str, low: int, high: int) -> int:
+def check_integer(value: Any, label: str, low: int, high: int) -> int:
+    """Checks for an integer from `low` to `high`."""
     if type(value) is not int or not low <= value <= high:
-        raise wrong(what, value, f"a whole number from {low} to {high}")
+        raise invalid(label, value, f"an integer from {low} to {high}")
     return value
 
 
-def boolean(value: Any, what: str) -> bool:
+def check_boolean(value: Any, label: str) -> bool:
+    """Checks for true or false."""
     if type(value) is not bool:
-        raise wrong(what, value, "true or false")
+        raise invalid(label, value, "true or false")
     return value
 
 
-def number(value: Any, what: str) -> float:
+def check_number(value: Any, label: str) -> float:
+    """Checks for a number within the range of float32."""
     if type(value) not in (int, float) or not abs(value) <= _LARGEST_FLOAT:
-        raise wrong(what, value, "a number that float32 can hold")
+        raise invalid(label, value, "a number that float32 can hold")
     return float(value)
 
 
-def share(value: Any, what: str) -> float:
-    """A number from 0 to 1."""
-    if not 0 <= number(value, what) <= 1:
-        raise wrong(what, value, "a number from 0 to 1")
+def check_fraction(value: Any, label: str) -> float:
+    """Checks for a number from 0 to 1."""
+    if not 0 <= check_number(value, label) <= 1:
+        raise invalid(label, value, "a number from 0 to 1")
     return float(value)
 
 
-def single(value: Any, what: str) -> float:
-    """The float32 that is nearest to a number."""
-    return float(np.float32(number(value, what)))
+def round_to_float32(value: Any, label: str) -> float:
+    """Checks for a number and returns the nearest float32."""
+    return float(np.float32(check_number(value, label)))
 
 
-def text(value: Any, what: str) -> str:
-    if type(value) is not str or len(value) > _LONGEST or not value.isprintable():
-        raise wrong(what, value, f"at most {_LONGEST} printable characters")
+def check_text(value: Any, label: str) -> str:
+    """Checks for a short text of printable characters."""
+    if type(value) is not str or len(value) > _LONGEST_TEXT or not value.isprintable():
+        raise invalid(label, value, f"at most {_LONGEST_TEXT} printable characters")
     return value
 
 
-def digest(value: Any, what: str) -> str:
+def check_sha256(value: Any, label: str) -> str:
+    """Checks for a sha256 of 64 hexadecimal digits."""
     if type(value) is not str or not re.fullmatch("[0-9a-f]{64}", value):
-        raise wrong(what, value, "64 hexadecimal digits")
+        raise invalid(label, value, "64 hexadecimal digits")
     return value
 
 
-def one_of(value: Any, what: str, names: tuple[str, ...]) -> Any:
+def check_choice(value: Any, label: str, names: tuple[str, ...]) -> Any:
+    """Checks for one of several names."""
     if type(value) is not str or value not in names:
-        raise wrong(what, value, f"one of {', '.join(names)}")
+        raise invalid(label, value, f"one of {', '.join(names)}")
     return value
 
 
-def wrong(what: str, value: Any, expected: str) -> ArtefactError:
-    return ArtefactError(f"{what} is {shown(value)}; expected {expected}")
+def invalid(label: str, value: Any, expected: str) -> ArtefactError:
+    """Returns the error that names a value and its expected form."""
+    return ArtefactError(f"{label} is {shorten(value)}; expected {expected}")
 
 
-def plain(value: Any) -> Any:
-    """Returns Python's own values for those of NumPy and JAX, and tuples for lists."""
-    value = _own(value)
+def to_python(value: Any) -> Any:
+    """Converts values of NumPy and JAX to Python's own, and lists to tuples."""
+    value = _to_python_numbers(value)
     if isinstance(value, list | tuple):
-        return tuple(map(_own, value))
+        return tuple(map(_to_python_numbers, value))
     if isinstance(value, Mapping):
-        return {_own(name): _own(each) for name, each in value.items()}
+        return {
+            _to_python_numbers(name): _to_python_numbers(each)
+            for name, each in value.items()
+        }
     return value
 
 
-def _own(value: Any) -> Any:
+def _to_python_numbers(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def shown(value: Any) -> str:
-    """Returns a value in at most 100 printable characters."""
+def shorten(value: Any) -> str:
+    """Returns the representation of a value in at most 100 printable characters."""
     text = reprlib.repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

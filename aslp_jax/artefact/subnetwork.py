@@ -1,4 +1,4 @@
-"""What an extracted network is: its arrays one by one, and a function of images."""
+"""Extracted networks: arrays of weights one by one, and a function of images."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 
 from aslp_jax import evaluate
 from aslp_jax.artefact.description import Description
-from aslp_jax.artefact.weight_recipe import WeightRecipe, magnitude_of
+from aslp_jax.artefact.weight_recipe import WeightRecipe, common_magnitude
 from aslp_jax.data import augment
 
 Origin = Literal["recipe", "signs", "values", "dense"]
@@ -20,45 +20,47 @@ Origin = Literal["recipe", "signs", "values", "dense"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """One array of weights, whole and in the parts that a file is made of.
+    """Weights of one array, and the parts from which a file restores them.
 
-    `weights` is scale * (factors * frozen), a scale of None being 1, and 0 (not -0)
-    where the factor is 0; of an array that is not masked it is `frozen` itself.
+    `weights` is scale * (ternary_mask * frozen), where a scale of None is 1. It is 0
+    (not -0) where the ternary mask is 0. Without a mask it is `frozen` itself.
 
     Attributes:
       name: path of the array in the network's parameters, joined by `/`.
-      weights: float32, the effective ones, that the network runs on.
-      frozen: float32 in the shape of `weights`, before factors and scale. Without a
-        recipe those that are dropped are 0.
-      mask: bool in that shape, which weights are kept; None where none can be dropped.
-      factors: int8 in that shape, each -1 (inverted), 0 (dropped) or 1; None without a
-        mask.
-      scale: of the whole array; None where it has none.
-      recipe: how `frozen` is drawn again; None where it is kept itself.
-      magnitude: where the frozen weights, without a recipe those that are kept, are all
-        this number or its negative; None where they are not.
+      weights: effective weights, float32.
+      frozen: frozen weights in the shape of `weights`, float32, without mask and scale.
+        Without a recipe the dropped ones are 0.
+      mask: bool in the shape of `weights`, True where a weight is kept; None if the
+        array is not masked.
+      ternary_mask: int8 in the shape of `weights`, each -1 (inverted), 0 (dropped) or 1
+        (kept); None if the array is not masked.
+      scale: scale of the array; None for 1.
+      recipe: recipe that initialises `frozen` again; None if a file stores `frozen`.
+      magnitude: absolute value of all frozen weights, without a recipe of the kept
+        ones; None if they differ.
     """
 
     name: str
     weights: np.ndarray
     frozen: np.ndarray
     mask: np.ndarray | None
-    factors: np.ndarray | None
+    ternary_mask: np.ndarray | None
     scale: np.float32 | None
     recipe: WeightRecipe | None
     magnitude: np.float32 | None
 
     @property
     def kept(self) -> int:
-        """How many of the weights are kept."""
+        """Number of kept weights."""
         return self.weights.size if self.mask is None else int(self.mask.sum())
 
     @property
     def origin(self) -> Origin:
-        """Where a file has the frozen weights from.
+        """Source of the frozen weights in a file.
 
-        `"recipe"`: they are drawn again. `"signs"`: one bit for each that is kept, and
-        the magnitude. `"values"`: those that are kept. `"dense"`: all.
+        `"recipe"`: they are initialised again. `"signs"`: the file stores the magnitude
+        and a bit for each kept weight. `"values"`: it stores the kept weights.
+        `"dense"`: it stores all weights.
         """
         if self.recipe is not None:
             return "recipe"
@@ -71,51 +73,60 @@ def make_layer_weights(
     name: str,
     frozen: np.ndarray,
     *,
-    factors: np.ndarray | None = None,
+    ternary_mask: np.ndarray | None = None,
     scale: np.float32 | None = None,
     recipe: WeightRecipe | None = None,
 ) -> LayerWeights:
-    """Puts an entry together from what decides it.
+    """Computes the weights of one array from its parts.
 
     Args:
-      name: of the array.
-      frozen: float32; without a recipe those that are dropped count as 0.
-      factors: int8 in its shape, each -1, 0 or 1; None where none can be dropped.
-      scale: of the whole array, None for 1.
-      recipe: how `frozen` is drawn again.
+      name: path of the array in the network's parameters, joined by `/`.
+      frozen: frozen weights, float32; without a recipe the dropped ones count as 0.
+      ternary_mask: int8 in the shape of `frozen`, each -1, 0 or 1; None if the array is
+        not masked.
+      scale: scale of the array; None for 1.
+      recipe: recipe that initialises `frozen` again; None if a file stores `frozen`.
+
+    Returns:
+      The weights and their parts.
     """
-    if factors is None:
+    if ternary_mask is None:
         return LayerWeights(
-            name, frozen, frozen, None, None, None, recipe, magnitude_of(frozen)
+            name, frozen, frozen, None, None, None, recipe, common_magnitude(frozen)
         )
-    mask = factors != 0
+    mask = ternary_mask != 0
     if recipe is None:
         frozen = np.where(mask, frozen, np.float32(0))
-    magnitude = magnitude_of(frozen if recipe else frozen[mask])
-    weights = np.multiply(factors, frozen, dtype=np.float32)
+    magnitude = common_magnitude(frozen if recipe else frozen[mask])
+    weights = np.multiply(ternary_mask, frozen, dtype=np.float32)
     if scale is not None:
         weights *= scale
-    # What is dropped is 0 and never -0, which a product may be or not, as compiled.
+    # Dropped weights are 0 and never -0. A product may be either, as it is compiled.
     weights[~mask] = 0
-    return LayerWeights(name, weights, frozen, mask, factors, scale, recipe, magnitude)
+    return LayerWeights(
+        name, weights, frozen, mask, ternary_mask, scale, recipe, magnitude
+    )
 
 
 def embed(subnetwork: "Subnetwork") -> "Subnetwork":
-    """Returns the same network with its frozen weights in the place of recipes.
+    """Returns the same network with stored frozen weights in place of recipes.
 
-    A file of it is larger and needs nothing to be drawn again: for signed constants one
-    more bit for each weight that is kept, for others 32.
+    Its file is larger, and loading it initialises nothing. Signed constants take one
+    more bit for each kept weight, other weights 32.
 
     Args:
       subnetwork: the network.
+
+    Returns:
+      The network; no layer has a recipe.
     """
-    entries = {
+    layers = {
         name: make_layer_weights(
-            name, each.frozen, factors=each.factors, scale=each.scale
+            name, layer.frozen, ternary_mask=layer.ternary_mask, scale=layer.scale
         )
-        for name, each in subnetwork.entries.items()
+        for name, layer in subnetwork.layers.items()
     }
-    return dataclasses.replace(subnetwork, entries=entries)
+    return dataclasses.replace(subnetwork, layers=layers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,34 +134,33 @@ class Subnetwork:
     """A network of selected weights, ready to run.
 
     Attributes:
-      net: the plain Flax module.
+      net: the plain Flax Linen module.
       variables: `{"params": effective weights, **other collections}`, float32 arrays.
-      entries: every array of `params` by name, in the order of the tree.
-      description: what it is about.
+      layers: weights of every array of `params` by name, in the order of the tree.
+      description: facts about the network.
     """
 
     net: nn.Module
     variables: Mapping[str, Any]
-    entries: Mapping[str, LayerWeights]
+    layers: Mapping[str, LayerWeights]
     description: Description
 
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Returns class logits.
 
         Args:
-          images: `[batch, height, width, channels]`, at least one image: uint8, which
-            are prepared as those that the network was selected on; or float32 inputs
-            that are.
+          images: `[batch, height, width, channels]` with at least one image. uint8
+            images are prepared by `prepare`; float32 images are inputs of the network.
 
         Returns:
-          float32 `[batch, classes]`. On the same device they are the same bits as
-          `evaluate.outputs` gives for the thresholded network that was extracted,
-          where that convolves with `convolution.of_platform` of the device, as those of
-          runs do; where it convolves otherwise, the same up to rounding.
+          float32 `[batch, classes]`. On the same device they equal, bit for bit, the
+          result of `evaluate.outputs` for the thresholded network that was extracted,
+          if that network convolves with `convolution.of_platform` of the device, as
+          the networks of runs do. Otherwise they are equal up to rounding.
 
         Raises:
           TypeError: `images` are neither uint8 nor float32.
-          ValueError: they have another shape, or there are none.
+          ValueError: `images` have another shape, or there are none.
         """
         images = jnp.asarray(images)
         if images.shape[1:] != self.description.image_shape or images.shape[:1] == (0,):
@@ -163,22 +173,22 @@ class Subnetwork:
             raise TypeError(
                 f"Subnetwork: images must be uint8 or float32, got {images.dtype}"
             )
-        prepare = _as_they_are if images.dtype == jnp.float32 else self.prepare
+        prepare = _identity if images.dtype == jnp.float32 else self.prepare
         return evaluate.run(self.variables, images, net=self.net, prepare=prepare)
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
-        """What turns uint8 images into the network's inputs."""
-        return _preparation(self.description.mean, self.description.std)
+        """Function from uint8 images to inputs of the network."""
+        return _make_prepare(self.description.mean, self.description.std)
 
 
-# The same object for the same, so that what runs it is compiled once.
+# Cached: equal arguments give the same function, so that it is compiled once.
 @functools.lru_cache(maxsize=8)
-def _preparation(
+def _make_prepare(
     mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> Callable[[jax.Array], jax.Array]:
     return functools.partial(augment.to_float, mean=mean, std=std)
 
 
-def _as_they_are(images: jax.Array) -> jax.Array:
+def _identity(images: jax.Array) -> jax.Array:
     return images

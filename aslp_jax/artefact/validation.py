@@ -1,4 +1,4 @@
-"""Whether what a header lists is what its network has, and fits the file."""
+"""Checks a header's array names, shapes and lengths against its network and file."""
 
 import math
 
@@ -14,44 +14,48 @@ def check(header: Header, net: nn.Module, body: int) -> dict[str, tuple[int, ...
     """Compares names, shapes and lengths with the network and the file.
 
     Args:
-      header: what the file says.
-      net: that it names.
-      body: bytes behind the header.
+      header: header of the file.
+      net: network of the header's config.
+      body: number of bytes behind the header, without the checksum.
 
     Returns:
-      Shapes of what is no parameter, by collection and name joined by `/`.
+      Shapes of the extra arrays, by collection and name joined by `/`.
 
     Raises:
-      ArtefactError: naming what differs, or more weights than `MOST_WEIGHTS`.
+      ArtefactError: a name, shape or length differs, or there are more than
+        `MOST_WEIGHTS` weights; the message names the difference.
     """
-    listed = [(array.name, array.shape) for array in header.arrays]
-    held = [each.name for each in header.collections]
-    # Before the network is traced, so that many layers take a file that lists them.
+    arrays = [(array.name, array.shape) for array in header.arrays]
+    extra_names = [extra.name for extra in header.collections]
+    # Before the network is traced: a file has to list as many layers as are traced.
     count = architecture.count_arrays(header.network)
-    if len(listed) + len(held) != count:
+    if len(arrays) + len(extra_names) != count:
         raise ArtefactError(
-            f"lists {len(listed) + len(held)} arrays where its network has {count}"
+            f"lists {len(arrays) + len(extra_names)} arrays where its network has "
+            f"{count}"
         )
+    image_shape = header.description.image_shape
     try:
-        collections = dict(architecture.shapes_of(net, header.description.image_shape))
+        collections = dict(architecture.array_shapes(net, image_shape))
     except (ValueError, TypeError, OverflowError) as error:
         raise ArtefactError(f"names a network that cannot be: {error}") from None
     params = collections.pop("params")
-    rest = flax.traverse_util.flatten_dict(collections, sep="/")
-    shapes = {name: rest[name] for name in sorted(rest)}
-    for found, wanted in zip(
-        [*listed, *held], [*sorted(params.items()), *shapes], strict=True
+    extra_shapes = flax.traverse_util.flatten_dict(collections, sep="/")
+    shapes = {name: extra_shapes[name] for name in sorted(extra_shapes)}
+    for listed, wanted in zip(
+        [*arrays, *extra_names], [*sorted(params.items()), *shapes], strict=True
     ):
-        if found != wanted:
+        if listed != wanted:
             raise ArtefactError(
-                f"has the array {schema.shown(found)} where its network has {wanted!r}"
+                f"has the array {schema.shorten(listed)} where its network has "
+                f"{wanted!r}"
             )
     weights = sum(map(math.prod, (*params.values(), *shapes.values())))
     if weights > MOST_WEIGHTS:
         raise ArtefactError(f"holds {weights} weights, more than {MOST_WEIGHTS}")
-    declared = sum(section.bytes for section in header.sections)
+    declared = sum(segment.bytes for segment in header.segments)
     if declared != body:
         raise ArtefactError(
-            f"declares sections of {declared} bytes and holds {body} bytes of them"
+            f"declares segments of {declared} bytes and holds {body} bytes of them"
         )
     return shapes

@@ -30,16 +30,20 @@ def add_output(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns errors about a file, a missing package or this machine into `BadInput`."""
+    """Turns errors about a file, a missing package or this machine into `BadInput`.
+
+    Raises:
+      BadInput: the block raised such an error.
+    """
     try:
         yield
     except (ImportError, ValueError) as error:
         raise BadInput(str(error)) from error
     except (AssertionError, MemoryError, RuntimeError) as error:
-        lack = _lack(error)
-        if lack is None:
+        message = _missing_resource(error)
+        if message is None:
             raise
-        raise BadInput(lack) from error
+        raise BadInput(message) from error
 
 
 @contextlib.contextmanager
@@ -48,6 +52,9 @@ def accessing(action: str) -> Iterator[None]:
 
     Args:
       action: verb and file, such as `"read conv4.aslp"`.
+
+    Raises:
+      BadInput: the block raised such an error.
     """
     try:
         yield
@@ -63,19 +70,19 @@ def check_output(output: Path, source: Path) -> None:
       source: the file that was read.
 
     Raises:
-      BadInput: it would.
+      BadInput: the output would replace one of them.
     """
     with accessing(f"write {output}"):
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if output.exists() and output.samefile(source):
-            raise BadInput(f"{output} is the file that is read; name another to write")
+            raise BadInput(f"{output} is the input file; name another file to write")
 
 
-def _lack(error: Exception) -> str | None:
-    """Names what this machine lacks; None for a mistake in the code."""
+def _missing_resource(error: Exception) -> str | None:
+    """Returns what this machine lacks; None for a mistake in the code."""
     if isinstance(error, MemoryError):
-        return f"too little memory here: {str(error) or 'no more can be had'}"
+        return f"out of memory: {str(error) or 'an allocation failed'}"
     jax = sys.modules.get("jax")
     if jax is None:
         return None
@@ -84,7 +91,7 @@ def _lack(error: Exception) -> str | None:
         return f"JAX cannot do this here: {first}"
     try:
         jax.default_backend()
-    except (AssertionError, RuntimeError) as none:
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        return f"JAX has no device here (JAX_PLATFORMS={asked}) {none}"
+    except (AssertionError, RuntimeError) as no_device:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX has no device here (JAX_PLATFORMS={platforms}) {no_device}"
     return None

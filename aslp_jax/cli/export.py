@@ -13,6 +13,8 @@ from aslp_jax.cli._artefacts import (
     one_line_errors,
 )
 
+__all__ = ["main"]
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs `aslp-jax export`.
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
       The exit code.
 
     Raises:
-      BadInput: a file is damaged, or cannot be read or written, or the format needs a
+      BadInput: a file is damaged, or cannot be read or written; or the format needs a
         package that is not installed, or cannot hold the network.
     """
     parser = command_parser("export", __doc__)
@@ -32,12 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--to", required=True, metavar="FORMAT", help="onnx, c, stablehlo or npz"
     )
-    add_output(parser, "the file to write; of C also NAME.h beside it", required=True)
+    add_output(
+        parser, "the file to write; C also writes NAME.h beside it", required=True
+    )
     parser.add_argument(
         "--storage",
         default=argparse.SUPPRESS,
-        help="of the weights: float, int8 (onnx); sparse, signs, seed, dense (c); "
-        "dense, sparse (npz)",
+        help="storage of the weights: float, int8 (onnx); sparse, signs, seed, dense "
+        "(c); dense, sparse (npz)",
     )
     parser.add_argument(
         "--inputs",
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         "--compact",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help="leave out units that no path leads through (default: on)",
+        help="leave out dead units (default: on)",
     )
     with one_line_errors():
         _export(**vars(parser.parse_args(arguments)))

@@ -1,4 +1,4 @@
-"""Takes the network out of the folder of a finished run."""
+"""Copies the network of a finished run into a file of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--embed-weights",
         action="store_true",
-        help="keep the frozen weights in the file (one bit more for each kept weight "
-        "of signed constants, 32 of others) instead of the seed they are drawn from",
+        help="store the frozen weights in the file (one bit more for each kept weight "
+        "of signed constants, 32 for other weights) instead of their PRNG keys",
     )
     options = parser.parse_args(arguments)
     with one_line_errors():
@@ -44,15 +46,15 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
     with accessing(f"read {run_folder}"):
         if not run_folder.is_dir():
             raise BadInput(f"{run_folder} is no run folder")
-    # Only now: `--help` and mistyped names should not wait for JAX.
+    # Imported late, so that `--help` and mistyped names do not wait for JAX.
     from aslp_jax import artefact
 
     source = run_folder / artefact.NETWORK
     with accessing(f"read {source}"):
         if not source.is_file():
             raise BadInput(
-                f"{run_folder} holds no finished run, which has a {source.name}; one "
-                "that has begun is finished with --resume by the program that began it"
+                f"{run_folder} holds no finished run, which has a {source.name}; "
+                "continue an unfinished run with --resume of the program that began it"
             )
         subnetwork = artefact.load(source)
     check_output(output, source)
@@ -61,5 +63,5 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
     with accessing(f"write {output}"):
         artefact.save(subnetwork, output)
         size = output.stat().st_size
-    weights = sum(entry.weights.size for entry in subnetwork.entries.values())
+    weights = sum(layer.weights.size for layer in subnetwork.layers.values())
     print(f"{output}: {size:,} bytes, {8 * size / weights:.3f} bits a weight")

@@ -1,4 +1,4 @@
-"""Says what an artefact is, how small, and whether it is whole."""
+"""Describes an artefact: its network, size, sparsity and integrity."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,31 +37,32 @@ def main(arguments: Sequence[str]) -> int:
     add_output(parser, "the PNG that --plot writes (default: ARTEFACT as .png)")
     options = parser.parse_args(arguments)
     if options.output is not None and not options.plot:
-        raise BadInput("--output is where --plot draws; give both")
+        raise BadInput("--output names the PNG of --plot; give both or neither")
     with one_line_errors():
         _inspect(options.file, options.output, plot=options.plot)
     return 0
 
 
 def _inspect(file: Path, output: Path | None, *, plot: bool) -> None:
-    from aslp_jax.artefact.container import ArtefactError
+    from aslp_jax.artefact import ArtefactError
     from aslp_jax.artefact.decoding import assemble, read
     from aslp_jax.artefact.inspect import report
 
     with accessing(f"read {file}"):
-        parts = read(file)
-    picture = output or file.with_suffix(".png")
+        contents = read(file)
+    png = output or file.with_suffix(".png")
     if plot:
-        check_output(picture, file)
+        check_output(png, file)
     try:
-        subnetwork = assemble(parts)
+        subnetwork = assemble(contents)
     except ArtefactError as error:
-        print(report(parts, whole=False))
+        print(report(contents, verified=False))
         raise BadInput(f"{file} {error}") from None
-    print(report(parts, whole=True))
+    print(report(contents, verified=True))
     if plot:
         from aslp_jax.artefact.plot import plot as plot_artefact
 
-        with accessing(f"write {picture}"):
-            plot_artefact(subnetwork, picture)
-        print(f"\n{picture} is drawn")
+        with accessing(f"write {png}"):
+            plot_artefact(subnetwork, png)
+            size = png.stat().st_size
+        print(f"\n{png}: {size:,} bytes")

@@ -1,29 +1,31 @@
-"""Images on the device: random crops and flips by key, pixels to floats."""
+"""Augmentation on the device: random crops and flips by key, pixels to floats."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+__all__ = ["crop_and_flip", "to_float"]
+
 
 def crop_and_flip(
     key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True
 ) -> jax.Array:
-    """Crops each image at random out of its zero-padded self, and mirrors half of them.
+    """Crops each image at random after padding it with zeros, and mirrors half of them.
 
-    Every image of the batch draws its own offset and side.
+    Every image of the batch has its own random offset and side.
 
     Args:
       key: PRNG key, consumed by this call.
       images: `[batch, height, width, channels]`, any dtype.
-      pad: zeros added on each side, in pixels, at least 0.
-      flip: whether to mirror left and right with probability one half.
+      pad: width of the zero padding on each side, in pixels, >= 0.
+      flip: True to mirror left and right with probability one half.
 
     Returns:
-      Shape and dtype of `images`.
+      Cropped images, shape and dtype of `images`.
 
     Raises:
-      ValueError: `images` has not four axes, or `pad` is negative.
+      ValueError: `images` does not have four axes, or `pad` is negative.
 
     Source: Dupont et al. 2022, section 3.1 (pad 4, crop 32, horizontal flip).
     """
@@ -54,20 +56,20 @@ def to_float(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> jax.Array:
-    """Turns bytes into pixels in [0, 1], or into standardised ones.
+    """Converts bytes to pixels in [0, 1], or to standardised pixels.
 
     Args:
       images: uint8 `[batch, height, width, channels]`.
-      mean: a channel's mean, of pixels in [0, 1]; given together with `std`.
-      std: a channel's standard deviation, > 0.
+      mean: mean of each channel, for pixels in [0, 1]; given together with `std`.
+      std: standard deviation of each channel, > 0.
 
     Returns:
-      float32, shape of `images`.
+      Pixels, float32, shape of `images`.
 
     Raises:
       TypeError: `images` is not uint8.
-      ValueError: one of `mean` and `std` is given without the other, or their length is
-        not the number of channels.
+      ValueError: only one of `mean` and `std` is given, or their length is not the
+        number of channels.
     """
     if images.dtype != jnp.uint8:
         raise TypeError(f"to_float: images must be uint8, got {images.dtype}")

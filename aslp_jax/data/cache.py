@@ -1,7 +1,7 @@
-"""Decoded images and labels on disk, and the proof that they are what was decoded.
+"""A cache of decoded images and labels on disk, verified by sha256.
 
-Apart from `datasets` because every dataset that takes long to decode goes through it,
-and because it trusts nothing: a cache may have been cut short, damaged or swapped.
+Every dataset that takes long to decode uses it. A cached file may be truncated, damaged
+or replaced; it is then decoded again.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from aslp_jax._atomic import atomic_write
 
 
 def fingerprint(source: Path, files: Iterable[Path], declared: bytes = b"") -> str:
-    """Names what arrays are decoded from, so that two sources never share a cache.
+    """Returns a name for the source of arrays, so that two sources share no cache.
 
     Args:
-      source: the folder or the file that holds it all.
-      files: what is read, each taken by name, size and time of change, in this order.
-      declared: content of theirs that is taken word for word.
+      source: folder or file that holds the dataset.
+      files: files that are read; their name, size and time of change count, in this
+        order.
+      declared: content that counts byte for byte.
 
     Returns:
       32 hexadecimal digits.
@@ -38,27 +39,27 @@ def fingerprint(source: Path, files: Iterable[Path], declared: bytes = b"") -> s
 
 
 def read(
-    entry: Path, counts: Mapping[str, int], shape: tuple[int, ...]
+    folder: Path, counts: Mapping[str, int], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray] | None:
-    """Reads what `write` left, if it is whole.
+    """Reads the arrays that `write` wrote, if none is missing or damaged.
 
     Args:
-      entry: the folder of these arrays alone.
-      counts: images of each split.
-      shape: of one image.
+      folder: folder of these arrays alone.
+      counts: number of images of each split.
+      shape: shape of an image.
 
     Returns:
       uint8 `<split>_images` of `[count, *shape]` and `<split>_labels` of `[count]` for
-      each split; None where anything is missing, damaged or of another shape.
+      each split; None if an array is missing, damaged or of another shape.
     """
     arrays = {}
     try:
-        hashes = json.loads((entry / "sha256.json").read_text(encoding="utf-8"))
-        for part, count in counts.items():
+        hashes = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+        for split, count in counts.items():
             shapes = {"images": (count, *shape), "labels": (count,)}
             for kind, wanted in shapes.items():
-                key = f"{part}_{kind}"
-                with open(entry / f"{key}.npy", "rb") as file:
+                key = f"{split}_{kind}"
+                with open(folder / f"{key}.npy", "rb") as file:
                     # Before parsing: a damaged header could ask for any memory.
                     if hashlib.file_digest(file, "sha256").hexdigest() != hashes[key]:
                         return None
@@ -71,43 +72,46 @@ def read(
     return arrays
 
 
-def write(entry: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays and their hashes; `entry` is made where it is missing.
+def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays and their hashes.
 
     Args:
-      entry: the folder of these arrays alone.
-      arrays: uint8, by the keys that `read` returns.
+      folder: folder of these arrays alone; created if missing.
+      arrays: uint8 arrays, with the keys that `read` returns.
 
     Warns:
-      UserWarning: the folder cannot be written; `read` will then find nothing in it.
+      UserWarning: the folder cannot be written; `read` then finds nothing in it.
     """
     hashes = {}
     try:
-        entry.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for key, array in arrays.items():
-            with atomic_write(entry / f"{key}.npy") as file:
+            with atomic_write(folder / f"{key}.npy") as file:
                 np.save(file, array, allow_pickle=False)
                 file.seek(0)
                 hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        # Last: without it, or with another's, the arrays are not trusted.
-        with atomic_write(entry / "sha256.json") as file:
+        # Last: without the right hashes, the arrays are not used.
+        with atomic_write(folder / "sha256.json") as file:
             file.write(json.dumps(hashes).encode())
     except OSError as error:
-        _warn(entry, error)
+        _warn(folder, error)
 
 
 def can_write(folder: Path) -> bool:
-    """Makes a folder and returns whether files can be written in it.
+    """Creates a folder and tries to write a file in it.
 
     Args:
-      folder: to be made where it is missing.
+      folder: the folder; created if missing.
+
+    Returns:
+      True if files can be written in the folder.
 
     Warns:
-      UserWarning: they cannot.
+      UserWarning: files cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Opening a file is the only answer that holds for every file system and user.
+        # Opening a file is the only test that is right for every file system and user.
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError as error:
@@ -119,6 +123,6 @@ def _warn(folder: Path, error: OSError) -> None:
     warnings.warn(
         f"load: cannot write the cache {folder} ({error.strerror or error}); the next "
         "load will be as slow",
-        # The caller of `datasets.load`, which is two calls above those of this file.
+        # Names the caller of `datasets.load`, two calls above the calls of this file.
         stacklevel=5,
     )

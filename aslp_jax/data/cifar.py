@@ -1,8 +1,8 @@
 """The official CIFAR binary archives, prepared as standard TFDS folders.
 
-Apart from `datasets` because it knows what that file must not: the layout of the
-archives, the network, and how TFDS prepares a dataset without TensorFlow. Long, because
-each way in which a download or an archive can be wrong is met with a line of its own.
+Only this module knows the layout of the archives, the download, and the way to prepare
+a dataset with TFDS but without TensorFlow. It is long because each way in which a
+download or an archive can be wrong has an error of its own.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ import numpy as np
 
 from aslp_jax._extras import require
 
-# All of the probe together: a resolver that hangs ignores socket timeouts.
 PROBE_SECONDS = 5.0
+"""Longest time to wait for the server, including name resolution."""
 
 _SIDE = 32
 
@@ -36,17 +36,17 @@ class Archive:
     A record is one byte per label, then 32x32 red, green and blue bytes, row by row.
 
     Attributes:
-      name: of the dataset, as TFDS spells it.
-      url: where TFDS downloads it from.
-      size: bytes of the archive.
-      sha256: of the archive, as registered with TFDS.
-      folder: the folder inside the archive that holds the members.
+      name: name of the dataset, as TFDS spells it.
+      url: address from which TFDS downloads the archive.
+      size: size of the archive in bytes.
+      sha256: sha256 of the archive, as registered with TFDS.
+      folder: folder inside the archive that holds the members.
       train_members: names of the files of training records, in order.
       test_members: names of the files of test records, in order.
-      train_count: training records, the same number in each member.
-      test_count: test records, the same number in each member.
-      labels: for each label byte of a record, in order: the TFDS feature it becomes and
-        the member that names its classes. The feature "label" is the class.
+      train_count: number of training records, divided equally among the members.
+      test_count: number of test records, divided equally among the members.
+      labels: for each label byte of a record, in order: its TFDS feature, and the
+        member that names its classes. The feature "label" is the class.
       classes: number of classes of the feature "label".
     """
 
@@ -64,7 +64,7 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """The archive's file name."""
+        """File name of the archive."""
         return self.url.rsplit("/", 1)[-1]
 
     @property
@@ -74,12 +74,12 @@ class Archive:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Records of each split."""
+        """Number of records of each split."""
         return {"train": self.train_count, "test": self.test_count}
 
     @property
     def members(self) -> dict[str, tuple[str, ...]]:
-        """Members of each split."""
+        """Names of the members of each split."""
         return {"train": self.train_members, "test": self.test_members}
 
 
@@ -114,21 +114,23 @@ ARCHIVES = {
         classes=100,
     ),
 }
+"""Official archives by name of the dataset."""
 
 
 def check_reachable(archive: Archive) -> None:
-    """Raises within `PROBE_SECONDS` where the archive cannot be downloaded.
+    """Checks within `PROBE_SECONDS` that the archive can be downloaded.
 
-    Offline, TFDS retries for minutes and then blames the name server; here the user
-    learns at once what to do instead.
+    Offline, TFDS retries for minutes and then reports an error of the name server.
 
     Args:
-      archive: whose `url` is opened.
+      archive: archive to download.
 
     Raises:
-      ConnectionError: nothing answered in time, or what answered refused.
+      ConnectionError: no server answered in time, or the server refused; the message
+        names the alternatives.
     """
-    # Nothing else is shared: the thread may outlive this call.
+    # The thread may outlive this call, because a resolver that hangs ignores timeouts.
+    # It shares nothing but this list.
     answer: list[str] = []
 
     def probe() -> None:
@@ -150,20 +152,20 @@ def check_reachable(archive: Archive) -> None:
 
 
 def prepare(archive: Archive, root: Path, manual_dir: Path | None = None) -> None:
-    """Prepares `<root>/<name>/<version>`, a TFDS folder any program can read.
+    """Prepares `<root>/<name>/<version>`, a TFDS folder that any program can read.
 
-    TFDS's own builder reads its members through TensorFlow; this one overrides only
-    that, so names, features, keys and therefore the order of records are TFDS's. Pixels
-    become PNG, which loses nothing.
+    The builder of TFDS reads archives with TensorFlow. This subclass overrides reading
+    alone, so names, features, keys and the order of records are those of TFDS. Pixels
+    are stored as PNG, without loss.
 
     Args:
-      archive: what to prepare.
-      root: a writable folder.
-      manual_dir: a folder that holds the archive; None downloads it into
+      archive: archive to prepare.
+      root: writable folder.
+      manual_dir: folder that holds the archive; None downloads the archive into
         `<root>/downloads`.
 
     Raises:
-      ConnectionError: the download broke off.
+      ConnectionError: the download failed.
       MissingExtra: a package of the extra `data` is not installed.
       ValueError: the archive is damaged or is not the official one.
     """
@@ -189,7 +191,7 @@ def prepare(archive: Archive, root: Path, manual_dir: Path | None = None) -> Non
         try_download_gcs=False,
     )
     try:
-        # TFDS announces itself on stdout, which belongs to the calling program.
+        # TFDS prints to stdout, which belongs to the calling program.
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare(
                 download_dir=root / "downloads", download_config=config
@@ -206,7 +208,7 @@ def prepare(archive: Archive, root: Path, manual_dir: Path | None = None) -> Non
 def _unreachable(archive: Archive, reason: str) -> ConnectionError:
     return ConnectionError(
         f"load: cannot download {archive.url} ({' '.join(reason.split())}); pass "
-        f"--manual-dir, a folder that holds {archive.file}, or take --dataset digits, "
+        f"--manual-dir, a folder that holds {archive.file}, or use --dataset digits, "
         "which needs no download"
     )
 
@@ -218,7 +220,7 @@ def _builder(archive: Archive, root: Path) -> Any:
     images = tfds.image_classification
     base: Any = {"cifar10": images.Cifar10, "cifar100": images.Cifar100}[archive.name]
     checked = UrlInfo(size=archive.size, checksum=archive.sha256, filename=archive.file)
-    # A second class of the same name may not be registered beside TFDS's own.
+    # TFDS refuses to register a second class of the same name.
     with tfds.core.registered.skip_registration():
 
         class FromBinary(base):
@@ -265,14 +267,14 @@ def _examples(
 
 
 def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
-    """Reads the members of a binary archive that `archive` names, checking each.
+    """Reads and checks the members of a binary archive.
 
     Args:
-      path: the tar.gz file.
-      archive: what it should hold.
+      path: path of the tar.gz file.
+      archive: expected content of the file.
 
     Returns:
-      The content of each member, by its name.
+      Name to content of each member.
 
     Raises:
       ValueError: the file is truncated or damaged, lacks a member, or has a member of
@@ -282,12 +284,12 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
     wanted = texts.union(*archive.members.values())
     files: dict[str, bytes] = {}
     try:
-        # In the order of the archive: looking members up by name would decompress it
-        # once more for each.
+        # In the order of the archive: each look-up by name would decompress the whole
+        # archive again.
         with tarfile.open(path, "r:gz") as tar:
-            for entry in tar:
-                folder, _, name = entry.name.rpartition("/")
-                content = tar.extractfile(entry)
+            for info in tar:
+                folder, _, name = info.name.rpartition("/")
+                content = tar.extractfile(info)
                 if folder == archive.folder and name in wanted and content is not None:
                     files[name] = content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:

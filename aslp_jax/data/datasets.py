@@ -1,37 +1,35 @@
 """Named image datasets as uint8 arrays on the host.
 
-Digits are embedded, CIFAR comes through TFDS, TinyImageNet from its official archive.
-Importing this starts neither JAX nor TFDS; a cached dataset is loaded without either.
-Half of it is distrust: folders that other programs prepared are checked here before
-anyone trains on them.
+Digits are part of the package, CIFAR comes through TFDS, TinyImageNet from its official
+archive. Importing this module starts neither JAX nor TFDS; neither does loading a
+cached dataset.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import io
-import json
 import operator
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aslp_jax._extras import require
-from aslp_jax.data import cache, cifar, tiny_imagenet
+from aslp_jax.data import cache, cifar, tfds_folder, tiny_imagenet
 from aslp_jax.data.cifar import ARCHIVES, Archive
 
+__all__ = ["NAMES", "Dataset", "default_cache", "load", "split"]
+
 NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet")
+"""Names of all datasets."""
 
 _Path = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory, and what training needs to know about it.
+    """A dataset in memory.
 
     Attributes:
       name: one of `NAMES`.
@@ -40,11 +38,12 @@ class Dataset:
       test_images: uint8 `[test, height, width, channels]`, 0 to 255.
       test_labels: int32 `[test]`, 0 to `classes` - 1.
       classes: number of classes.
-      mean: of each channel of the training images, pixels being in [0, 1].
-      std: likewise the standard deviation.
+      mean: mean of each channel of the training images, for pixels in [0, 1].
+      std: standard deviation of each channel of the training images, for pixels in
+        [0, 1].
       validation: number of training images to hold out; see `split`.
-      flip: whether a mirrored image keeps its label.
-      source: where the images came from, in one line.
+      flip: True if a mirrored image keeps its label.
+      source: origin of the images, in one line.
     """
 
     name: str
@@ -59,9 +58,15 @@ class Dataset:
     flip: bool
     source: str
 
+    def images_sha256(self) -> str:
+        """Returns the sha256 of the training images followed by the test images."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.train_images))
+        digest.update(np.ascontiguousarray(self.test_images))
+        return digest.hexdigest()
+
 
 # CIFAR-10: the values of the paper's code. CIFAR-100 and TinyImageNet: the commonly
-# published ones.
+# published values.
 _STANDARDISE = {
     "digits": ((0.3053,), (0.3762,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -79,37 +84,37 @@ def load(
 ) -> Dataset:
     """Loads a dataset by name.
 
-    Digits ship with the library. CIFAR is read from a prepared TFDS folder
-    (`data_dir`), from the official archive already downloaded (`manual_dir`), or
-    downloaded; the latter two leave a prepared TFDS folder in the cache. TinyImageNet
-    is read from the official folder or archive (`manual_dir`) alone; its test images
-    are those of the official validation set, since the official test set has no labels.
+    Digits are part of the package. CIFAR is read from a prepared TFDS folder
+    (`data_dir`), from the downloaded official archive (`manual_dir`), or is downloaded;
+    in the last two cases a prepared TFDS folder is left in the cache. TinyImageNet is
+    read from the official folder or archive (`manual_dir`). Its test images are those
+    of the official validation set, because the official test set has no labels.
     Decoding takes seconds to a minute, so the arrays are cached too, under a
-    fingerprint of the very files that they came from.
+    fingerprint of the files that they were decoded from.
 
     Args:
       name: one of `NAMES`.
-      data_dir: folder that holds `<name>/<version>`, as `array_record`.
+      data_dir: folder that holds `<name>/<version>`, in the format `array_record`.
       manual_dir: folder that holds `cifar-10-binary.tar.gz`,
-        `cifar-100-binary.tar.gz`, or `tiny-imagenet-200.zip` or the folder
-        `tiny-imagenet-200` out of it, which may also be given itself.
-      cache_dir: folder to cache in, made where it is missing; by default
-        `$XDG_CACHE_HOME/aslp-jax`, else `~/.cache/aslp-jax`.
+        `cifar-100-binary.tar.gz`, `tiny-imagenet-200.zip` or its content, the folder
+        `tiny-imagenet-200`; or the folder `tiny-imagenet-200` itself.
+      cache_dir: folder of the cache, created if missing; default: `default_cache()`.
 
     Returns:
-      The dataset. Records of CIFAR are in TFDS's (shuffled) order, images of
-      TinyImageNet in that of their classes.
+      The dataset. Images of CIFAR are in the (shuffled) order of TFDS, images of
+      TinyImageNet in the order of their classes.
 
     Raises:
       ConnectionError: CIFAR has to be downloaded and cannot be.
       FileNotFoundError: a folder, or the archive in `manual_dir`, does not exist.
+      MissingExtra: a package of the extra `data` is not installed.
       TypeError: a folder is not a path.
-      ValueError: the name is unknown, the folders contradict each other or the name,
-        the one that TinyImageNet needs is not given, or what they hold is damaged or
-        not that dataset.
+      ValueError: the name is unknown; the folders contradict each other or the name;
+        TinyImageNet is asked for without `manual_dir`; or the files are damaged or hold
+        another dataset.
 
     Warns:
-      UserWarning: the cache cannot be written; the dataset is loaded all the same.
+      UserWarning: the cache cannot be written; the dataset is loaded nevertheless.
     """
     if name not in NAMES:
         raise ValueError(f"load: unknown dataset {name!r}; expected one of {NAMES}")
@@ -137,17 +142,17 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides the indices of a training set into training and validation, at random.
 
-    The order of raw 64-bit words decides: NumPy promises those to be the same on every
-    platform and in every release, and does not promise that of `permutation`.
+    The split follows the order of raw 64-bit words. NumPy promises equal words on every
+    platform and in every release, and makes no such promise for `permutation`.
 
     Args:
       dataset_size: number of images to divide.
-      validation: number of them to hold out, 0 to `dataset_size` - 1.
-      seed: >= 0; the same seed holds out the same images.
+      validation: number of images to hold out, 0 to `dataset_size` - 1.
+      seed: seed of the split, >= 0; equal seeds hold out equal images.
 
     Returns:
       `(training, validation)`: int32 `[dataset_size - validation]` and `[validation]`,
-      ascending, disjoint and together complete.
+      ascending and disjoint; together they hold every index.
 
     Raises:
       TypeError: an argument is not an integer.
@@ -205,30 +210,30 @@ def _cifar(
     with contextlib.ExitStack() as stack:
         keep = True
         if data_dir is not None:
-            folder = _version_folder(data_dir, archive.name)
+            folder = tfds_folder.find_newest(data_dir, archive.name)
         else:
             root = home / "tensorflow_datasets"
             _check_manual(archive, manual_dir)
-            if not _versions(root / archive.name):
+            if not tfds_folder.find_versions(root / archive.name):
                 if manual_dir is None:
                     cifar.check_reachable(archive)
                 keep = cache.can_write(root)
                 if not keep:
                     root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 cifar.prepare(archive, root, manual_dir)
-            folder = _version_folder(root, archive.name)
-        _check_info(folder, archive)
+            folder = tfds_folder.find_newest(root, archive.name)
+        tfds_folder.check_info(folder, archive)
         fingerprint = cache.fingerprint(
             folder,
             sorted(folder.iterdir()),
             declared=(folder / "dataset_info.json").read_bytes(),
         )
-        entry = home / "decoded" / f"{archive.name}-{fingerprint}"
-        arrays = cache.read(entry, archive.counts, archive.shape)
+        cached = home / "decoded" / f"{archive.name}-{fingerprint}"
+        arrays = cache.read(cached, archive.counts, archive.shape)
         if arrays is None:
-            arrays = _decode(folder, archive)
+            arrays = tfds_folder.decode(folder, archive)
             if keep:
-                cache.write(entry, arrays)
+                cache.write(cached, arrays)
     return _dataset(
         archive.name,
         arrays,
@@ -242,11 +247,11 @@ def _cifar(
 def _tiny_imagenet(manual_dir: Path | None, cache_dir: Path | None) -> Dataset:
     layout = tiny_imagenet.read_layout(manual_dir)
     fingerprint = cache.fingerprint(layout.path, layout.files)
-    entry = (cache_dir or default_cache()) / "decoded" / f"tiny_imagenet-{fingerprint}"
-    arrays = cache.read(entry, layout.counts, tiny_imagenet.SHAPE)
+    cached = (cache_dir or default_cache()) / "decoded" / f"tiny_imagenet-{fingerprint}"
+    arrays = cache.read(cached, layout.counts, tiny_imagenet.SHAPE)
     if arrays is None:
         arrays = tiny_imagenet.decode(layout)
-        cache.write(entry, arrays)
+        cache.write(cached, arrays)
     return _dataset(
         "tiny_imagenet",
         arrays,
@@ -275,7 +280,11 @@ def _dataset(
 
 
 def default_cache() -> Path:
-    """Returns `$XDG_CACHE_HOME/aslp-jax`, else `~/.cache/aslp-jax`; makes nothing."""
+    """Returns the default folder of the cache, without creating it.
+
+    Returns:
+      `$XDG_CACHE_HOME/aslp-jax`, or `~/.cache/aslp-jax` if the variable is not set.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "aslp-jax"
 
@@ -286,114 +295,3 @@ def _check_manual(archive: Archive, manual_dir: Path | None) -> None:
             f"load: no file {manual_dir / archive.file}; expected the archive that "
             f"{archive.url} gives"
         )
-
-
-def _version_folder(root: Path, name: str) -> Path:
-    parent = root / name
-    versions = _versions(parent)
-    if not versions:
-        raise FileNotFoundError(
-            f"load: no prepared dataset in {parent}; expected "
-            f"'{name}/<version>/dataset_info.json' in {root}"
-        )
-    return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
-
-
-def _versions(parent: Path) -> list[Path]:
-    # TFDS leaves an 'incomplete' folder where it was killed: those do not count.
-    return [
-        path.parent
-        for path in parent.glob("*/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
-    ]
-
-
-def _check_info(folder: Path, archive: Archive) -> None:
-    path = folder / "dataset_info.json"
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        name, file_format = info["name"], info["fileFormat"]
-        counts = {
-            part["name"]: sum(int(length) for length in part["shardLengths"])
-            for part in info["splits"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"load: {path} cannot be understood ({type(error).__name__}: {error}); "
-            "expected what TFDS writes"
-        ) from error
-    expected = (archive.name, "array_record", archive.counts)
-    for what, found, wanted in zip(
-        ("name", "file format", "records"),
-        (name, file_format, {split: counts.get(split) for split in archive.counts}),
-        expected,
-        strict=True,
-    ):
-        if found != wanted:
-            raise ValueError(
-                f"load: {path} declares the {what} {found!r}; expected {wanted!r}"
-            )
-
-
-def _decode(folder: Path, archive: Archive) -> dict[str, np.ndarray]:
-    require("tensorflow_datasets", "array_record", by=f"load: {archive.name}")
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    # From the folder that was checked; by name, TFDS would choose the version itself.
-    builder = tfds.builder_from_directory(folder)
-    arrays = {}
-    for part, count in archive.counts.items():
-        images: np.ndarray = np.empty((count, *archive.shape), np.uint8)
-        labels = np.empty(count, np.uint8)
-        try:
-            records = builder.as_data_source(
-                split=part,
-                # Pillow decides the pixels, whether or not OpenCV is installed.
-                decoders={"image": tfds.decode.SkipDecoding()},
-            )
-            # TFDS reads as many as are declared, and not one that is left over.
-            paths = [os.fspath(path) for path in builder.info.splits[part].filepaths]
-            with ArrayRecordDataSource(paths) as shards:
-                if len(shards) != count:
-                    raise ValueError(f"there are {len(shards)}")
-            # In batches: one by one takes twice as long.
-            for start in range(0, count, 1000):
-                indices = range(start, min(start + 1000, count))
-                for i, record in zip(
-                    indices, records.__getitems__(indices), strict=True
-                ):
-                    images[i] = _decode_image(record["image"], archive.shape)
-                    labels[i] = _check_label(record["label"], archive.classes)
-        except (OSError, RuntimeError, ValueError, LookupError) as error:
-            raise ValueError(
-                f"load: the {part} records in {folder} cannot be read "
-                f"({' '.join(str(error).split())}); expected {count} of "
-                f"{archive.shape} pixels and a label below {archive.classes}"
-            ) from error
-        arrays[f"{part}_images"], arrays[f"{part}_labels"] = images, labels
-    return arrays
-
-
-def _decode_image(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    import PIL.Image
-
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image)
-    # Assigning would broadcast a smaller image without a word.
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"an image is {pixels.dtype} {pixels.shape}")
-    return pixels
-
-
-def _check_label(label: int, classes: int) -> int:
-    if not 0 <= label < classes:
-        raise ValueError(f"a label is {label}")
-    return label
-
-
-def hash_images(data: Dataset) -> str:
-    """Returns the sha256 of training and test images."""
-    both = hashlib.sha256(np.ascontiguousarray(data.train_images))
-    both.update(np.ascontiguousarray(data.test_images))
-    return both.hexdigest()

@@ -1,7 +1,7 @@
-"""TinyImageNet out of the official folder, or straight out of the official zip file.
+"""TinyImageNet from the official folder, or directly from the official zip file.
 
-Apart from `datasets` because it knows what that file must not: where the images lie,
-which class each is of, and how a download that was cut short shows.
+Only this module knows the layout of the images and their classes, and the signs of an
+incomplete download.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import numpy as np
 from aslp_jax._extras import require
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+"""Address of the official zip file."""
 
 SHAPE = (64, 64, 3)
 """Height, width and channels of an image."""
@@ -28,16 +29,16 @@ _WNIDS = "wnids.txt"
 _ANNOTATIONS = "val/val_annotations.txt"
 _MOST_CLASSES = 200
 
-# What a zip file that is damaged inside, or a file that cannot be read, raises.
+# Errors of a zip file that is damaged inside, or of a file that cannot be read.
 _UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What an official folder or zip file holds.
+    """Content of an official folder or zip file.
 
     Attributes:
-      path: the folder `tiny-imagenet-200`, or `tiny-imagenet-200.zip`.
+      path: path of the folder `tiny-imagenet-200`, or of `tiny-imagenet-200.zip`.
       classes: number of classes.
       images: label and name of each image of "train" and of "test", which is the
         official validation set; by label, then by the number in the name.
@@ -49,15 +50,15 @@ class Layout:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images of each split."""
-        return {part: len(images) for part, images in self.images.items()}
+        """Number of images of each split."""
+        return {split: len(images) for split, images in self.images.items()}
 
     @property
     def files(self) -> list[Path]:
-        """The files that are read: the zip file, or those in the folder."""
+        """Files that are read: the zip file, or the files in the folder."""
         if self.path.is_file():
             return [self.path]
-        names = [name for part in self.images.values() for _, name in part]
+        names = [name for images in self.images.values() for _, name in images]
         return [self.path / name for name in (_WNIDS, _ANNOTATIONS, *names)]
 
 
@@ -66,24 +67,25 @@ class _Source:
     """A folder or a zip file; names are relative to `tiny-imagenet-200/`.
 
     Attributes:
-      path: the folder or the zip file.
-      listed: from a folder to the names in it; None where there is no such folder.
-      content: from a file to its bytes; raises one of `_UNREADABLE`.
+      path: path of the folder or the zip file.
+      list_folder: function from a folder to the names in it; None if the folder does
+        not exist.
+      read: function from a file to its bytes; raises one of `_UNREADABLE`.
     """
 
     path: Path
-    listed: Callable[[str], set[str] | None]
-    content: Callable[[str], bytes]
+    list_folder: Callable[[str], set[str] | None]
+    read: Callable[[str], bytes]
 
     def text(self, name: str) -> str:
-        """The content of a text file, of which only ASCII is meant to matter."""
+        """Returns the content of a text file; other characters than ASCII are lost."""
         folder, _, file = name.rpartition("/")
-        if file not in (self.listed(folder) or ()):
+        if file not in (self.list_folder(folder) or ()):
             raise ValueError(
                 f"load: {self.path} lacks '{name}'; expected the layout of {URL}"
             )
         try:
-            return self.content(name).decode("ascii", "replace")
+            return self.read(name).decode("ascii", "replace")
         except _UNREADABLE as error:
             raise ValueError(
                 f"load: {self.path}: '{name}' cannot be read ({error}); expected a "
@@ -91,9 +93,9 @@ class _Source:
             ) from error
 
     def numbered(self, folder: str, stem: str) -> list[tuple[int, str]]:
-        """The number and the name of each image `<stem>_<number>.JPEG` of a folder."""
+        """Returns number and name of each image `<stem>_<number>.JPEG` of a folder."""
         pattern = re.compile(rf"{stem}_([0-9]{{1,9}})\.JPEG")
-        matches = map(pattern.fullmatch, self.listed(folder) or ())
+        matches = map(pattern.fullmatch, self.list_folder(folder) or ())
         images = sorted((int(found[1]), found[0]) for found in matches if found)
         if not images:
             raise ValueError(
@@ -104,21 +106,21 @@ class _Source:
 
 
 def read_layout(manual_dir: Path | None) -> Layout:
-    """Finds the images and the class of each, without decoding any.
+    """Finds all images and their classes, without decoding an image.
 
     Args:
-      manual_dir: the folder `tiny-imagenet-200`, or one that holds it or
-        `tiny-imagenet-200.zip`; the folder is read where both are there.
+      manual_dir: the folder `tiny-imagenet-200`, or a folder that holds it or
+        `tiny-imagenet-200.zip`; if it holds both, the folder is read.
 
     Returns:
-      What is there, each class having as many training images as any other.
+      The layout; all classes have the same number of training images.
 
     Raises:
-      FileNotFoundError: the folder does not exist, or holds nothing of the kind.
-      ValueError: no folder was given, or what it holds is damaged, not complete or in
+      FileNotFoundError: the folder does not exist, or holds neither of them.
+      ValueError: no folder was given, or the files are damaged, incomplete or in
         another layout.
     """
-    with _opened(_find(manual_dir)) as source:
+    with _open(_find(manual_dir)) as source:
         labels = _labels(source)
         return Layout(
             path=source.path,
@@ -131,25 +133,25 @@ def decode(layout: Layout) -> dict[str, np.ndarray]:
     """Decodes every image of a layout.
 
     Args:
-      layout: what `read_layout` found.
+      layout: result of `read_layout`.
 
     Returns:
-      uint8 `train_images` and `test_images` of `[count, 64, 64, 3]`, those in grey with
-      three equal channels; uint8 `train_labels` and `test_labels` of `[count]`.
+      uint8 `train_images` and `test_images` of `[count, 64, 64, 3]`, where grey images
+      have three equal channels; uint8 `train_labels` and `test_labels` of `[count]`.
 
     Raises:
       MissingExtra: Pillow is not installed.
-      ValueError: an image cannot be read, or has not 64x64 pixels.
+      ValueError: an image cannot be read, or does not have 64x64 pixels.
     """
     require("PIL", by="load: tiny_imagenet")
     arrays = {}
-    with _opened(layout.path) as source:
-        for part, entries in layout.images.items():
-            images = np.empty((len(entries), *SHAPE), np.uint8)
-            for index, (_, name) in enumerate(entries):
-                images[index] = _pixels(source, name)
-            arrays[f"{part}_images"] = images
-            arrays[f"{part}_labels"] = np.array([n for n, _ in entries], np.uint8)
+    with _open(layout.path) as source:
+        for split, labelled in layout.images.items():
+            images = np.empty((len(labelled), *SHAPE), np.uint8)
+            for index, (_, name) in enumerate(labelled):
+                images[index] = _decode_image(source, name)
+            labels = np.array([label for label, _ in labelled], np.uint8)
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     return arrays
 
 
@@ -177,16 +179,16 @@ def _find(manual_dir: Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[_Source]:
+def _open(path: Path) -> Iterator[_Source]:
     if path.is_dir():
 
-        def listed(folder: str) -> set[str] | None:
+        def list_folder(folder: str) -> set[str] | None:
             try:
                 return set(os.listdir(path / folder))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-        yield _Source(path, listed, lambda name: (path / name).read_bytes())
+        yield _Source(path, list_folder, lambda name: (path / name).read_bytes())
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -196,7 +198,7 @@ def _opened(path: Path) -> Iterator[_Source]:
             f"{_NAME}.zip"
         ) from error
     with archive:
-        # Once for all: asking for the names in each folder would scan them all again.
+        # Once: listing each folder by itself would scan all names again.
         folders: dict[str, set[str]] = {}
         for member in archive.namelist():
             top, _, name = member.partition("/")
@@ -207,9 +209,9 @@ def _opened(path: Path) -> Iterator[_Source]:
 
 
 def _labels(source: _Source) -> dict[str, int]:
-    """The label of each class, by its wnid: its place in `wnids.txt`."""
+    """Returns the label of each class by its wnid: the line number in `wnids.txt`."""
     wnids = source.text(_WNIDS).split()
-    # They become parts of paths, which must not lead out of the folder.
+    # Each becomes a part of a path, and the path must not leave the folder.
     strange = [wnid for wnid in wnids if not re.fullmatch(r"n[0-9]{8}", wnid)]
     if strange:
         raise ValueError(
@@ -227,7 +229,9 @@ def _labels(source: _Source) -> dict[str, int]:
 
 def _train(source: _Source, labels: dict[str, int]) -> list[tuple[int, str]]:
     folders = {wnid: f"train/{wnid}/images" for wnid in labels}
-    missing = [folder for folder in folders.values() if source.listed(folder) is None]
+    missing = [
+        folder for folder in folders.values() if source.list_folder(folder) is None
+    ]
     if missing:
         raise ValueError(
             f"load: {source.path} lacks {len(missing)} of {len(labels)} class folders, "
@@ -236,12 +240,12 @@ def _train(source: _Source, labels: dict[str, int]) -> list[tuple[int, str]]:
     found = {wnid: source.numbered(folders[wnid], wnid) for wnid in labels}
     fewest = min(labels, key=lambda wnid: len(found[wnid]))
     most = max(labels, key=lambda wnid: len(found[wnid]))
-    # Official classes are equal: a smaller one is a download that was cut short.
+    # Official classes have equal sizes: a smaller one is an incomplete download.
     if len(found[fewest]) < len(found[most]):
         raise ValueError(
             f"load: {source.path}: '{folders[fewest]}' holds {len(found[fewest])} "
-            f"images and '{folders[most]}' {len(found[most])}; expected as many of "
-            "each class"
+            f"images and '{folders[most]}' {len(found[most])}; expected equal "
+            "numbers"
         )
     return [
         (label, f"{folders[wnid]}/{name}")
@@ -275,16 +279,16 @@ def _test(source: _Source, labels: dict[str, int]) -> list[tuple[int, str]]:
             f"({len(found)} images) and '{_ANNOTATIONS}' ({len(classes)} lines); "
             "expected each in both"
         )
-    entries = sorted((classes[name], number, name) for number, name in found)
-    return [(label, f"val/images/{name}") for label, _, name in entries]
+    images = sorted((classes[name], number, name) for number, name in found)
+    return [(label, f"val/images/{name}") for label, _, name in images]
 
 
-def _pixels(source: _Source, name: str) -> np.ndarray:
+def _decode_image(source: _Source, name: str) -> np.ndarray:
     import PIL.Image
 
     height, width, _ = SHAPE
     try:
-        encoded = io.BytesIO(source.content(name))
+        encoded = io.BytesIO(source.read(name))
         with PIL.Image.open(encoded, formats=("JPEG",)) as image:
             if image.size != (width, height):
                 raise ValueError("it has {}x{} pixels".format(*image.size))

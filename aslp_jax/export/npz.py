@@ -42,7 +42,7 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> ExportResul
         raise ValueError(f"npz: storage must be 'dense' or 'sparse', got {storage!r}")
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in named_leaves(subnetwork.variables).items():
-        weights = subnetwork.entries.get(name.removeprefix("params/"))
+        weights = subnetwork.layers.get(name.removeprefix("params/"))
         mask = None if weights is None else weights.mask
         if storage == "dense" or mask is None:
             arrays[name] = np.asarray(leaf)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.artefact.inspect import entropy
+from aslp_jax.artefact.packing import mask_entropy
 from aslp_jax.export.graph import Cost
 
 __all__ = ["MULTIPLIED_AS_ZEROS", "ExportResult", "report"]
@@ -55,11 +55,13 @@ def report(subnetwork: Subnetwork, result: ExportResult) -> str:
       Lines without a final line break.
     """
     masks = [
-        each.factors for each in subnetwork.entries.values() if each.factors is not None
+        each.ternary_mask
+        for each in subnetwork.layers.values()
+        if each.ternary_mask is not None
     ]
     weights = sum(each.size for each in masks)
     kept = sum(int(np.count_nonzero(each)) for each in masks)
-    bits = sum(map(entropy, masks))
+    bits = sum(map(mask_entropy, masks))
     keep_fraction = kept / weights if weights else 1
     facts = [
         ("kept", f"{kept:,} of {weights:,} weights ({keep_fraction:.1%})"),

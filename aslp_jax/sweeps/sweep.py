@@ -103,7 +103,6 @@ def run_sweep(
 
     # Only now: `--help` and mistyped flags should not wait for JAX.
     use_cores(schedule.seeds)
-    from aslp_jax.data.datasets import hash_images
     from aslp_jax.trainer.compilation_cache import enable_compilation_cache
     from aslp_jax.trainer.loop import Interrupted
     from aslp_jax.trainer.session import load_dataset
@@ -113,7 +112,7 @@ def run_sweep(
     settings = {
         "version": importlib.metadata.version("aslp-jax"),
         "dataset": first.dataset,
-        "images_sha256": hash_images(data),
+        "images_sha256": data.images_sha256(),
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }

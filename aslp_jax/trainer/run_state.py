@@ -20,7 +20,6 @@ from jax.sharding import (
 from aslp_jax import evaluate, train
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
-from aslp_jax.data.datasets import hash_images
 from aslp_jax.trainer.budget_miss import budget_miss
 from aslp_jax.trainer.devices import choose_devices, choose_micro_batch, wait_for
 from aslp_jax.trainer.options import Config
@@ -101,7 +100,7 @@ class Run:
             len(data.train_labels), data.validation, config.seed
         )
         self.data = data
-        self.images_sha256 = hash_images(data)
+        self.images_sha256 = data.images_sha256()
         self.training = self._place(
             (data.train_images[chosen], data.train_labels[chosen])
         )

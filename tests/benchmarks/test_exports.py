@@ -63,13 +63,13 @@ def test_too_much_flash_and_other_predictions_fail(capsys):
 
 def test_random_networks_keep_the_given_fraction():
     network = export_networks.random_network("conv2", (4, 4, 1), 0.1)
-    kept = sum(each.kept for each in network.entries.values())
-    weights = sum(each.weights.size for each in network.entries.values())
+    kept = sum(each.kept for each in network.layers.values())
+    weights = sum(each.weights.size for each in network.layers.values())
     assert kept / weights == pytest.approx(0.1, abs=0.005)
     dense = export_networks.without_masks(network)
-    for name, each in dense.entries.items():
+    for name, each in dense.layers.items():
         assert np.count_nonzero(each.weights) == each.weights.size
-        mask = network.entries[name].mask
+        mask = network.layers[name].mask
         np.testing.assert_array_equal(
-            each.weights[mask], network.entries[name].weights[mask]
+            each.weights[mask], network.layers[name].weights[mask]
         )

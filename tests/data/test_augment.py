@@ -1,3 +1,5 @@
+"""Random crops and flips, and pixels as floats."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,9 @@ import pytest
 import scipy.stats
 
 from aslp_jax.data.augment import crop_and_flip, to_float
+
+# Compiled: one by one, each operation would be compiled by itself.
+compiled = jax.jit(crop_and_flip, static_argnames=("pad", "flip"))
 
 FIVE_SIGMAS = 5.7e-7  # two-sided
 HEIGHT, WIDTH, PAD = 6, 5, 2
@@ -49,7 +54,7 @@ def count_z(count, draws, p):
 def drawn():
     """Images, and where a batch of them was cropped and on which side it lies."""
     images = noise_images()
-    augmented = crop_and_flip(jax.random.key(1), images, pad=PAD)
+    augmented = compiled(jax.random.key(1), images, pad=PAD)
     return images, augmented, placed(images, augmented)
 
 
@@ -79,7 +84,7 @@ def test_neighbours_are_drawn_apart(drawn):
 
 def test_without_flip_nothing_is_mirrored(key):
     images = noise_images(300)
-    places = placed(images, crop_and_flip(key, images, pad=PAD, flip=False))
+    places = placed(images, compiled(key, images, pad=PAD, flip=False))
     assert not places[:, 2].any()
     assert len(np.unique(places, axis=0)) == 25
 
@@ -87,42 +92,41 @@ def test_without_flip_nothing_is_mirrored(key):
 def test_key_decides(key):
     images = noise_images(300)
     first, second = jax.random.split(key)
-    once = crop_and_flip(first, images, pad=PAD)
-    np.testing.assert_array_equal(crop_and_flip(first, images, pad=PAD), once)
-    other = placed(images, crop_and_flip(second, images, pad=PAD))
+    once = compiled(first, images, pad=PAD)
+    np.testing.assert_array_equal(compiled(first, images, pad=PAD), once)
+    other = placed(images, compiled(second, images, pad=PAD))
     alike = (other == placed(images, once)).all(1).sum()
     assert abs(count_z(alike, 300, 1 / 50)) < 5
 
 
 def test_pad_is_four_unless_told(key):
     images = noise_images(1000, height=10, width=10)
-    places = placed(images, crop_and_flip(key, images), pad=4)
+    places = placed(images, compiled(key, images), pad=4)
     for axis in range(2):
         assert set(places[:, axis]) == set(range(9))
 
 
 def test_without_pad_images_stay_or_are_mirrored(key):
     images = noise_images(50)
-    places = placed(images, crop_and_flip(key, images, pad=0), pad=0)
+    places = placed(images, compiled(key, images, pad=0), pad=0)
     assert set(places[:, 2]) == {0, 1}
-    same = crop_and_flip(key, images, pad=0, flip=False)
+    same = compiled(key, images, pad=0, flip=False)
     np.testing.assert_array_equal(same, images)
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.float32, jnp.bfloat16])
 def test_dtype_is_kept(key, dtype):
     images = noise_images(20, dtype)
-    augmented = crop_and_flip(key, images, pad=PAD)
+    augmented = compiled(key, images, pad=PAD)
     assert augmented.dtype == dtype
-    as_bytes = crop_and_flip(key, noise_images(20), pad=PAD)
+    as_bytes = compiled(key, noise_images(20), pad=PAD)
     np.testing.assert_array_equal(augmented.astype(jnp.uint8), as_bytes)
 
 
 def test_one_program_gives_the_same(key):
     images = noise_images(20)
-    program = jax.jit(crop_and_flip, static_argnames=("pad", "flip"))
     np.testing.assert_array_equal(
-        program(key, images, pad=PAD), crop_and_flip(key, images, pad=PAD)
+        compiled(key, images, pad=PAD), crop_and_flip(key, images, pad=PAD)
     )
 
 

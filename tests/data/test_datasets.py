@@ -1,3 +1,5 @@
+"""Named data sets: embedded, from official archives, from prepared folders."""
+
 import dataclasses
 import hashlib
 import http.server
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aslp_jax.data import cifar, datasets
+from aslp_jax.data import cifar, datasets, tfds_folder
 from aslp_jax.data.cifar import ARCHIVES, Archive
 
 RECORDS = {"train": 20, "test": 6}
@@ -192,6 +194,16 @@ def test_digits_constants_are_those_of_the_training_pixels() -> None:
     assert digits.std == (round(pixels.std(), 4),)
 
 
+def test_the_sha256_is_that_of_all_images_and_of_no_label() -> None:
+    digits = datasets.load("digits")
+    images = np.concatenate([digits.train_images, digits.test_images])
+    assert digits.images_sha256() == hashlib.sha256(images.tobytes()).hexdigest()
+    other = dataclasses.replace(digits, train_labels=digits.train_labels + 1)
+    assert other.images_sha256() == digits.images_sha256()
+    other = dataclasses.replace(digits, test_images=255 - digits.test_images)
+    assert other.images_sha256() != digits.images_sha256()
+
+
 # --- split ----------------------------------------------------------------------------
 
 
@@ -355,6 +367,47 @@ def test_wrong_checksum_is_refused(server: tuple[str, Path], tmp_path: Path) -> 
     assert not list((tmp_path / "cache").rglob("dataset_info.json"))
 
 
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("PIL", "pillow"),
+        ("array_record", "array-record"),
+        ("requests", "requests"),
+        ("tensorflow_datasets", "tensorflow-datasets"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_archive(tmp_path, "cifar10")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"needs the package {package};") as error:
+        load_small(archive, tmp_path / "cache", manual_dir=tmp_path)
+    assert one_line(error).endswith('pip install "aslp-jax[data]"')
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("PIL", "pillow"),
+        ("array_record", "array-record"),
+        ("tensorflow_datasets", "tensorflow-datasets"),
+    ],
+)
+def test_a_prepared_folder_needs_packages_too(
+    module: str,
+    package: str,
+    prepared: tuple[Archive, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive, folder = prepared
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"needs the package {package};") as error:
+        load_small(archive, tmp_path, data_dir=folder)
+    assert one_line(error).endswith('pip install "aslp-jax[data]"')
+
+
 def test_missing_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="cifar-10-binary") as error:
         datasets.load("cifar10", manual_dir=tmp_path, cache_dir=tmp_path / "cache")
@@ -500,7 +553,7 @@ def set_shards(name: str, lengths: list[str]) -> Callable[[dict], None]:
             lambda info: info.update(fileFormat="tfrecord"),
             "'tfrecord'; expected 'array",
         ),
-        (lambda info: info.pop("splits"), "cannot be understood .*splits"),
+        (lambda info: info.pop("splits"), "cannot be parsed .*splits"),
         (lambda info: info["splits"].pop(), "records .*None.*; expected"),
         (set_shards("train", ["19"]), "declares the records .*19.*; expected .*20"),
         (set_shards("test", ["6", "1"]), "declares the records .*7.*; expected .*6"),
@@ -528,7 +581,7 @@ def test_garbled_dataset_info_is_named(
     archive, folder = copied
     path = only_version(folder) / "dataset_info.json"
     path.write_text(path.read_text()[:-9])
-    with pytest.raises(ValueError, match="cannot be understood") as error:
+    with pytest.raises(ValueError, match="cannot be parsed") as error:
         load_small(archive, tmp_path / "cache", data_dir=folder)
     one_line(error)
 
@@ -594,7 +647,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(datasets, "_decode", refuse)
+    monkeypatch.setattr(tfds_folder, "decode", refuse)
 
 
 def test_cache_serves_the_second_load(

@@ -21,7 +21,7 @@ WNIDS = ("n00000003", "n00000001", "n00000002")
 """Not in alphabetical order, which must not decide the labels."""
 
 NUMBERS = (0, 10, 2, 1)
-"""Of the images of a class: alphabetical order would put 10 before 2."""
+"""Numbers of the images of a class; alphabetical order would put 10 before 2."""
 
 TEST_CLASSES = {"val_0": 2, "val_1": 0, "val_2": 0, "val_10": 0, "val_3": 1}
 GREY = f"train/{WNIDS[1]}/images/{WNIDS[1]}_2.JPEG"
@@ -86,7 +86,7 @@ def write_zip(parent: Path, members: Members) -> Path:
 
 @pytest.fixture(params=[write_folder, write_zip], ids=["folder", "zip"])
 def write(request: pytest.FixtureRequest) -> Callable[[Path, Members], Path]:
-    """What writes members as either of the two kinds that can be read."""
+    """A function that writes members as a folder or as a zip file."""
     return request.param
 
 
@@ -182,6 +182,16 @@ def test_windows_line_ends_mean_nothing(write, tmp_path: Path) -> None:
         members[name] = members[name].replace(b"\n", b"\r\n")
     write(tmp_path / "windows", members)
     assert_same(load(tmp_path / "windows"), load(tmp_path / "plain"))
+
+
+def test_without_pillow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(tmp_path / "manual", official_members())
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match="needs the package pillow;") as error:
+        load(tmp_path / "manual")
+    assert one_line(error).endswith('pip install "aslp-jax[data]"')
 
 
 def test_loading_starts_neither_jax_nor_tfds(tmp_path: Path) -> None:

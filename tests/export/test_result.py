@@ -40,13 +40,13 @@ def test_the_report_states_size_and_work(tmp_path, kind, storage, operations):
     graph = describe(dead_units().net, dead_units().variables, SHAPE)
     before = graphs.cost(graph)
     text = report(dead_units(), written)
-    entries = dead_units().entries.values()
-    weights = sum(each.mask.size for each in entries)
-    kept = sum(each.kept for each in entries)
+    layers = dead_units().layers.values()
+    weights = sum(each.mask.size for each in layers)
+    kept = sum(each.kept for each in layers)
     assert f"kept        {kept:,} of {weights:,} weights" in text
     bits = sum(
         -n * math.log2(n / each.mask.size)
-        for each in entries
+        for each in layers
         for n in (each.kept, each.mask.size - each.kept)
     )
     assert f"masks       {math.ceil(bits / 8):,} bytes by their entropy" in text

@@ -83,7 +83,7 @@ def encode(
     for node in network.nodes:
         if isinstance(node.layer, Conv):
             layer = node.layer
-            weights = subnetwork.entries[f"{layer.name}/kernel"]
+            weights = subnetwork.layers[f"{layer.name}/kernel"]
             packed[layer.name] = pack(layer, weights, storage)
             summed = graphs.summed_shape(layer, network.shapes[node.inputs[0]])
             operations += summed[0] * summed[1] * packed[layer.name].summands

@@ -155,7 +155,7 @@ def _pack_seed(layer: Conv, weights: LayerWeights) -> PackedWeights:
             f"{weights.name!r} differs from what its seed gives in C; use another "
             "storage"
         )
-    ternary = weights.factors
+    ternary = weights.ternary_mask
     if ternary is None:
         ternary = np.ones_like(weights.frozen, np.int8)
     ternary = _unit_first(ternary.reshape(layer.kernel.shape)).ravel()

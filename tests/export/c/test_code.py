@@ -158,7 +158,7 @@ def test_images_smaller_than_the_kernels(tmp_path):
 def test_a_network_without_kept_weights(tmp_path, storage):
     net = ConvNet(classes=3, stages=(4,), hidden=(5,))
     subnetwork = networks.subnetwork(net, (4, 4, 1), keep=0)
-    assert all(weights.kept == 0 for weights in subnetwork.entries.values())
+    assert all(weights.kept == 0 for weights in subnetwork.layers.values())
     program = compiled(subnetwork, tmp_path, *SANITISED, storage=storage)
     images = random_images((4, 4, 1), 2)
     assert run(program, images) == bytes(2 * 3 * 4)
@@ -220,21 +220,21 @@ def test_storages_that_cannot_hold_the_weights_are_refused():
 
 @pytest.mark.parametrize("layer", ["Conv_0", "Dense_0"])
 def test_weights_that_are_not_those_of_the_seed_are_refused(layer):
-    entries = dict(small("mixed").entries)
-    weights = entries[f"{layer}/kernel"]
+    layers = dict(small("mixed").layers)
+    weights = layers[f"{layer}/kernel"]
     words = (weights.recipe.key[0], weights.recipe.key[1] ^ 1)
     other = dataclasses.replace(weights.recipe, key=words)
-    entries[weights.name] = dataclasses.replace(weights, recipe=other)
-    subnetwork = dataclasses.replace(small("mixed"), entries=entries)
+    layers[weights.name] = dataclasses.replace(weights, recipe=other)
+    subnetwork = dataclasses.replace(small("mixed"), layers=layers)
     with pytest.raises(ValueError, match=f"'{weights.name}' differs from what its see"):
         c.encode(subnetwork, "net", storage="seed")
 
 
 def test_normal_weights_of_another_size_are_refused():
-    entries = dict(small("mixed").entries)
-    weights = entries["Dense_0/kernel"]
-    entries[weights.name] = dataclasses.replace(weights, frozen=weights.frozen * 1.01)
-    subnetwork = dataclasses.replace(small("mixed"), entries=entries)
+    layers = dict(small("mixed").layers)
+    weights = layers["Dense_0/kernel"]
+    layers[weights.name] = dataclasses.replace(weights, frozen=weights.frozen * 1.01)
+    subnetwork = dataclasses.replace(small("mixed"), layers=layers)
     with pytest.raises(ValueError, match="'Dense_0/kernel' differs from what its seed"):
         c.encode(subnetwork, "net", storage="seed")
 

@@ -1,0 +1,81 @@
+"""The format is that of docs/artefact.md, and files of before are read."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+
+from aslp_jax import ASLP, Masked, Signed
+from aslp_jax.artefact import extract, load, save
+from aslp_jax.artefact.encoding import encode
+from aslp_jax.ops.threefry import bits_on_host
+from tests.artefact.networks import (
+    ABOUT,
+    BARE,
+    KAIMING,
+    assert_same_bits,
+    file_of,
+    made_of,
+    named,
+    variables_of,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("kind", ["recipe", "values", "signs"])
+def test_the_reader_of_the_document_reads_what_is_written(kind, tmp_path):
+    """And its text says how long it is."""
+    text = (ROOT / "docs" / "artefact.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert 65 < len(block.splitlines()) < 80 and "Some seventy lines" in text
+    names: dict[str, Any] = {}
+    exec(block, names)
+    # The reader draws signs, not uniform biases.
+    bare = Masked(BARE, Signed(logit_std=1.0))
+    key, path = jax.random.key(1), tmp_path / "a.aslp"
+    data = encode(extract(bare, variables_of(bare, key), ABOUT, key=key))
+    path.write_bytes(data if kind == "recipe" else file_of(kind))
+    collections = dict(load(path).variables)
+    weights, others = names["read_arrays"](path)
+    assert_same_bits(weights, named(collections.pop("params")))
+    assert_same_bits(others, named(collections))
+    assert bool(others) == (kind == "signs")
+    path.write_bytes(file_of("normal"))
+    with pytest.raises(ValueError, match="Conv_0/bias is drawn by fan_in_uniform"):
+        names["read_arrays"](path)
+    path.write_bytes(data[:-33] + data[-32:])
+    with pytest.raises(AssertionError, match="damaged"):
+        names["read_arrays"](path)
+
+
+def test_the_document_says_how_weights_are_drawn():
+    """The formulas of the two initialisers that are drawn in floating point."""
+    layers = made_of(ASLP(logit_std=1.0), KAIMING)[1].layers
+    for name in ("Conv_1/kernel", "Conv_1/bias"):
+        layer = layers[name]
+        words = bits_on_host(layer.recipe.key, layer.weights.size)
+        share = (words >> np.uint32(9)) / 2**23
+        least = 2**-24 - 1
+        uniform = np.maximum(least, 2 * share + least)
+        fan_in = math.prod(layers["Conv_1/kernel"].weights.shape[:-1])
+        wanted = math.sqrt(2 / fan_in) * math.sqrt(2) * scipy.special.erfinv(uniform)
+        if name.endswith("bias"):
+            assert layer.recipe.fan_in == fan_in
+            bound = 1 / math.sqrt(fan_in)
+            wanted = np.maximum(-bound, 2 * bound * share - bound)
+        np.testing.assert_allclose(layer.frozen.ravel(), wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["results/exports/conv4-cifar10-keep10.aslp", "examples/embedded/digits.aslp"],
+)
+def test_a_file_of_before_is_read_and_written_with_equal_bytes(file, tmp_path):
+    save(load(ROOT / file), tmp_path / "again.aslp")
+    assert (tmp_path / "again.aslp").read_bytes() == (ROOT / file).read_bytes()
