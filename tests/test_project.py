@@ -3,10 +3,14 @@
 import ast
 import configparser
 import functools
+import importlib
 import importlib.metadata
+import importlib.util
+import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,13 +152,91 @@ def test_only_plots_know_matplotlib():
     assert plots == {"comparison.py", "plot.py", "plots.py"}
 
 
-def test_the_library_prints_nothing_and_reads_no_flags():
+def test_only_the_command_line_prints_and_reads_flags():
     for path in LIBRARY:
         if path.relative_to(ROOT / "aslp_jax").parts[0] == "cli":
             continue
         assert "argparse" not in imports(path), path
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.Name) and node.id == "print"), path
+
+
+def first_words(text: str) -> Iterator[str]:
+    """Yields the beginnings of a docstring and of the entries of its sections."""
+    text = inspect.cleandoc(text)
+    yield text
+    for body in re.findall(r"^(?:Args|Attributes):\n((?:  .*\n?|\n)+)", text, re.M):
+        yield from re.findall(r"^  (?! )[^:]*:\s+(.*)", body, re.M)
+    yield from re.findall(r"^(?:Returns|Yields):\n +(.*)", text, re.M)
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    refused = re.compile("(of|what|whether|which|those|where|that|how|who)\\b", re.I)
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {words[:60]!r}"
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for words in first_words(str(node.value.value))
+        if refused.match(words)
+    ]
+    assert not found, "\n".join(found)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def is_public(name: str) -> bool:
+    """Returns whether a module is one that users may import from."""
+    parts = name.split(".")
+    if any(part.startswith("_") for part in parts):
+        return False
+    packages = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    docs = (importlib.import_module(package).__doc__ or "" for package in packages)
+    return not any("Internal" in text for text in docs)
+
+
+def test_every_public_module_lists_its_names():
+    missing = []
+    for path in LIBRARY:
+        name = module_name(path)
+        if not is_public(name):
+            continue
+        module = importlib.import_module(name)
+        listed = getattr(module, "__all__", None)
+        if listed is None:
+            missing.append(f"{name}: no __all__")
+            continue
+        missing += [f"{name}.{found}" for found in listed if not hasattr(module, found)]
+        for node in ast.parse(path.read_text()).body:
+            own = set()
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own = {node.name}
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                own = {target.id for target in targets if isinstance(target, ast.Name)}
+            hidden = [n for n in own if not n.startswith("_") and n not in listed]
+            missing += [f"{name}.{found}: not in __all__" for found in hidden]
+    assert not missing, "\n".join(missing)
+
+
+def test_the_names_on_pages_are_public_ones():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for full in re.findall(r"\baslp_jax(?:\.\w+)+", page.read_text()):
+            module, _, name = full.partition(".")
+            while name:
+                head, _, rest = name.partition(".")
+                package = hasattr(importlib.import_module(module), "__path__")
+                if not package or not importlib.util.find_spec(f"{module}.{head}"):
+                    break
+                module, name = f"{module}.{head}", rest
+            names = importlib.import_module(module).__all__ if name else []
+            assert not name or name.split(".")[0] in names, (page.name, full)
 
 
 def test_nothing_is_unpickled():
