@@ -35,7 +35,7 @@ Keys = nnx.Rngs | nnx.RngStream | jax.Array
 
 
 class Frozen(nnx.Variable):
-    """Array that nothing trains: a weight, or whatever else a method keeps fixed."""
+    """Array that nothing trains: a weight, or anything else that a method fixes."""
 
 
 class MaskParam(nnx.Param):
@@ -160,10 +160,11 @@ class Masked(nnx.Module):
           **kwargs: keyword arguments of the module.
 
         Returns:
-          What the module returns.
+          Output of the module.
 
         Raises:
-          ValueError: `sample` is True, and neither the model nor the call has a stream.
+          ValueError: `sample` is True, and neither the model nor the call has a stream;
+            or the module made a new `nnx.Param`, which no method has seen.
           KeyError: `sample` is True, and `rngs` has no stream `mask` or `default`.
         """
         return self._run("__call__", args, kwargs, sample=sample, rngs=rngs)
@@ -322,9 +323,22 @@ def _write_back(pairs: list[tuple[Any, Any]]) -> None:
             leaves = [originals.get(id(leaf), leaf) for leaf in leaves]
             old_leaves, old_tree = _flatten(old)
             if tree != old_tree or any(map(operator.is_not, leaves, old_leaves)):
+                _check_no_weight(name, leaves)
                 value = jax.tree.unflatten(tree, leaves)
                 data = any(map(nnx.is_data, leaves))
                 setattr(original, name, nnx.data(value) if data else value)
+
+
+def _check_no_weight(name: str, leaves: list[Any]) -> None:
+    if any(
+        isinstance(node, nnx.Param)
+        for leaf in leaves
+        for _, node in nnx.iter_graph(leaf, graph=True)
+    ):
+        raise ValueError(
+            "aslp_jax.nnx.Masked: the module made a weight during a call, as its "
+            f"attribute {name!r}; run the module once before it is masked"
+        )
 
 
 def _flatten(value: Any) -> tuple[list[Any], Any]:
