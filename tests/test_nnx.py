@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import aslp_jax
-from aslp_jax import ASLP, EdgePopup, Magnitude
+from aslp_jax import ASLP, Magnitude
 from aslp_jax.models import ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.layers import max_pool_2x2
@@ -108,7 +108,7 @@ def copies(key):
 
 @pytest.mark.parametrize(
     "method",
-    [FREE, EdgePopup(0.5), Magnitude(0.5)],
+    [FREE, Magnitude(0.5)],
     ids=lambda method: type(method).__name__,
 )
 def test_a_linen_and_an_nnx_copy_are_the_same_network(copies, method, key):
