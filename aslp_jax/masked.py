@@ -39,6 +39,9 @@ class Masked(nn.Module):
       select: function from the name of a weight (`"Conv_0/kernel"`) to True if it is
         masked, default `kernels`.
 
+    Raises:
+      TypeError: `net` is no Linen module, or `method` is a class.
+
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
       >>> from aslp_jax import ASLP, Masked
@@ -55,6 +58,22 @@ class Masked(nn.Module):
     net: nn.Module
     method: Method = ASLP()
     select: Select = kernels
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.net, nn.Module):
+            found = f"{self.net!r}"
+            if isinstance(self.net, type):
+                found = f"the class {self.net.__name__}; give an instance of it"
+            elif hasattr(self.net, "set_attributes"):
+                kind = type(self.net).__name__
+                found = f"an NNX module {kind}; use aslp_jax.nnx.Masked"
+            raise TypeError(f"Masked: expected a flax.linen.Module, got {found}")
+        if isinstance(self.method, type):
+            name = self.method.__name__
+            raise TypeError(
+                f"Masked: expected a method, got the class {name}; write {name}()"
+            )
+        super().__post_init__()
 
     def __call__(self, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
         """Runs the module on its effective weights.

@@ -1,6 +1,7 @@
 """Optimisers that give each group of `params` a rule of its own."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ def by_group(
       default: transformation of the groups without a rule; None (default) refuses them.
 
     Returns:
-      Transformation of trees whose top level is the groups.
+      Transformation of trees whose top level is the groups: `params` of `Masked`, or
+      the state of an `aslp_jax.nnx.Masked`, which holds the groups below `params`.
 
     Raises:
       KeyError: raised by `init` if a group has no rule and there is no default.
@@ -32,16 +34,20 @@ def by_group(
     if default is not None:
         transforms[others] = default
 
-    def labels(params: Mapping[str, object]) -> dict[str, object]:
-        for group in params:
-            if group not in rules and default is None:
-                raise KeyError(
-                    f"by_group: no rule for {group!r}; given for {sorted(rules)}"
-                )
-        return {
-            group: jax.tree.map(lambda _, g=group: g if g in rules else others, tree)
-            for group, tree in params.items()
-        }
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = [getattr(entry, "key", None) for entry in path]
+        # The state of an NNX model has one level more.
+        group = names[1 if names[0] == "params" else 0]
+        if group in rules:
+            return str(group)
+        if default is None:
+            raise KeyError(
+                f"by_group: no rule for {group!r}; given for {sorted(rules)}"
+            )
+        return others
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(label, params)
 
     return optax.partition(transforms, labels)
 
@@ -89,7 +95,8 @@ def sgd_by_group(
       momentum: fraction of the last update, in [0, 1), default 0.9.
 
     Returns:
-      Transformation of trees whose top level is the groups.
+      Transformation of trees whose top level is the groups: `params` of `Masked`, or
+      the state of an `aslp_jax.nnx.Masked`, which holds the groups below `params`.
 
     Raises:
       ValueError: `momentum` is outside [0, 1), or a rate is not positive.

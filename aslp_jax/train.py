@@ -343,8 +343,8 @@ def steps(
         index, state, totals = carry
         chosen = jax.lax.dynamic_slice_in_dim(order, index * batch_size, batch_size)
         if mesh is not None:
-            spread = NamedSharding(mesh, PartitionSpec(BATCH))
-            chosen = jax.lax.with_sharding_constraint(chosen, spread)
+            sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+            chosen = jax.lax.with_sharding_constraint(chosen, sharding)
         step_key = jax.random.fold_in(key, state.step)
         inputs = prepare(stream(step_key, "augment"), images[chosen])
         state, loss, correct = step(state, inputs, labels[chosen], step_key, **options)
@@ -393,7 +393,7 @@ def _each_seed(run: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
         result = run(*jax.tree.map(lambda leaf: leaf[0], parts), *common)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
-    spread = jax.shard_map(
+    mapped = jax.shard_map(
         on_device,
         mesh=mesh,
         in_specs=(PartitionSpec(SEED), *3 * (PartitionSpec(),)),
@@ -401,4 +401,4 @@ def _each_seed(run: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
         # Devices exchange nothing, so there is nothing to check.
         check_vma=False,
     )
-    return lambda *arguments: spread(arguments[:5], *arguments[5:])
+    return lambda *arguments: mapped(arguments[:5], *arguments[5:])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from flax.core.scope import in_filter, subtract_filters
 
 from aslp_jax import ASLP, Masked
@@ -339,3 +340,20 @@ def test_frozen_weights_follow_the_key(key):
 
     np.testing.assert_array_equal(kernel(0), kernel(0))
     assert np.any(kernel(0) != kernel(1))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Masked(nn.Dense), "got the class Dense; give an instance of it"),
+        (lambda: Masked(nn.Dense(3), ASLP), r"got the class ASLP; write ASLP\(\)"),
+        (
+            lambda: Masked(nnx.Linear(2, 3, rngs=nnx.Rngs(0))),
+            "got an NNX module Linear; use aslp_jax.nnx.Masked",
+        ),
+        (lambda: Masked("conv4"), "expected a flax.linen.Module, got 'conv4'"),
+    ],
+)
+def test_a_module_or_method_that_is_none_is_refused(build, words):
+    with pytest.raises(TypeError, match=words):
+        build()

@@ -3,7 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+import aslp_jax.nnx
+from aslp_jax import ASLP
 from aslp_jax.optim import by_group, relative_sign_sgd, sgd_by_group
 
 RATES = {"logits": 50.0, "scale": 1e-3}
@@ -175,3 +178,20 @@ def test_a_relative_step_is_a_part_of_the_parameter_whatever_the_gradient():
         assert float(moves["v"]) == 0
         params = optax.apply_updates(params, moves)
     assert float(params["t"]) == pytest.approx(100 * 0.9 * 0.95)
+
+
+def test_groups_of_an_nnx_model_have_their_own_rules():
+    net = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    model = aslp_jax.nnx.Masked(net, ASLP(rescale="smart"), rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    rules = {"logits": optax.sgd(2.0), "scale": optax.sgd(3.0)}
+    optimiser = by_group(rules)
+    ones = jax.tree.map(jnp.ones_like, state)
+    updates, _ = optimiser.update(ones, optimiser.init(state), state)
+    found = {
+        path[1].key: float(jnp.mean(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    assert found == {"logits": -2.0, "scale": -3.0}
+    with pytest.raises(KeyError, match="no rule for 'scale'; given for"):
+        by_group({"logits": optax.sgd(1.0)}).init(state)

@@ -71,7 +71,7 @@ class SeedBatch:
     def _join(self, trees: Sequence[Any]) -> Any:
         """Stacks trees on the devices of the mesh; no array leaves its device."""
         share = len(trees) // self._mesh.size
-        spread = NamedSharding(self._mesh, PartitionSpec(train.SEED))
+        sharding = NamedSharding(self._mesh, PartitionSpec(train.SEED))
 
         def join(*leaves: jax.Array) -> jax.Array:
             stacks = [
@@ -79,7 +79,7 @@ class SeedBatch:
                 for start in range(0, len(leaves), share)
             ]
             shape = (len(leaves), *leaves[0].shape)
-            return jax.make_array_from_single_device_arrays(shape, spread, stacks)
+            return jax.make_array_from_single_device_arrays(shape, sharding, stacks)
 
         return jax.tree.map(join, *trees)
 
