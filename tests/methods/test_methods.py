@@ -210,7 +210,7 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
         made = method.effective_weights(weights, params, key=key)
         return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in made["body"])
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     made = method.effective_weights(weights, params, key=key)
     for index, name in enumerate(NAMES):
         kernel, effective = (
@@ -380,7 +380,8 @@ def test_dynamic_rescale_of_the_deterministic_network(key):
 def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
     weights = {"kernel": jnp.ones((100, 100), jnp.bfloat16)}
     _, params = Supermask().init(key, weights)
-    kernel = Supermask().effective_weights(weights, params, key=key)["kernel"]
+    run = jax.jit(Supermask().effective_weights)
+    kernel = run(weights, params, key=key)["kernel"]
     kept = kernel[kernel != 0].astype(jnp.float32)
     assert abs(kept.size - 5000) < 5 * 50
     np.testing.assert_allclose(kept, 10_000 / kept.size, rtol=2**-8)
