@@ -13,6 +13,7 @@ from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, meth
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.sampling import logistic_noise
+from tests.helpers import compiled
 
 
 class Layer(NamedTuple):
@@ -412,7 +413,7 @@ def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
     frozen, params = method.init(key, weights)
     for mask_key in (key, None):
-        made = method.effective_weights(frozen, params, key=mask_key)
+        made = compiled(method, "effective_weights")(frozen, params, key=mask_key)
         assert jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), made
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
@@ -423,7 +424,9 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
     frozen, params = method.init(key, tree(key))
 
     def kernels_of(mask_key):
-        body = method.effective_weights(frozen, params, key=mask_key)["body"]
+        body = compiled(method, "effective_weights")(frozen, params, key=mask_key)[
+            "body"
+        ]
         return np.concatenate([np.asarray(layer.kernel).ravel() for layer in body])
 
     drawn, other, fixed = map(kernels_of, (key, jax.random.fold_in(key, 1), None))
@@ -435,11 +438,21 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
 @pytest.mark.parametrize("method", EVERY)
 def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
     frozen, params = method.init(key, tree(key))
-    masks = method.masks(frozen, params)
-    probabilities = method.keep_probabilities(frozen, params)
-    sizes = method.keep_counts(frozen, params)
-    assert list(masks) == list(probabilities) == list(sizes) == NAMES
-    body = method.effective_weights(frozen, params)["body"]
+    orders = []
+
+    @jax.jit
+    def kept(frozen, params):
+        found = (
+            method.masks(frozen, params),
+            method.keep_probabilities(frozen, params),
+            method.keep_counts(frozen, params),
+        )
+        orders.extend(map(list, found))  # here, as a compiled program sorts its results
+        return found
+
+    masks, probabilities, sizes = kept(frozen, params)
+    assert orders == 3 * [NAMES]
+    body = compiled(method, "effective_weights")(frozen, params)["body"]
     for name, layer in zip(NAMES, body, strict=True):
         assert masks[name].dtype == bool
         assert masks[name].shape == probabilities[name].shape == layer.kernel.shape
@@ -453,7 +466,7 @@ def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
 @pytest.mark.parametrize("method", EVERY)
 def test_nothing_is_asked_of_a_method_without_a_budget_loss(key, method):
     frozen, params = method.init(key, tree(key))
-    penalty = method.penalty(frozen, params)
+    penalty = compiled(method, "penalty")(frozen, params)
     assert penalty.shape == () and penalty.dtype == jnp.float32
     without = getattr(method, "budget_weight", None) is None
     assert (penalty == 0) == (without or method.keep_fraction is None)
