@@ -1,4 +1,4 @@
-"""The train state, the pure step, and many steps as one compiled program.
+"""Train state, the pure step, and many steps as one compiled program.
 
 The file is long because it states the behaviour of a step under `jit`, `pmap` and
 `shard_map`.

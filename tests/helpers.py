@@ -1,9 +1,13 @@
 """Helpers that several test files share."""
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
+
+from aslp_jax.methods import Method
 from aslp_jax.trainer.results import EpochRow, RunResult
 
 SIX = {
@@ -82,3 +86,9 @@ def run_result(**changes: Any) -> RunResult:
         seconds=3725.0,
     )
     return dataclasses.replace(result, **changes)
+
+
+@functools.cache
+def compiled(method: Method, function: str) -> Callable[..., Any]:
+    """Returns a function of a method, compiled once for all tests that call it."""
+    return jax.jit(getattr(method, function))

@@ -14,7 +14,7 @@ from aslp_jax.data import augment
 from aslp_jax.evaluate import evaluate, score, summarise
 from aslp_jax.models import ConvNet
 
-NET = ConvNet(stages=(4,), classes=3, hidden=(8,))
+NET = ConvNet(stages=(), classes=3, hidden=(8,))  # dense layers compile sooner
 METHOD = ASLP()
 MODEL = Masked(NET, METHOD)
 OPTIONS = {"model": MODEL, "prepare": augment.to_float}

@@ -82,6 +82,37 @@ def case(request, key):
     return net, model, variables, inputs, layers
 
 
+@pytest.fixture(scope="module")
+def run(case, key):
+    """Outputs (pure, wrapped) by `sample`, as a function of the seed of the masks."""
+    net, model, variables, inputs, _ = case
+    rest = {
+        name: collection
+        for name, collection in variables.items()
+        if name not in ("frozen", "params")
+    }
+
+    @jax.jit
+    def outputs(seed):
+        rngs = {"mask": jax.random.fold_in(key, seed)}
+        mask_key = model.apply(
+            variables, rngs=rngs, method=lambda module: module.make_rng("mask")
+        )
+        found = {}
+        for sample in (False, True):
+            weights = model.method.effective_weights(
+                variables["frozen"],
+                variables["params"],
+                key=mask_key if sample else None,
+            )
+            pure = net.apply({"params": weights, **rest}, inputs)
+            options = {"sample": True} if sample else {}  # off by default
+            found[sample] = pure, model.apply(variables, inputs, rngs=rngs, **options)
+        return found
+
+    return outputs
+
+
 def test_params_hold_logits_and_scales_and_frozen_the_weights(case, key):
     net, _, variables, inputs, layers = case
     assert sorted(variables["params"]) == ["logits", "scale"]
@@ -96,42 +127,15 @@ def test_params_hold_logits_and_scales_and_frozen_the_weights(case, key):
         )
 
 
-def test_both_fronts_are_the_same_network(case, key):
-    net, model, variables, inputs, _ = case
-    rest = {
-        name: collection
-        for name, collection in variables.items()
-        if name not in ("frozen", "params")
-    }
-    drawn_from = model.apply(
-        variables, rngs={"mask": key}, method=lambda module: module.make_rng("mask")
-    )
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def both(sample, mask_key):
-        weights = model.method.effective_weights(
-            variables["frozen"],
-            variables["params"],
-            key=mask_key if sample else None,
-        )
-        pure = net.apply({"params": weights, **rest}, inputs)
-        return pure, model.apply(variables, inputs, rngs={"mask": key}, sample=sample)
-
-    for sample in (False, True):
-        pure, wrapped = both(sample, drawn_from)
+def test_both_fronts_are_the_same_network(run):
+    for pure, wrapped in run(0).values():
         np.testing.assert_array_equal(wrapped, pure)
 
 
-def test_sampling_follows_its_stream_and_is_off_by_default(case, key):
-    _, model, variables, inputs, _ = case
-
-    @jax.jit
-    def run(seed):
-        rngs = {"mask": jax.random.fold_in(key, seed)}
-        sampled = model.apply(variables, inputs, sample=True, rngs=rngs)
-        return sampled, model.apply(variables, inputs, rngs=rngs)
-
-    (first, thresholded), (again, _), (other, same) = run(0), run(0), run(1)
+def test_sampling_follows_its_stream_and_is_off_by_default(run):
+    (thresholded, first), (_, again), (same, other) = (
+        (found[False][1], found[True][1]) for found in (run(0), run(0), run(1))
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     np.testing.assert_array_equal(thresholded, same)

@@ -10,6 +10,7 @@ import pytest
 from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods.budget_aware import gate
+from tests.helpers import compiled
 
 METHODS = [ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask]
 SAMPLED = [ASLP, Signed, Supermask]
@@ -120,7 +121,7 @@ def test_apparent_weights_are_weights_times_their_gate(key, scope):
         np.testing.assert_allclose(
             leaves(made)[name], weight * gates[name], rtol=1e-5, atol=1e-8
         )
-        counted = method.keep_counts(frozen, params)[name]
+        counted = compiled(method, "keep_counts")(frozen, params)[name]
         assert counted == pytest.approx(gates[name].sum(), rel=1e-5)
         assert frozen["initial_count"][name] == counted
     np.testing.assert_array_equal(made["a"]["bias"], weights["a"]["bias"])
@@ -132,7 +133,10 @@ def test_the_budget_loss_is_that_of_the_paper(key, scope):
     frozen, params = method.init(key, tree(key))
     start = sum(float(count) for count in frozen["initial_count"].values())
     params["sharpness"] = jax.tree.map(lambda t: t / 4, params["sharpness"])
-    now = sum(float(count) for count in method.keep_counts(frozen, params).values())
+    now = sum(
+        float(count)
+        for count in compiled(method, "keep_counts")(frozen, params).values()
+    )
     expected = 3 * ((now - 0.1 * sum(SIZES.values())) / start) ** 2
     assert float(method.penalty(frozen, params)) == pytest.approx(expected, rel=1e-5)
     gradient = jax.grad(lambda params: method.penalty(frozen, params))(params)
@@ -154,7 +158,7 @@ def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
     frozen, params = method.init(key, tree(key))
     before = leaves(method.effective_weights(frozen, params, key=key))
     after = leaves(method.effective_weights(frozen, params))
-    masks = method.masks(frozen, params)
+    masks = compiled(method, "masks")(frozen, params)
     assert sum(int(mask.sum()) for mask in masks.values()) == 160
     least = min(np.abs(before[name])[masks[name]].min() for name in SIZES)
     most = max(np.abs(before[name])[~masks[name]].max() for name in SIZES)
@@ -182,7 +186,9 @@ def test_magnitude_keeps_the_largest(key, scope, kept):
         np.testing.assert_array_equal(
             pruned[name], np.where(np.abs(weight) >= limit, weight, 0)
         )
-    counted = [float(each) for each in method.keep_counts(frozen, params).values()]
+    counted = [
+        float(each) for each in compiled(method, "keep_counts")(frozen, params).values()
+    ]
     assert sum(counted) == 160 and (kept is None or counted == kept)
 
 
@@ -190,7 +196,7 @@ def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
     method = Magnitude(0.1)
     frozen, params = method.init(key, tree(key))
     pruned = method.prune(frozen, params)
-    masks = method.masks(frozen, params)
+    masks = compiled(method, "masks")(frozen, params)
     jax.tree.map(np.testing.assert_array_equal, pruned["masks"], masks)
 
     def loss(params):
@@ -202,7 +208,9 @@ def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
         np.testing.assert_array_equal(gradient[name] != 0, mask)
     # Even if a kept weight becomes smaller than a pruned one.
     params["weights"] = jax.tree.map(lambda leaf: 0 * leaf, params["weights"])
-    jax.tree.map(np.testing.assert_array_equal, method.masks(pruned, params), masks)
+    jax.tree.map(
+        np.testing.assert_array_equal, compiled(method, "masks")(pruned, params), masks
+    )
 
 
 # Sampled masks to a budget.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aslp_jax import EdgePopup
 from aslp_jax.methods._top_k import top_k_mask
+from tests.helpers import compiled
 
 FIVE_SIGMAS = 5.7e-7  # two-sided
 SHAPES = ((1,), (7,), (3, 5), (2, 3, 2))
@@ -137,7 +138,7 @@ def counts(masks):
 def test_each_layer_keeps_its_fraction(key, keep_fraction, kept):
     method, weights = EdgePopup(keep_fraction), network(key)
     _, params = method.init(key, weights)
-    assert tuple(counts(method.masks(weights, params)).values()) == kept
+    assert tuple(counts(compiled(method, "masks")(weights, params)).values()) == kept
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_all_layers_together_keep_the_fraction(key, keep_fraction, kept):
     _, params = method.init(key, weights)
     # Scores of one layer three times those of the other: it keeps more.
     params["scores"]["Dense_0/kernel"] *= 3
-    masks = method.masks(weights, params)
+    masks = compiled(method, "masks")(weights, params)
     assert sum(counts(masks).values()) == kept
     together = np.concatenate(
         [np.abs(leaf).ravel() for leaf in params["scores"].values()]
@@ -166,7 +167,7 @@ def test_the_number_kept_is_exact_where_all_scores_tie(key, scope):
         name: jnp.where(jax.random.bernoulli(key, 0.5, leaf.shape), 0.25, -0.25)
         for name, leaf in method.init(key, weights)[1]["scores"].items()
     }
-    masks = method.masks(weights, {"scores": scores})
+    masks = compiled(method, "masks")(weights, {"scores": scores})
     expected = {"layer": (27, 48), "global": (75, 0)}[scope]
     assert tuple(counts(masks).values()) == expected
 
@@ -191,7 +192,7 @@ def test_the_network_is_mask_times_weight(key, scope, rescale, dtype):
     weights = network(key, dtype)
     frozen, params = method.init(key, weights)
     assert frozen is weights
-    masks = method.masks(weights, params)
+    masks = compiled(method, "masks")(weights, params)
     made = method.effective_weights(weights, params)
     scale = np.sqrt(1 / 0.3) if rescale == "fan" else 1.0
     for layer in ("Conv_0", "Dense_0"):
@@ -286,8 +287,10 @@ def test_the_key_decides_the_scores_and_nothing_else(key):
 def test_probabilities_are_one_or_zero_as_the_mask_says(key):
     method, weights = EdgePopup(0.3), network(key, jnp.bfloat16)
     _, params = method.init(key, weights)
-    masks = method.masks(weights, params)
-    for name, probability in method.keep_probabilities(weights, params).items():
+    masks = compiled(method, "masks")(weights, params)
+    for name, probability in compiled(method, "keep_probabilities")(
+        weights, params
+    ).items():
         assert probability.dtype == jnp.bfloat16
         np.testing.assert_array_equal(probability, masks[name])
 

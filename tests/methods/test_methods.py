@@ -13,6 +13,7 @@ from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, meth
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.sampling import logistic_noise
+from tests.helpers import compiled
 
 
 class Layer(NamedTuple):
@@ -210,7 +211,7 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
         made = method.effective_weights(weights, params, key=key)
         return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in made["body"])
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     made = method.effective_weights(weights, params, key=key)
     for index, name in enumerate(NAMES):
         kernel, effective = (
@@ -380,7 +381,8 @@ def test_dynamic_rescale_of_the_deterministic_network(key):
 def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
     weights = {"kernel": jnp.ones((100, 100), jnp.bfloat16)}
     _, params = Supermask().init(key, weights)
-    kernel = Supermask().effective_weights(weights, params, key=key)["kernel"]
+    run = jax.jit(Supermask().effective_weights)
+    kernel = run(weights, params, key=key)["kernel"]
     kept = kernel[kernel != 0].astype(jnp.float32)
     assert abs(kept.size - 5000) < 5 * 50
     np.testing.assert_allclose(kept, 10_000 / kept.size, rtol=2**-8)
@@ -411,7 +413,7 @@ def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
     frozen, params = method.init(key, weights)
     for mask_key in (key, None):
-        made = method.effective_weights(frozen, params, key=mask_key)
+        made = compiled(method, "effective_weights")(frozen, params, key=mask_key)
         assert jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), made
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
@@ -422,7 +424,9 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
     frozen, params = method.init(key, tree(key))
 
     def kernels_of(mask_key):
-        body = method.effective_weights(frozen, params, key=mask_key)["body"]
+        body = compiled(method, "effective_weights")(frozen, params, key=mask_key)[
+            "body"
+        ]
         return np.concatenate([np.asarray(layer.kernel).ravel() for layer in body])
 
     drawn, other, fixed = map(kernels_of, (key, jax.random.fold_in(key, 1), None))
@@ -434,11 +438,21 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
 @pytest.mark.parametrize("method", EVERY)
 def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
     frozen, params = method.init(key, tree(key))
-    masks = method.masks(frozen, params)
-    probabilities = method.keep_probabilities(frozen, params)
-    sizes = method.keep_counts(frozen, params)
-    assert list(masks) == list(probabilities) == list(sizes) == NAMES
-    body = method.effective_weights(frozen, params)["body"]
+    orders = []
+
+    @jax.jit
+    def kept(frozen, params):
+        found = (
+            method.masks(frozen, params),
+            method.keep_probabilities(frozen, params),
+            method.keep_counts(frozen, params),
+        )
+        orders.extend(map(list, found))  # here, as a compiled program sorts its results
+        return found
+
+    masks, probabilities, sizes = kept(frozen, params)
+    assert orders == 3 * [NAMES]
+    body = compiled(method, "effective_weights")(frozen, params)["body"]
     for name, layer in zip(NAMES, body, strict=True):
         assert masks[name].dtype == bool
         assert masks[name].shape == probabilities[name].shape == layer.kernel.shape
@@ -452,7 +466,7 @@ def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
 @pytest.mark.parametrize("method", EVERY)
 def test_nothing_is_asked_of_a_method_without_a_budget_loss(key, method):
     frozen, params = method.init(key, tree(key))
-    penalty = method.penalty(frozen, params)
+    penalty = compiled(method, "penalty")(frozen, params)
     assert penalty.shape == () and penalty.dtype == jnp.float32
     without = getattr(method, "budget_weight", None) is None
     assert (penalty == 0) == (without or method.keep_fraction is None)

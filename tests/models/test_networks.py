@@ -93,11 +93,11 @@ def test_outputs_are_finite_and_tell_images_apart(size, classes):
 
 
 def test_layers_in_order():
-    # The whole network once more, from jax.lax and numpy-like steps.
+    # The complete network once more, in NumPy.
     images = images_of((8, 9, 2))
     net = small_net(stages=(3, 4), hidden=(5,), bias_init=fan_in_uniform)
     variables = variables_of(net, images)
-    outputs = net.apply(variables, images)
+    outputs = jax.jit(net.apply)(variables, images)
     params, x = variables["params"], images
 
     def bias(layer, ndim):
@@ -105,17 +105,15 @@ def test_layers_in_order():
 
     for i in range(4):
         layer = f"Conv_{i}"
-        x = jax.lax.conv_general_dilated(
-            x,
-            params[layer]["kernel"],
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+        x = np.einsum("nhwcij,ijco->nhwo", windows, params[layer]["kernel"])
         x = np.maximum(x + bias(layer, 4), 0)
         if i % 2 == 1:
-            x = jnp.asarray(nn.max_pool(jnp.asarray(x), (2, 2), (2, 2)))
-    x = np.asarray(x).reshape(2, -1)
+            rows, columns = x.shape[1] // 2, x.shape[2] // 2
+            x = x[:, : 2 * rows, : 2 * columns]
+            x = x.reshape(2, rows, 2, columns, 2, -1).max((2, 4))
+    x = x.reshape(2, -1)
     x = np.maximum(x @ params["Dense_0"]["kernel"] + bias("Dense_0", 2), 0)
     x = x @ params["Dense_1"]["kernel"] + bias("Dense_1", 2)
     np.testing.assert_allclose(outputs, x, rtol=1e-4, atol=1e-5)
@@ -126,9 +124,13 @@ def test_training_changes_nothing():
     images = images_of((8, 8, 1))
     net = small_net(stages=(4,), hidden=())
     variables = variables_of(net, images)
-    np.testing.assert_array_equal(
-        net.apply(variables, images, train=True), net.apply(variables, images)
-    )
+
+    @jax.jit
+    def both(variables):
+        apply = functools.partial(net.apply, variables, images)
+        return apply(train=True), apply()
+
+    np.testing.assert_array_equal(*both(variables))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_no_biases_unless_asked(key):
 def test_biases_are_within_their_bounds(key):
     zeros = {"conv_init": nn.initializers.zeros, "dense_init": nn.initializers.zeros}
     net = small_net(stages=(40,), hidden=(50,), bias_init=fan_in_uniform, **zeros)
-    params = net.init(key, images_of((8, 8, 3)))["params"]
+    params = jax.jit(net.init)(key, images_of((8, 8, 3)))["params"]
     fan_in = {"Conv_0": 27, "Conv_1": 360, "Dense_0": 640, "Dense_1": 50}
     assert set(params) == set(fan_in)
     for layer, inputs in fan_in.items():
@@ -176,7 +178,7 @@ def test_bias_init_is_told_the_fan_in(key):
 
     zeros = {"conv_init": nn.initializers.zeros, "dense_init": nn.initializers.zeros}
     net = small_net(stages=(4, 6), hidden=(7,), bias_init=as_bias, **zeros)
-    params = net.init(key, images_of((8, 12, 3)))["params"]
+    params = jax.jit(net.init)(key, images_of((8, 12, 3)))["params"]
     found = {layer: set(np.asarray(part["bias"])) for layer, part in params.items()}
     convolutions = {"Conv_0": {27}, "Conv_1": {36}, "Conv_2": {36}, "Conv_3": {54}}
     assert found == convolutions | {"Dense_0": {36}, "Dense_1": {7}}
@@ -185,7 +187,7 @@ def test_bias_init_is_told_the_fan_in(key):
 def test_initialisers_reach_their_layers(key):
     constant = nn.initializers.constant
     net = small_net(stages=(4,), conv_init=constant(2.0), dense_init=constant(3.0))
-    params = net.init(key, images_of((8, 8, 1)))["params"]
+    params = jax.jit(net.init)(key, images_of((8, 8, 1)))["params"]
     for layer, part in params.items():
         expected = 2 if layer.startswith("Conv") else 3
         np.testing.assert_array_equal(part["kernel"], expected)
@@ -193,7 +195,7 @@ def test_initialisers_reach_their_layers(key):
 
 def test_kernels_are_kaiming_normal_by_default(key):
     net = small_net(stages=(40,), hidden=())
-    params = net.init(key, images_of((8, 8, 3)))["params"]
+    params = jax.jit(net.init)(key, images_of((8, 8, 3)))["params"]
     for layer, inputs in {"Conv_1": 360, "Dense_0": 640}.items():
         kernel = np.asarray(params[layer]["kernel"])
         std = np.sqrt(2 / inputs)
@@ -237,9 +239,9 @@ def test_the_convolution_may_be_replaced():
     net = small_net(conv_general_dilated=counted, **options)
     variables = variables_of(net, images)
     calls.clear()
-    outputs = net.apply(variables, images)
+    outputs = jax.jit(net.apply)(variables, images)
     assert len(calls) == 4
-    plain = small_net(**options).apply(variables, images)
+    plain = jax.jit(small_net(**options).apply)(variables, images)
     np.testing.assert_array_equal(outputs, plain)
 
 

@@ -14,6 +14,7 @@ from aslp_jax.ops.convolution import conv_in_loop
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 PADDINGS = ["SAME", "VALID", ((0, 2), (1, 0)), [(3, 1), (0, 4)], ((-1, 0), (0, 1))]
 KERNELS = [(3, 3), (1, 1), (5, 3)]
+UNEVEN = ((0, 2), (3, 0))
 
 
 def normal(*shape, seed=0):
@@ -53,9 +54,12 @@ def test_value_and_gradients_are_laxs(padding, size):
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("size", [(3, 3), (1, 1)])
 @pytest.mark.parametrize(
-    "padding", ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (3, 0))]
+    "size, padding",
+    [
+        *(((3, 3), pad) for pad in ("SAME", "VALID", ((1, 1), (1, 1)), UNEVEN)),
+        *(((1, 1), pad) for pad in ("SAME", UNEVEN)),
+    ],
 )
 @pytest.mark.parametrize(
     "strides, height, width", [((2, 2), 7, 6), ((2, 2), 2, 3), ((1, 2), 8, 5)]
@@ -240,7 +244,8 @@ def test_as_the_convolution_of_a_flax_layer(key, options):
     inputs = normal(2, 7, 6, 3)
     plain = nn.Conv(**options)
     ours = nn.Conv(**options, conv_general_dilated=conv_in_loop)
-    kernel = plain.init(key, inputs)["params"]["kernel"]
+    shape = jax.eval_shape(plain.init, key, inputs)["params"]["kernel"].shape
+    kernel = normal(*shape, seed=2)
     bias = normal(6)
 
     def layer(module):
@@ -252,10 +257,10 @@ def test_as_the_convolution_of_a_flax_layer(key, options):
     )
 
 
-def test_a_whole_network_is_the_same(key):
+def test_the_gradient_of_a_network_is_the_same(key):
     options = {"stages": (3,), "classes": 3, "hidden": ()}
     images = normal(2, 6, 7, 2)
-    params = ConvNet(**options).init(key, images)
+    params = jax.jit(ConvNet(**options).init)(key, images)
 
     def gradient(net):
         def loss(params):
