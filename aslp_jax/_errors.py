@@ -29,8 +29,8 @@ EXIT_CODES: dict[int, str] = {
     "what",
     LOSS_NOT_FINITE: "the loss became NaN or infinite; the last good state is saved",
     BUDGET_MISSED: "the network keeps more or fewer weights than --keep asked for",
-    INTERRUPTED: "stopped by Ctrl-C; training is saved and goes on with --resume",
-    128 + signal.SIGTERM: "stopped by SIGTERM; training is saved, as after Ctrl-C",
+    INTERRUPTED: "stopped by Ctrl-C; a training run is saved",
+    128 + signal.SIGTERM: "stopped by SIGTERM; a training run is saved",
 }
 """Exit codes of all commands, each with its meaning."""
 

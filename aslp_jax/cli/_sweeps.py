@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax.cli.arguments import option_parser
-from aslp_jax.cli.errors import program_name
+from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
 from aslp_jax.trainer.options import FIELDS
 
 _MOST = 10_000
 """Most seeds of a cell, or runs of a device; more is a slip of the hand."""
-
-
-def command_name(command: str) -> str:
-    """Returns the name of a command in `--help`: with `aslp-jax`, or the script's own.
-
-    Args:
-      command: name of the command.
-    """
-    name = program_name()
-    return name if name.endswith(".py") else f"{name} {command}"
 
 
 def sweep_parser(

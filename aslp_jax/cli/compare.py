@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aslp_jax._errors import BadInput
-from aslp_jax.cli._sweeps import command_name
 from aslp_jax.cli.arguments import OneLineParser
+from aslp_jax.cli.errors import command_name
 
 
 def main(arguments: Sequence[str]) -> int:

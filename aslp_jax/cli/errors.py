@@ -9,7 +9,7 @@ from typing import NoReturn
 from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput
 from aslp_jax._extras import MissingExtra
 
-__all__ = ["exit_code_lines", "program_name", "run", "run_script", "usage_name"]
+__all__ = ["command_name", "exit_code_lines", "program_name", "run", "run_script"]
 
 
 def program_name() -> str:
@@ -18,7 +18,7 @@ def program_name() -> str:
     return name if name.endswith(".py") and name != "__main__.py" else "aslp-jax"
 
 
-def usage_name(command: str) -> str:
+def command_name(command: str) -> str:
     """Returns the name that `--help` shows: `aslp-jax COMMAND`, or a script's own.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli.arguments import Command, parse
-from aslp_jax.cli.errors import exit_code_lines, program_name, usage_name
+from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
 
 __all__ = ["main", "run"]
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     command = parse(
         arguments,
         description=__doc__,
-        prog=usage_name("train"),
+        prog=command_name("train"),
         epilog=exit_code_lines(),
     )
     require("matplotlib", by="train")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -643,3 +644,10 @@ def test_flags_are_read_before_jax(
         for number, meaning in EXIT_CODES.items():
             assert f"  {number:<4} {meaning}\n" in child.stdout
     assert child.stderr.count("\n") == (1 if code == 2 else 0)
+
+
+def test_the_page_lists_the_exit_codes() -> None:
+    text = (EXPERIMENTS.parent / "docs" / "training.md").read_text()
+    table = text.split("\n## Exit codes\n")[1].split("\n## ")[0]
+    cells = re.findall(r"(?m)^\| ([\d, ]+) \|", table)
+    assert [int(code) for cell in cells for code in cell.split(", ")] == [*EXIT_CODES]

@@ -21,6 +21,7 @@ from aslp_jax.trainer import run_state
 from aslp_jax.trainer.loop import Interrupted, Signals, train_sessions
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.session import begin
 from tests.sweeps.helpers import promotion_as_for_users
 
@@ -155,10 +156,11 @@ def trained(tmp_path_factory, data) -> tuple[Grid, str]:
 @pytest.mark.slow
 def test_seeds_side_by_side_are_what_each_is_alone(tmp_path, data, trained):
     grid, _ = trained
+    config = options(CELL, 1)
     session = begin(
-        options(CELL, 1),
+        config,
         data,
-        tmp_path / "alone",
+        RunFolder.new(tmp_path / "alone", config),
         resume=False,
         note=print,
         devices=jax.local_devices()[:1],
@@ -199,7 +201,7 @@ def test_an_interrupted_grid_goes_on_as_if_it_had_not_been(
 
     def report_and_interrupt(self, row):
         report(self, row)
-        if row["epoch"] == 2:
+        if row.epoch == 2:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
