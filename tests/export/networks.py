@@ -79,7 +79,9 @@ def _kernel(rng, name, leaf, keep, signed, scale, normal):
         mask *= rng.choice(np.array([-1, 1], np.int8), mask.size)
     scale = None if scale is None else np.float32(scale)
     mask = mask.reshape(frozen.shape)
-    return make_layer_weights(name, frozen, factors=mask, scale=scale, recipe=recipe)
+    return make_layer_weights(
+        name, frozen, ternary_mask=mask, scale=scale, recipe=recipe
+    )
 
 
 STANDARDISED = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
