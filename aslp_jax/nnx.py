@@ -18,7 +18,7 @@ from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
 
-__all__ = ["Frozen", "MaskParam", "Masked", "Placeholder"]
+__all__ = ["MASK", "PARAMS", "Frozen", "Keys", "MaskParam", "Masked", "Placeholder"]
 
 MASK = "mask"
 """Stream of the keys that masks are sampled with."""
