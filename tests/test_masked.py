@@ -356,7 +356,7 @@ class Layers(nn.Module):
     """One layer of each kind, made in any order, with any initialiser of its own."""
 
     order: tuple[str, ...] = ("depthwise", "grouped", "dense", "heads", "merge")
-    kernel_init: Callable = nn.initializers.lecun_normal()
+    kernel_init: Callable = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x):
@@ -374,7 +374,7 @@ class Layers(nn.Module):
                 bias_init=nn.initializers.normal(),
                 param_dtype=jnp.bfloat16,
                 name=name,
-            )(image),
+            )(image.astype(jnp.bfloat16)),
             "dense": lambda name: nn.Dense(4, kernel_init=init, name=name)(x),
             "heads": lambda name: nn.DenseGeneral((2, 5), kernel_init=init, name=name)(
                 x
@@ -384,7 +384,7 @@ class Layers(nn.Module):
             )(rows),
         }
         self.variable("batch_stats", "seen", lambda: jnp.ones(()))
-        return sum(layers[name](name).sum() for name in self.order)
+        return sum(layers[name](name).sum(dtype=jnp.float32) for name in self.order)
 
 
 FAN_INS = {"depthwise": 9, "grouped": 36, "dense": 8, "heads": 16, "merge": 24}
@@ -394,17 +394,14 @@ EIGHT = jnp.ones((1, 8))
 @pytest.fixture(scope="module")
 def initialised(key):
     """Variables of three masked networks, from one key."""
-    layers, own = Layers(), nn.initializers.ones
-    reversed_layers = Layers(tuple(reversed(layers.order)), own)
-    init = kaiming_constant()
-    return [
-        jax.jit(model.init)(key, EIGHT)
-        for model in (
-            Masked(layers, ASLP(logit_std=1.0)),
-            Masked(layers, ASLP(logit_std=1.0), weight_init=init),
-            Masked(reversed_layers, ASLP(logit_std=1.0), weight_init=init),
-        )
-    ]
+    layers, init = Layers(), kaiming_constant()
+    others = Layers(tuple(reversed(layers.order)), nn.initializers.uniform())
+    models = (
+        Masked(layers, ASLP(logit_std=1.0)),
+        Masked(layers, ASLP(logit_std=1.0), weight_init=init),
+        Masked(others, weight_init=init),
+    )
+    return jax.jit(lambda key: [model.init(key, EIGHT) for model in models])(key)
 
 
 def test_weight_init_draws_the_masked_weights_alone(initialised):
