@@ -1,5 +1,6 @@
-"""Names of the leaves of a pytree: selecting leaves, and replacing them."""
+"""Names of the leaves of a pytree: selecting leaves, replacing them, keys by name."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,3 +114,16 @@ def split_by_name(key: jax.Array, names: Mapping[str, Any]) -> dict[str, jax.Arr
     """
     ordered = sorted(names)
     return dict(zip(ordered, jax.random.split(key, len(ordered)), strict=True))
+
+
+def stream(key: jax.Array, name: str) -> jax.Array:
+    """Returns the PRNG key of a named stream, independent of all other streams.
+
+    Args:
+      key: PRNG key; other calls may use it for other names.
+      name: name of the stream.
+
+    Returns:
+      PRNG key.
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -5,7 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 from flax.core.scope import subtract_filters
+from flax.typing import Initializer
 
+from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
@@ -38,9 +40,15 @@ class Masked(nn.Module):
       method: method that selects the weights, default `ASLP()`.
       select: function from the name of a weight (`"Conv_0/kernel"`) to True if it is
         masked, default `kernels`.
+      weight_init: initialiser of the masked weights, a function `(key, shape, dtype) ->
+        array`; default None, the module's own initialisers. The key follows from the
+        name of the weight and the key of `method.init`. Fan-in is the product of all
+        axes but the last. The result of `init_with_output` is still that of the
+        module's own weights.
 
     Raises:
-      TypeError: `net` is no Linen module, or `method` is a class.
+      TypeError: `net` is no Linen module, `method` is a class, or `weight_init` is not
+        callable.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -58,6 +66,7 @@ class Masked(nn.Module):
     net: nn.Module
     method: Method = ASLP()
     select: Select = kernels
+    weight_init: Initializer | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.net, nn.Module):
@@ -73,6 +82,7 @@ class Masked(nn.Module):
             raise TypeError(
                 f"Masked: expected a method, got the class {name}; write {name}()"
             )
+        check_initialiser("Masked", self.weight_init)
         super().__post_init__()
 
     def __call__(self, *args: Any, sample: bool = False, **kwargs: Any) -> Any:
@@ -115,9 +125,10 @@ class Masked(nn.Module):
         if self.is_initializing() and PARAMS not in self.variables:
             output, variables = net.init_with_output(rngs, *args, method=name, **kwargs)
             weights = nn.meta.unbox(variables.pop("params"))
-            frozen, params = self.method.init(
-                self.make_rng("params"), weights, select=self.select
-            )
+            key = self.make_rng("params")
+            if self.weight_init is not None:
+                weights = initialise(self.weight_init, key, weights, select=self.select)
+            frozen, params = self.method.init(key, weights, select=self.select)
             self._put({FROZEN: frozen, PARAMS: params, **variables})
             return output
 

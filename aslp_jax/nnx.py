@@ -13,7 +13,9 @@ from typing import Any
 import flax.linen
 import jax
 from flax import nnx, traverse_util
+from flax.typing import Initializer
 
+from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
@@ -105,6 +107,7 @@ class Masked(nnx.Module):
         *,
         rngs: Keys,
         select: Select = kernels,
+        weight_init: Initializer | None = None,
     ) -> None:
         """Splits the weights of a module into what is frozen and what is learnt.
 
@@ -117,14 +120,20 @@ class Masked(nnx.Module):
             it is, and the model keeps no stream.
           select: from the name of a weight (`"conv/kernel"`) to True if it is masked;
             default: kernels.
+          weight_init: initialiser of the masked weights, a function `(key, shape,
+            dtype) -> array`; default: None, the module's own weights. The key follows
+            from the name of the weight and the key that the method starts from. Fan-in
+            is the product of all axes but the last.
 
         Raises:
-          TypeError: `net` is not an NNX module, `method` is a class, or `rngs` holds no
-            keys.
+          TypeError: `net` is not an NNX module, `method` is a class, `rngs` holds no
+            keys, or `weight_init` is not callable or returns no array.
           KeyError: `rngs` has neither a `params` nor a `default` stream.
-          ValueError: `select` chooses no weight, or one that is not floating point.
+          ValueError: `select` chooses no weight, or one that is not floating point; or
+            `weight_init` returns another shape or dtype.
         """
         _check(net, method)
+        check_initialiser("aslp_jax.nnx.Masked", weight_init)
         graphdef, weights, *rest = nnx.split(net, nnx.Param, ..., graph=True)
         places, values = [], {}
         for path, variable in nnx.to_flat_state(weights):
@@ -136,9 +145,11 @@ class Masked(nnx.Module):
                 None, path=name, kind=type(variable), options=options, **plain
             )
             places.append((path, place))
-        frozen, params = method.init(
-            _key(rngs, PARAMS), traverse_util.unflatten_dict(values), select=select
-        )
+        tree = traverse_util.unflatten_dict(values)
+        key = _key(rngs, PARAMS)
+        if weight_init is not None:
+            tree = initialise(weight_init, key, tree, select=select)
+        frozen, params = method.init(key, tree, select=select)
         self.net = nnx.merge(graphdef, nnx.from_flat_state(places), *rest, copy=True)
         self.method = method
         self.frozen = nnx.data(jax.tree.map(Frozen, frozen))

@@ -5,7 +5,6 @@ The file is long because it states the behaviour of a step under `jit`, `pmap` a
 """
 
 import functools
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from aslp_jax._tree import stream
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 
 __all__ = [
@@ -87,19 +87,6 @@ class Totals(flax.struct.PyTreeNode):
             correct=jnp.zeros((), jnp.int32),
             steps=jnp.zeros((), jnp.int32),
         )
-
-
-def stream(key: jax.Array, name: str) -> jax.Array:
-    """Returns the PRNG key of a named stream, independent of all other streams.
-
-    Args:
-      key: PRNG key; other calls may use it for other names.
-      name: name of the stream.
-
-    Returns:
-      PRNG key.
-    """
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def create(

@@ -1,6 +1,7 @@
 """Masked runs networks of any kind unchanged, and keeps their weights apart."""
 
 import functools
+import zlib
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,7 +15,12 @@ from flax.core.scope import in_filter, subtract_filters
 from aslp_jax import ASLP, Masked
 from aslp_jax._tree import kernels, named_leaves
 from aslp_jax.models import Conv4, ConvNet
-from aslp_jax.models.initialisers import fan_in_uniform
+from aslp_jax.models.initialisers import (
+    fan_in_uniform,
+    kaiming_constant,
+    kaiming_normal,
+    signed_constant,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -346,9 +352,178 @@ def test_frozen_weights_follow_the_key(key):
     assert np.any(kernel(0) != kernel(1))
 
 
+class Layers(nn.Module):
+    """One layer of each kind, made in any order, with any initialiser of its own."""
+
+    order: tuple[str, ...] = ("depthwise", "grouped", "dense", "heads", "merge")
+    kernel_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x):
+        init, image = self.kernel_init, x[:, None, None]
+        rows = x[:, None].repeat(3, 1)
+        layers = {
+            "depthwise": lambda name: nn.Conv(
+                8, (3, 3), feature_group_count=8, kernel_init=init, name=name
+            )(image),
+            "grouped": lambda name: nn.Conv(
+                4,
+                (3, 3),
+                feature_group_count=2,
+                kernel_init=init,
+                bias_init=nn.initializers.normal(),
+                param_dtype=jnp.bfloat16,
+                name=name,
+            )(image.astype(jnp.bfloat16)),
+            "dense": lambda name: nn.Dense(4, kernel_init=init, name=name)(x),
+            "heads": lambda name: nn.DenseGeneral((2, 5), kernel_init=init, name=name)(
+                x
+            ),
+            "merge": lambda name: nn.DenseGeneral(
+                4, axis=(-2, -1), kernel_init=init, name=name
+            )(rows),
+        }
+        self.variable("batch_stats", "seen", lambda: jnp.ones(()))
+        return sum(layers[name](name).sum(dtype=jnp.float32) for name in self.order)
+
+
+FAN_INS = {"depthwise": 9, "grouped": 36, "dense": 8, "heads": 16, "merge": 24}
+EIGHT = jnp.ones((1, 8))
+
+
+@pytest.fixture(scope="module")
+def initialised(key):
+    """Variables of three masked networks, from one key."""
+    layers, init = Layers(), kaiming_constant()
+    others = Layers(tuple(reversed(layers.order)), nn.initializers.uniform())
+    models = (
+        Masked(layers, ASLP(logit_std=1.0)),
+        Masked(layers, ASLP(logit_std=1.0), weight_init=init),
+        Masked(others, weight_init=init),
+    )
+    return jax.jit(lambda key: [model.init(key, EIGHT) for model in models])(key)
+
+
+def test_weight_init_draws_the_masked_weights_alone(initialised):
+    plain, model, _ = (dict(variables) for variables in initialised)
+    before, after = plain.pop("frozen"), model.pop("frozen")
+    jax.tree.map(np.testing.assert_array_equal, plain, model)
+    assert sorted(before) == sorted(FAN_INS)
+    for name in before:
+        assert np.any(before[name]["kernel"] != after[name]["kernel"])
+        np.testing.assert_array_equal(before[name]["bias"], after[name]["bias"])
+    assert np.any(after["grouped"]["bias"] != 0)
+
+
+def test_weight_init_counts_the_fan_in_by_the_shape(initialised):
+    frozen = initialised[1]["frozen"]
+    for name, fan_in in FAN_INS.items():
+        kernel = frozen[name]["kernel"]
+        dtype = jnp.bfloat16 if name == "grouped" else jnp.float32
+        assert kernel.dtype == dtype
+        wanted = np.full(kernel.shape, jnp.asarray(np.sqrt(2 / fan_in), dtype))
+        np.testing.assert_array_equal(jnp.abs(kernel), wanted)
+        assert len(np.unique(kernel)) == 2
+
+
+def test_weight_init_follows_the_key_and_the_names_alone(initialised, key):
+    _, first, second = (named_leaves(each["frozen"], kernels) for each in initialised)
+    params_key = second_params_key(Masked(nn.Dense(1)), key)
+    root = jax.random.fold_in(params_key, zlib.crc32(b"weights"))
+    for name, kernel in first.items():
+        np.testing.assert_array_equal(kernel, second[name])
+        own = jax.random.fold_in(root, zlib.crc32(name.encode()))
+        wanted = kaiming_constant()(own, kernel.shape, kernel.dtype)
+        np.testing.assert_array_equal(kernel, wanted)
+
+
+def second_params_key(model, key):
+    def keys(module):
+        return [module.make_rng("params") for _ in range(2)]
+
+    return model.apply({}, rngs={"params": key}, method=keys)[1]
+
+
+def test_without_weight_init_the_weights_are_those_of_the_module(key):
+    method, net = ASLP(logit_std=1.0), nn.Dense(3)
+    model = Masked(net, method)
+    first = model.apply(
+        {}, rngs={"params": key}, method=lambda module: module.make_rng("params")
+    )
+    weights = net.init({"params": first}, EIGHT)["params"]
+    frozen, params = method.init(second_params_key(model, key), weights)
+    found = model.init(key, EIGHT)
+    jax.tree.map(
+        np.testing.assert_array_equal, found, {"frozen": frozen, "params": params}
+    )
+
+
+def test_weight_init_works_in_a_module_under_vmap_and_for_shapes(key):
+    init = signed_constant(kaiming_normal())
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(Masked(nn.Dense(4), weight_init=init)(x))
+
+    def create(key):
+        return Outer().init(key, EIGHT)
+
+    keys = jax.random.split(key, 2)
+    several = jax.jit(jax.vmap(create))(keys)
+    kernel = several["frozen"]["Masked_0"]["kernel"]
+    assert len(np.unique(np.abs(kernel[0]))) == 1 and np.any(kernel[0] != kernel[1])
+    shapes = jax.eval_shape(create, key)
+    alone = jax.jit(create)(keys[1])
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, alone)
+    np.testing.assert_allclose(
+        kernel[1], alone["frozen"]["Masked_0"]["kernel"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "message"),
+    [
+        (
+            lambda key, shape, dtype: jnp.ones((4, 8), dtype),
+            ValueError,
+            r"returned shape \(4, 8\) and dtype float32 for 'kernel'; expected shape "
+            r"\(8, 4\) and dtype float32",
+        ),
+        (
+            lambda key, shape, dtype: jnp.ones(shape, jnp.bfloat16),
+            ValueError,
+            ".* dtype bfloat16 for 'kernel'; expected .* dtype float32",
+        ),
+        (nn.initializers.he_normal, TypeError, "returned a function for 'kernel'"),
+        (kaiming_normal, TypeError, "failed for 'kernel', shape .*: kaiming_normal"),
+        (fan_in_uniform, TypeError, "failed for 'kernel'"),
+    ],
+)
+def test_an_initialiser_that_serves_no_weight_is_refused(key, init, error, message):
+    model = Masked(nn.Dense(4), weight_init=init)
+    with pytest.raises(error, match=f"weight_init: {message}"):
+        model.init(key, EIGHT)
+
+
+def test_an_initialiser_that_refuses_a_shape_names_the_weight(key):
+    model = Masked(
+        nn.Dense(4), select=lambda name: True, weight_init=signed_constant(nn.zeros)
+    )
+    model.init(key, EIGHT)
+    model = Masked(nn.Dense(4), select=lambda name: True, weight_init=kaiming_normal())
+    with pytest.raises(ValueError, match=r"failed for 'bias', shape \(4,\) and dtype"):
+        model.init(key, EIGHT)
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
+        (
+            lambda: Masked(nn.Dense(3), weight_init="kaiming"),
+            r"Masked: weight_init must be an initialiser, a function \(key, shape, "
+            r"dtype\) -> array, got 'kaiming'",
+        ),
         (lambda: Masked(nn.Dense), "got the class Dense; give an instance of it"),
         (lambda: Masked(nn.Dense(3), ASLP), r"got the class ASLP; write ASLP\(\)"),
         (

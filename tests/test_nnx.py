@@ -11,7 +11,12 @@ from flax import nnx
 import aslp_jax
 from aslp_jax import ASLP, Magnitude
 from aslp_jax.models import ConvNet
-from aslp_jax.models.initialisers import fan_in_uniform
+from aslp_jax.models.initialisers import (
+    fan_in_uniform,
+    kaiming_constant,
+    kaiming_normal,
+    signed_constant,
+)
 from aslp_jax.models.layers import max_pool_2x2
 from aslp_jax.nnx import Frozen, Masked, MaskParam, Placeholder
 
@@ -137,6 +142,54 @@ def test_a_linen_and_an_nnx_copy_are_the_same_network(copies, method, key):
     wanted = jax.jit(jax.value_and_grad(linen_loss, has_aux=True))(params)
     assert_equal((results, nnx.to_pure_dict(gradient)["params"]), wanted)
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(wanted))
+
+
+def test_weight_init_gives_a_linen_and_an_nnx_copy_the_same_weights(copies, key):
+    linen_net, weights, net = copies
+    init = kaiming_constant()  # of no sum or root, which XLA may round in two ways
+    linen = aslp_jax.Masked(linen_net, FREE, weight_init=init)
+    variables = jax.jit(linen.init)(key, IMAGES)
+
+    def keys(module):
+        return [module.make_rng("params") for _ in range(2)]
+
+    params_key = linen.apply({}, rngs={"params": key}, method=keys)[1]
+    model = Masked(net, FREE, rngs=params_key, weight_init=init)
+    params, frozen = pure(model.params), pure(model.frozen)
+    assert_equal(params, pure(variables["params"]))
+    for name, layer in frozen.items():
+        np.testing.assert_array_equal(
+            layer["kernel"], variables["frozen"][name]["kernel"]
+        )
+        magnitudes = np.unique(np.abs(layer["kernel"]))
+        np.testing.assert_array_equal(
+            magnitudes, np.float32(np.sqrt(2 / np.prod(layer["kernel"].shape[:-1])))
+        )
+        assert len(np.unique(layer["kernel"])) == 2
+        np.testing.assert_array_equal(layer["bias"], weights[name]["bias"])
+        np.testing.assert_array_equal(
+            getattr(net, name).kernel[...], weights[name]["kernel"]
+        )
+
+
+def test_weight_init_serves_shared_weights_and_seeds(key):
+    tied = Tied(rngs=nnx.Rngs(0))
+    init = signed_constant(kaiming_normal())
+
+    def create(key):
+        return Masked(tied, FREE, rngs=key, weight_init=init)
+
+    keys = jax.random.split(key, 2)
+    several = jax.jit(jax.vmap(lambda key: nnx.as_pure(create(key).frozen)))(keys)
+    assert list(several["d"]["0"]) == ["bias"]
+    a, c = several["a"]["kernel"], several["c"]["kernel"]
+    assert np.any(a[0] != a[1]) and np.any(a[0] != c[0])
+    assert len(np.unique(np.abs(a[1]))) == 1
+    model = create(keys[1])
+    np.testing.assert_allclose(a[1], model.frozen["a"]["kernel"][...], rtol=1e-6)
+    np.testing.assert_array_equal(several["a"]["bias"][0], tied.b.bias[...])
+    shapes = nnx.eval_shape(create, key)
+    assert shapes.frozen["c"]["kernel"].shape == (4, 4)
 
 
 def test_state_is_the_frozen_weights_the_learnt_params_and_the_rest(net, model):
@@ -404,6 +457,10 @@ def linear():
     return nnx.Linear(4, 3, rngs=nnx.Rngs(0))
 
 
+def narrow(key, shape, dtype):
+    return jnp.ones(shape, jnp.float16)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -438,6 +495,17 @@ def linear():
             lambda: Masked(linear(), rngs=nnx.Rngs(mask=0)),
             KeyError,
             r"rngs has no stream 'params' and no default; it has \['mask'\]",
+        ),
+        (
+            lambda: Masked(linear(), rngs=nnx.Rngs(0), weight_init=1.0),
+            TypeError,
+            r"^aslp_jax\.nnx\.Masked: weight_init must be an initialiser, .* got 1\.0$",
+        ),
+        (
+            lambda: Masked(linear(), rngs=nnx.Rngs(0), weight_init=narrow),
+            ValueError,
+            r"weight_init: returned shape \(4, 3\) and dtype float16 for 'kernel'; "
+            r"expected shape \(4, 3\) and dtype float32$",
         ),
         (
             lambda: Masked(linear(), rngs=0),
