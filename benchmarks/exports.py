@@ -32,7 +32,7 @@ from aslp_jax.artefact.encoding import encode
 from aslp_jax.artefact.packing import mask_entropy
 from aslp_jax.export import Written
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.describe import describe
+from aslp_jax.export.lower import layers_of
 from benchmarks.export_networks import images_like, random_network, without_masks
 from benchmarks.export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
@@ -115,7 +115,7 @@ def rows_of(
       folder: empty folder for the exports.
     """
     shape = subnetwork.description.image_shape
-    graph = describe(subnetwork.net, subnetwork.variables, shape)
+    graph = layers_of(subnetwork.net, subnetwork.variables, shape)
     masks = [
         each.ternary_mask
         for each in subnetwork.layers.values()

@@ -14,8 +14,8 @@ from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
 from aslp_jax.export import graph as graphs
 from aslp_jax.export import passes
-from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export.lower import layers_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
 __all__ = ["IR_VERSION", "OPSET", "Inputs", "Storage", "encode"]
@@ -71,7 +71,7 @@ def encode(
         if value not in known:
             raise ValueError(f"onnx: {option} must be one of {known}, got {value!r}")
     description = subnetwork.description
-    network = describe(subnetwork.net, subnetwork.variables, description.image_shape)
+    network = layers_of(subnetwork.net, subnetwork.variables, description.image_shape)
     before = after = graphs.cost(network)
     if compact:
         network = passes.compact(

@@ -7,7 +7,7 @@ from jax import export
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import graph as graphs
 from aslp_jax.export import passes
-from aslp_jax.export.describe import describe
+from aslp_jax.export.lower import layers_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
 __all__ = ["PLATFORMS", "encode"]
@@ -36,7 +36,7 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
       ValueError: the network's module is not supported.
     """
     shape = subnetwork.description.image_shape
-    network = describe(subnetwork.net, subnetwork.variables, shape)
+    network = layers_of(subnetwork.net, subnetwork.variables, shape)
     before = after = graphs.cost(network)
     if compact:
         network = passes.compact(network, multiple=passes.CHANNEL_MULTIPLE)

@@ -12,14 +12,24 @@ import pytest
 
 from aslp_jax import export
 from aslp_jax.export import onnx, stablehlo
+from aslp_jax.models import ConvNet
 from tests.export.networks import assert_same, logits, random_images, small
 
 
+class Odd(ConvNet):
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.tanh(super().__call__(images, train=train))
+
+
 @pytest.mark.parametrize("kind", ["onnx", "c", "stablehlo"])
-def test_an_unknown_module_is_named(tmp_path, kind):
-    odd = dataclasses.replace(small("conv"), net=nn.Dense(4))
+def test_an_operation_that_no_layer_holds_is_named(tmp_path, kind):
+    conv = small("conv")
+    fields = {name: getattr(conv.net, name) for name in conv.net.__dataclass_fields__}
+    del fields["parent"], fields["name"]
+    odd = dataclasses.replace(conv, net=Odd(**fields))
     path = tmp_path / f"net.{kind}"
-    with pytest.raises(ValueError, match=r"Dense is not supported; supported are Conv"):
+    with pytest.raises(ValueError, match=r"Unary tanh to \[4\] is part of no layer"):
         export.write(odd, kind, path)
     assert not list(tmp_path.iterdir())
 

@@ -12,8 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from aslp_jax.connectivity import connectivity
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export.lower import layers_of
 from aslp_jax.export.passes import compact
 from aslp_jax.models import ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
@@ -88,7 +88,7 @@ NETWORKS = {
 @settings(max_examples=20, deadline=None)
 def test_the_outputs_stay(name, seed, keep, multiple):
     net, shape = NETWORKS[name]
-    graph = describe(net, random_weights(net, shape, seed, keep), shape)
+    graph = layers_of(net, random_weights(net, shape, seed, keep), shape)
     images = pixels(shape)
     expected = compute(graph, images)
     size = max(1.0, float(np.abs(expected).max()))
@@ -112,7 +112,7 @@ def test_the_outputs_stay(name, seed, keep, multiple):
 
 def test_the_oracle_agrees_with_jax():
     for net, shape in NETWORKS.values():
-        graph = describe(net, random_weights(net, shape, 3, 0.5), shape)
+        graph = layers_of(net, random_weights(net, shape, 3, 0.5), shape)
         images = pixels(shape)
         np.testing.assert_allclose(
             jax.jit(functools.partial(graphs.run, graph))(images),
@@ -126,7 +126,7 @@ def test_the_weights_on_a_path_remain(seed):
     # Without biases nothing is constant but 0, and one pixel leaves no padding between.
     net, shape = ConvNet(stages=(12,), hidden=(10, 9), classes=5), (2, 2, 3)
     variables = random_weights(net, shape, seed, 0.12)
-    small = compact(describe(net, variables, shape))
+    small = compact(layers_of(net, variables, shape))
     masks = {
         f"{layer}/kernel": jnp.asarray(entry["kernel"] != 0)
         for layer, entry in variables["params"].items()
@@ -259,7 +259,7 @@ def test_a_network_without_any_path_is_a_constant(name):
     variables = random_weights(net, shape, 5, 0.5)
     kernel = variables["params"]["Conv_0"]["kernel"]
     variables["params"]["Conv_0"]["kernel"] = np.zeros_like(kernel)
-    graph = describe(net, variables, shape)
+    graph = layers_of(net, variables, shape)
     small = compact(graph)
     found = compute(small, pixels(shape))
     np.testing.assert_allclose(found, compute(graph, pixels(shape)), rtol=1e-5)
@@ -322,7 +322,7 @@ def test_a_remainder_of_rounding_stands_for_nothing():
 
 def test_a_dense_network_stays_as_it_is():
     net, shape = NETWORKS["biased"]
-    graph = describe(net, random_weights(net, shape, 0, 1.0), shape)
+    graph = layers_of(net, random_weights(net, shape, 0, 1.0), shape)
     small = compact(graph)
     for old, new in zip(graph.nodes, small.nodes, strict=True):
         np.testing.assert_array_equal(new.layer.kernel, old.layer.kernel)

@@ -17,8 +17,8 @@ from aslp_jax.export import passes
 from aslp_jax.export.c.layers import array, constants, identifier
 from aslp_jax.export.c.memory import Memory, plan
 from aslp_jax.export.c.weights import STORAGES, PackedWeights, Storage, pack
-from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Add, Conv, Graph, Mean
+from aslp_jax.export.lower import layers_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
 __all__ = ["encode"]
@@ -75,7 +75,7 @@ def encode(
     if storage not in STORAGES:
         raise ValueError(f"c: storage must be one of {STORAGES}, got {storage!r}")
     shape = subnetwork.description.image_shape
-    network = describe(subnetwork.net, subnetwork.variables, shape)
+    network = layers_of(subnetwork.net, subnetwork.variables, shape)
     before = graphs.cost(network)
     if compact and storage != "seed":
         network = passes.compact(network, merge=storage != "signs")

@@ -16,7 +16,7 @@ from aslp_jax.artefact import embed
 from aslp_jax.data import datasets
 from aslp_jax.export import c
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.describe import describe
+from aslp_jax.export.lower import layers_of
 from aslp_jax.export.passes import compact
 from aslp_jax.models import NETWORKS, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
@@ -267,7 +267,7 @@ def test_the_header_says_what_there_is_to_know(digits_network):
     header = c.encode(subnetwork, "net", storage="sparse").files[".h"].decode()
     assert "accuracy on the test images: 97.78%\n" in header
     assert "averaging" not in header and "-lm" not in header
-    graph = describe(digits_network.net, digits_network.variables, (8, 8, 1))
+    graph = layers_of(digits_network.net, digits_network.variables, (8, 8, 1))
     kept = graphs.cost(compact(graph)).nonzero_multiply_adds
     assert f"an image takes {kept:,} multiply-adds" in header
     header = c.encode(small("mixed"), "net", storage="seed").files[".h"].decode()

@@ -7,14 +7,14 @@ import pytest
 
 from aslp_jax.export import graph as graphs
 from aslp_jax.export.c import memory
-from aslp_jax.export.describe import describe
+from aslp_jax.export.lower import layers_of
 from tests.export.networks import SHAPE, small
 
 
 @pytest.mark.parametrize("name", ["conv", "vgg", "resnet"])
 def test_no_value_is_overwritten_before_its_last_use(name):
     subnetwork = small(name)
-    graph = describe(subnetwork.net, subnetwork.variables, SHAPE)
+    graph = layers_of(subnetwork.net, subnetwork.variables, SHAPE)
     plan = memory.plan(graph)
     sizes = [math.prod(shape) for shape in graph.shapes]
     owner = np.full(plan.size, -1)  # of each float
@@ -43,6 +43,6 @@ def test_no_value_is_overwritten_before_its_last_use(name):
 
 
 def test_memory_of_a_chain_is_that_of_its_widest_step(digits_network):
-    graph = describe(digits_network.net, digits_network.variables, (8, 8, 1))
+    graph = layers_of(digits_network.net, digits_network.variables, (8, 8, 1))
     # The image, what the first layer makes of it, what the second one pools of that.
     assert memory.plan(graph).size == 64 + 4096 + 1024

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from aslp_jax.export import graph as graphs
-from aslp_jax.export.describe import describe
 from aslp_jax.export.graph import Conv
+from aslp_jax.export.lower import layers_of
+from aslp_jax.export.trace import UnsupportedError
 from aslp_jax.models import NETWORKS, Conv2, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet
@@ -36,7 +37,7 @@ def check(net, shape, batch=3):
     images = np.random.default_rng(1).uniform(size=(batch, *shape))
     images = jnp.asarray(images, jnp.float32)
     expected = jax.jit(net.apply)(variables, images)
-    graph = describe(net, variables, shape)
+    graph = layers_of(net, variables, shape)
     found = jax.jit(functools.partial(graphs.run, graph))(images)
     assert found.shape == expected.shape and found.dtype == jnp.float32
     size = float(jnp.abs(expected).max())
@@ -86,7 +87,7 @@ def test_deep_networks(arch):
     # Convolutions and the dense layer.
     weights = sum(
         node.layer.kernel.size
-        for node in describe(net, zeros, (32, 32, 3)).nodes
+        for node in layers_of(net, zeros, (32, 32, 3)).nodes
         if isinstance(node.layer, Conv)
     )
     assert weights == {"vgg19": 20_024_000, "resnet18": 11_164_352}[arch]
@@ -98,7 +99,7 @@ def test_the_cost_of_conv2():
     kernel = variables["params"]["Conv_1"]["kernel"]
     half = jnp.arange(kernel.size).reshape(kernel.shape) % 2
     variables["params"]["Conv_1"]["kernel"] = kernel * half.astype(jnp.float32)
-    found = graphs.cost(describe(net, variables, (32, 32, 3)))
+    found = graphs.cost(layers_of(net, variables, (32, 32, 3)))
     weights = 4_300_992
     assert found.parameters == weights + 64 + 64 + 256 + 256 + 10
     assert found.nonzero == weights - 9 * 64 * 64 // 2
@@ -109,22 +110,72 @@ def test_the_cost_of_conv2():
 
 def test_dense_layers_are_told_from_convolutions():
     net = Conv2(classes=10)
-    graph = describe(net, variables_of(net, (8, 8, 1)), (8, 8, 1))
+    graph = layers_of(net, variables_of(net, (8, 8, 1)), (8, 8, 1))
     assert [node.layer.dense for node in graph.nodes] == [False] * 2 + [True] * 3
     assert graph.nodes[2].layer.kernel.shape == (4, 4, 64, 256)
     assert graphs.summed_shape(graph.nodes[1].layer, (8, 8, 64)) == (8, 8, 64)
     assert graph.nodes[1].shape == (4, 4, 64) and graph.classes == 10
 
 
-class Other(ConvNet):
-    """May compute anything."""
+class Tiny(nn.Module):
+    """A module that nobody here has described."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.relu(nn.Conv(3, (5, 3), strides=2, padding=1)(x))
+        y = nn.Conv(3, (1, 1))(x)
+        y = nn.BatchNorm(use_running_average=not train)(y)
+        x = nn.relu(x + y)
+        x = nn.relu(nn.Dense(5)(x)).mean((1, 2))
+        return nn.Dense(2)(x)
 
 
-@pytest.mark.parametrize("net", [nn.Dense(3), Other(stages=(4,), classes=3)])
-def test_another_module_is_refused_by_name(net):
-    with pytest.raises(ValueError) as refused:
-        describe(net, {"params": {}}, (8, 8, 1))
-    assert str(refused.value) == (
-        f"describe: {type(net).__name__} is not supported; supported are "
-        "ConvNet (conv2, conv4, conv6), VGG (vgg19), ResNet (resnet18)"
-    )
+def test_a_module_of_ones_own():
+    graph = check(Tiny(), (9, 8, 2))
+    kinds = [type(node.layer).__name__ for node in graph.nodes]
+    assert kinds == ["Conv", "Conv", "Add", "Conv", "Mean", "Conv"]
+    names = [node.layer.name for node in graph.nodes if isinstance(node.layer, Conv)]
+    assert names == ["Conv_0", "Conv_1", "Dense_0", "Dense_1"]
+
+
+class Refused(nn.Module):
+    """Computes with one operation that no layer can hold."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        match self.kind:
+            case "depthwise":
+                x = nn.Conv(2, (3, 3), feature_group_count=2)(x)
+            case "same":
+                x = nn.Conv(2, (3, 3), strides=2)(x)
+            case "tanh":
+                x = nn.tanh(nn.Conv(2, (3, 3))(x))
+            case "pool":
+                x = nn.max_pool(nn.Conv(2, (3, 3))(x), (3, 3))
+            case "shared":
+                x = nn.Conv(2, (3, 3))(x)
+                return nn.Dense(2)((nn.relu(x) + x).mean((1, 2)))
+            case "pixels":
+                return nn.Dense(2)(x)
+        return nn.Dense(2)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("depthwise", "the convolution 'Conv_0' with strides"),
+        ("same", "padding ((0, 1), (0, 1)), dilation"),
+        ("tanh", "lower: Unary tanh to [8, 8, 2] is part of no layer; supported are"),
+        ("pool", "lower: Window max to [6, 6, 2] is part of no layer"),
+        ("shared", "lower: Binary max to [8, 8, 2] is part of no layer"),
+        ("pixels", "returns [8, 8, 2] for each image; expected logits"),
+    ],
+)
+def test_an_operation_that_no_layer_holds_is_refused_by_name(kind, words):
+    net = Refused(kind)
+    variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)), train=False)
+    with pytest.raises(UnsupportedError) as refused:
+        layers_of(net, variables, (8, 8, 2))
+    assert words in str(refused.value) and "\n" not in str(refused.value)

@@ -1,0 +1,110 @@
+"""Simplified graphs compute the same in fewer operations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aslp_jax.export.operations import (
+    Binary,
+    Conv,
+    Dense,
+    Graph,
+    Node,
+    Reduce,
+    Slice,
+    Window,
+    run,
+)
+from aslp_jax.export.simplify import simplify
+from aslp_jax.export.trace import trace
+from aslp_jax.models.layers import max_pool_2x2
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 6, 4)), jnp.float32)
+VECTOR = jnp.linspace(0.5, 2, 4)
+KERNEL = jnp.asarray(np.random.default_rng(1).normal(size=(4, 4)), jnp.float32)
+
+
+def operations(fn):
+    """Traces, simplifies, compares, and returns the operations that are left."""
+    with jax.numpy_rank_promotion("allow"):
+        expected = fn(X)
+        graph = trace(lambda _, x: fn(x), {}, jnp.zeros(X.shape[1:]))
+        small = simplify(graph)
+        found = run(small, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    return [node.operation for node in small.nodes]
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        lambda y: y * VECTOR,
+        lambda y: y / VECTOR,
+        lambda y: 2.0 * y + VECTOR,
+        lambda y: (y - VECTOR) * 3.0,
+        lambda y: VECTOR - y,
+        lambda y: (y - VECTOR) / VECTOR * 0.5 + 1.0,
+    ],
+)
+def test_scales_and_shifts_go_into_the_layer_before(affine):
+    (layer,) = operations(lambda x: affine(x @ KERNEL))
+    assert isinstance(layer, Dense)
+
+
+def test_what_others_take_too_stays():
+    def fn(x):
+        y = x @ KERNEL
+        return y * VECTOR + y
+
+    layer, scale, add = operations(fn)
+    assert layer.scale is None and scale.function == "mul" and add.function == "add"
+
+
+def test_a_scale_that_varies_over_pixels_stays():
+    weights = jnp.linspace(1, 2, 6)[:, None]
+    layer, scale = operations(lambda x: (x @ KERNEL) * weights)
+    assert layer.scale is None and scale.constant.shape == (1, 6, 1)
+
+
+def test_a_sum_divided_by_its_count_is_a_mean():
+    (mean,) = operations(lambda x: x.mean((1, 2)))
+    assert (mean.function, mean.axes) == ("mean", (0, 1))
+    total, _ = operations(lambda x: x.sum((1, 2)) / 41.0)
+    assert isinstance(total, Reduce) and total.function == "sum"
+
+
+def test_our_max_pool_is_one_window_on_odd_sizes_too():
+    (window,) = operations(max_pool_2x2)
+    assert isinstance(window, Window)
+    assert window.window == window.strides == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.maximum(x[:, 1:6:2], x[:, 0:5:2]),  # starts in another order
+        lambda x: jnp.maximum(x[:, 0:4:2], x[:, 1:5:2]),  # leaves a pair out
+        lambda x: jnp.maximum(x[:, :6:3], x[:, 1:6:3]),  # a step of 3
+        lambda x: jnp.maximum(x[:, :, :6:2], x[:, :, 1:6:2] * 2.0),
+    ],
+)
+def test_other_slices_are_no_window(fn):
+    assert any(isinstance(each, Slice) for each in operations(fn))
+
+
+def test_windows_over_one_axis_twice_stay_two():
+    def pool(x):
+        return jnp.maximum(x[:, :, 0:-1:2], x[:, :, 1::2])
+
+    first, *rest = operations(lambda x: pool(pool(x[:, :, :4])))
+    windows = [each for each in (first, *rest) if isinstance(each, Window)]
+    assert [each.window for each in windows] == [(1, 2, 1)] * 2
+
+
+def test_nodes_that_nothing_takes_are_left_out():
+    kernel = np.ones((1, 1, 4, 2), np.float32)
+    unused = Node(Conv("a", kernel, (1, 1), ((0, 0),) * 2, (1, 1)), (0,), (7, 6, 2))
+    kept = Node(Binary("mul", np.float32(2)), (0,), (7, 6, 4))
+    small = simplify(Graph((7, 6, 4), (unused, kept)))
+    assert small.nodes[0].operation is kept.operation and len(small.nodes) == 1
