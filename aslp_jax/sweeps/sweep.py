@@ -116,7 +116,7 @@ def run_sweep(
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }
-    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset}"), settings)
+    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset_name}"), settings)
     interrupted = None
     try:
         runner.train_grid(
