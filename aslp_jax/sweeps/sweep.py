@@ -113,6 +113,7 @@ def run_sweep(
         "version": importlib.metadata.version("aslp-jax"),
         "dataset": first.dataset,
         "images_sha256": data.images_sha256(),
+        **({"labels_sha256": data.labels_sha256()} if first.data is not None else {}),
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }
