@@ -162,7 +162,7 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
         return {**argument, "type": int, "metavar": "N"}
     if "float" in kind:
         return {**argument, "type": float, "metavar": "X"}
-    return {**argument, "metavar": "FOLDER"}
+    return {**argument, "metavar": field.metadata.get("metavar", "FOLDER")}
 
 
 def _shown(value: Any) -> str:

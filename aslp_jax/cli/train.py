@@ -63,8 +63,8 @@ def run(command: Command) -> int:
 
     enable_compilation_cache()
     config, name = command.config, program_name()
-    data = load_dataset(config)
     progress = Progress(sys.stderr, epochs=config.total_epochs)
+    data = load_dataset(config, progress.note)
     session = begin(
         config, data, command.folder, resume=command.resume, note=progress.note
     )
@@ -72,7 +72,8 @@ def run(command: Command) -> int:
     origin = f"from epoch {epoch}" if command.resume else data.source
     try:
         progress.note(
-            f"{session.folder.path}: {config.dataset} ({origin}), {session.run.device}"
+            f"{session.folder.path}: {config.dataset_name} ({origin}), "
+            f"{session.run.device}"
         )
         with Signals() as signals:
             train_sessions([session], progress, signals)

@@ -1,5 +1,5 @@
-"""Images and labels: named sets, their cache on disk, and augmentation.
+"""Images and labels: named sets, one's own, their cache on disk, and augmentation.
 
-Public: `aslp_jax.data.datasets` and `aslp_jax.data.augment`. Internal: every other
-module of this package.
+Public: `aslp_jax.data.datasets`, `aslp_jax.data.own` and `aslp_jax.data.augment`.
+Internal: every other module of this package.
 """

@@ -52,21 +52,44 @@ def read(
       uint8 `<split>_images` of `[count, *shape]` and `<split>_labels` of `[count]` for
       each split; None if an array is missing, damaged or of another shape.
     """
+    keys = [f"{split}_{kind}" for split in counts for kind in ("images", "labels")]
+    arrays = _read_verified(folder, keys)
+    if arrays is None:
+        return None
+    for split, count in counts.items():
+        shapes = {"images": (count, *shape), "labels": (count,)}
+        for kind, wanted in shapes.items():
+            array = arrays[f"{split}_{kind}"]
+            if array.shape != wanted or array.dtype != np.uint8:
+                return None
+    return arrays
+
+
+def read_any_shape(folder: Path) -> dict[str, np.ndarray] | None:
+    """Reads the arrays that `write` wrote, if none is missing or damaged.
+
+    Args:
+      folder: folder of these arrays alone.
+
+    Returns:
+      `train_images`, `train_labels`, `test_images` and `test_labels`, with shapes and
+      dtypes as written; None if an array is missing or damaged.
+    """
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    return _read_verified(folder, keys)
+
+
+def _read_verified(folder: Path, keys: Iterable[str]) -> dict[str, np.ndarray] | None:
     arrays = {}
     try:
         hashes = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
-        for split, count in counts.items():
-            shapes = {"images": (count, *shape), "labels": (count,)}
-            for kind, wanted in shapes.items():
-                key = f"{split}_{kind}"
-                with open(folder / f"{key}.npy", "rb") as file:
-                    # Before parsing: a damaged header could ask for any memory.
-                    if hashlib.file_digest(file, "sha256").hexdigest() != hashes[key]:
-                        return None
-                    file.seek(0)
-                    arrays[key] = np.load(file, allow_pickle=False)
-                if arrays[key].shape != wanted or arrays[key].dtype != np.uint8:
+        for key in keys:
+            with open(folder / f"{key}.npy", "rb") as file:
+                # Before parsing: a damaged header could ask for any memory.
+                if hashlib.file_digest(file, "sha256").hexdigest() != hashes[key]:
                     return None
+                file.seek(0)
+                arrays[key] = np.load(file, allow_pickle=False)
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return arrays
@@ -77,7 +100,8 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     Args:
       folder: folder of these arrays alone; created if missing.
-      arrays: uint8 arrays, with the keys that `read` returns.
+      arrays: arrays with the keys that `read` returns; uint8, if `read` is to return
+        them.
 
     Warns:
       UserWarning: the folder cannot be written; `read` then finds nothing in it.
@@ -123,6 +147,6 @@ def _warn(folder: Path, error: OSError) -> None:
     warnings.warn(
         f"load: cannot write the cache {folder} ({error.strerror or error}); the next "
         "load will be as slow",
-        # Names the caller of `datasets.load`, two calls above the calls of this file.
+        # Names the caller of `load`, two calls above the calls of this file.
         stacklevel=5,
     )

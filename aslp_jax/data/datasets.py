@@ -32,7 +32,7 @@ class Dataset:
     """A dataset in memory.
 
     Attributes:
-      name: one of `NAMES`.
+      name: one of `NAMES`; "own" for images from `own.load`.
       train_images: uint8 `[train, height, width, channels]`, 0 to 255.
       train_labels: int32 `[train]`, 0 to `classes` - 1.
       test_images: uint8 `[test, height, width, channels]`, 0 to 255.
@@ -44,6 +44,7 @@ class Dataset:
       validation: number of training images to hold out; see `split`.
       flip: True if a mirrored image keeps its label.
       source: origin of the images, in one line.
+      class_names: name of each class, in the order of labels; empty if not known.
     """
 
     name: str
@@ -57,11 +58,18 @@ class Dataset:
     validation: int
     flip: bool
     source: str
+    class_names: tuple[str, ...] = ()
 
     def images_sha256(self) -> str:
         """Returns the sha256 of the training images followed by the test images."""
         digest = hashlib.sha256(np.ascontiguousarray(self.train_images))
         digest.update(np.ascontiguousarray(self.test_images))
+        return digest.hexdigest()
+
+    def labels_sha256(self) -> str:
+        """Returns the sha256 of the training labels followed by the test labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.train_labels))
+        digest.update(np.ascontiguousarray(self.test_labels))
         return digest.hexdigest()
 
 

@@ -113,10 +113,11 @@ def run_sweep(
         "version": importlib.metadata.version("aslp-jax"),
         "dataset": first.dataset,
         "images_sha256": data.images_sha256(),
+        **({"labels_sha256": data.labels_sha256()} if first.data is not None else {}),
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }
-    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset}"), settings)
+    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset_name}"), settings)
     interrupted = None
     try:
         runner.train_grid(

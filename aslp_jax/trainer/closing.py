@@ -38,7 +38,7 @@ def evaluate_best(run: Run) -> RunResult:
         arch=config.arch,
         stochastic=programs.method.stochastic,
         trains_dense=programs.method.trains_dense,
-        dataset=config.dataset,
+        dataset=config.dataset_name,
         method=config.method,
         seed=config.seed,
         thresholding=scores.thresholding,
@@ -97,7 +97,7 @@ def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
             image_shape=(height, width, channels),
             mean=data.mean if config.standardise else None,
             std=data.std if config.standardise else None,
-            dataset=config.dataset,
+            dataset=config.dataset_name,
             method=config.method,
             seed=config.seed,
             accuracies={

@@ -7,7 +7,10 @@ Importing this module imports no JAX, so that `--help` answers at once.
 
 import dataclasses
 import operator
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aslp_jax._errors import BadInput
@@ -21,6 +24,7 @@ __all__ = [
     "check",
     "fixed_options",
     "flag",
+    "image_size",
     "knows",
 ]
 
@@ -74,9 +78,9 @@ class Config:
 
     Metadata of a field: `help`; `choices`; `above`, `least`, `below` and `most` bound
     numbers; `methods` are the methods that the option applies to (default: all);
-    `alias` is another flag; `none` is the meaning of None; `resumable` marks an option
-    that may change when a run is resumed, because steps already taken do not depend on
-    it.
+    `alias` is another flag; `none` is the meaning of None; `metavar` stands for the
+    value in `--help` (default: by type); `resumable` marks an option that may change
+    when a run is resumed, because steps already taken do not depend on it.
     """
 
     arch: str = _option(
@@ -87,8 +91,24 @@ class Config:
     dataset: str = _option(
         "cifar10",
         "images; digits comes with the package and needs no download, tiny_imagenet "
-        "needs --manual-dir",
-        choices=("digits", "cifar10", "cifar100", "tiny_imagenet"),
+        "needs --manual-dir, own stands for the images of --data",
+        choices=("digits", "cifar10", "cifar100", "tiny_imagenet", "own"),
+    )
+    data: str | None = _option(
+        None,
+        "images of your own, in place of --dataset: a folder with train/CLASS/*.png or "
+        "*.jpg and test/CLASS/ or val/CLASS/, a folder with CLASS/*.png or *.jpg, "
+        "which is divided into training and test images, or an .npz file with x_train, "
+        "y_train, x_test and y_test; --augment mirrors these images too (default: "
+        "none)",
+        metavar="PATH",
+        resumable=True,
+    )
+    image_size: str | None = _option(
+        None,
+        "size that the images of --data are resized to, in pixels: N, or HEIGHTxWIDTH",
+        metavar="N",
+        none="as they are",
     )
     data_dir: str | None = _option(
         None,
@@ -290,6 +310,14 @@ class Config:
         """Largest number of epochs, fine-tuning included."""
         return self.epochs * (2 if self.finetune else 1)
 
+    @property
+    def dataset_name(self) -> str:
+        """Name of the images for people: the data set's, or that of --data."""
+        if self.data is None:
+            return self.dataset
+        name = Path(os.path.abspath(self.data)).name.removesuffix(".npz")
+        return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60] or self.dataset
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values."""
         return dataclasses.asdict(self)
@@ -300,6 +328,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 _LARGEST = 3.4e38
 """Largest number that an option takes: about that of float32."""
+
+_LARGEST_SIDE = 4096
+"""Largest height or width that images are resized to, in pixels."""
 
 _BOUNDS = {
     "above": (operator.gt, "above"),
@@ -373,6 +404,23 @@ def check(config: Config) -> None:
             f"--rescale {config.rescale} means nothing to --method {config.method}; "
             f"valid: {', '.join(RESCALES[config.method])}"
         )
+    _check_images(config)
+
+
+def _check_images(config: Config) -> None:
+    if config.data is not None:
+        if config.dataset != "own":
+            raise BadInput(
+                f"give --data or --dataset, not both; got --dataset {config.dataset}"
+            )
+        for name in ("data_dir", "manual_dir"):
+            if getattr(config, name) is not None:
+                raise BadInput(f"give --data or {flag(name)}, not both")
+    elif config.dataset == "own":
+        raise BadInput("--dataset own needs --data, a folder or an .npz file")
+    elif config.image_size is not None:
+        raise BadInput("--image-size resizes the images of --data; give both")
+    image_size(config)
     if config.data_dir is not None and config.manual_dir is not None:
         raise BadInput("give --data-dir or --manual-dir, not both")
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
@@ -381,6 +429,31 @@ def check(config: Config) -> None:
         raise BadInput(
             "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir"
         )
+
+
+def image_size(config: Config) -> tuple[int, int] | None:
+    """Returns height and width that images are resized to, in pixels; None for none.
+
+    Args:
+      config: options.
+
+    Raises:
+      BadInput: `--image-size` is neither a number nor two, or out of range.
+    """
+    if config.image_size is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", config.image_size)
+    if found is None:
+        raise BadInput(
+            "--image-size must be one number, or two as in 24x32, each from 1 to "
+            f"{_LARGEST_SIDE}, got {config.image_size}"
+        )
+    height, width = int(found[1]), int(found[2] or found[1])
+    if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
+        raise BadInput(
+            f"--image-size must be from 1 to {_LARGEST_SIDE}, got {config.image_size}"
+        )
+    return height, width
 
 
 def _types(field: dataclasses.Field) -> tuple[Any, ...]:

@@ -112,6 +112,8 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
     Raises:
       BadInput: an option is invalid, or two options contradict each other.
     """
+    if chosen.get("data") is not None:
+        chosen = {"dataset": "own", **chosen}
     asked = {**preset_values(preset, chosen), **chosen}
     config = Config(**{**_defaults(asked), **asked})
     check(config)

@@ -51,7 +51,8 @@ class RunFolder:
         """
         if path is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            name = f"{config.dataset}-{config.arch}-{config.method}-seed{config.seed}"
+            images, seed = config.dataset_name, config.seed
+            name = f"{images}-{config.arch}-{config.method}-seed{seed}"
             path = Path("runs") / f"{name}-{stamp}"
         with writing(path):  # a name too long, a folder that may not be searched
             if path.exists() and not path.is_dir():

@@ -111,7 +111,7 @@ class Run:
         if self.steps == 0:
             raise BadInput(
                 f"--batch-size {config.batch_size} is more than the {len(chosen)} "
-                f"training images of {config.dataset}"
+                f"training images of {config.dataset_name}"
             )
 
         self.programs = _programs(
@@ -340,7 +340,7 @@ def _naming_network(config: Config) -> Iterator[None]:
         yield
     except ValueError as error:  # of the network or the method, while it is traced
         raise BadInput(
-            f"{config.arch} on {config.dataset} cannot be begun: {error}"
+            f"{config.arch} on {config.dataset_name} cannot be begun: {error}"
         ) from error
 
 

@@ -1,16 +1,18 @@
 """Sessions: a run together with its files, from its beginning to its closing files."""
 
 import dataclasses
+import functools
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
-from aslp_jax.data import datasets
+from aslp_jax.data import datasets, own
 from aslp_jax.trainer import closing, plots
-from aslp_jax.trainer.options import Config, fixed_options
+from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
 from aslp_jax.trainer.run_folder import RunFolder, writing
 from aslp_jax.trainer.run_state import Run
@@ -102,7 +104,7 @@ class Session:
         self.folder.write_result(result.to_json())
         if plot:
             config = self.run.config
-            title = f"{config.arch} on {config.dataset}, {config.method}, "
+            title = f"{config.arch} on {config.dataset_name}, {config.method}, "
             with writing(self.folder.path):
                 plots.plot_curves(
                     self.rows,
@@ -155,16 +157,29 @@ def begin(
     return session
 
 
-def load_dataset(config: Config) -> datasets.Dataset:
+def load_dataset(
+    config: Config, note: Callable[[str], None] | None = None
+) -> datasets.Dataset:
     """Loads the data set of a run.
 
     Args:
       config: options.
+      note: function that shows a message about the progress; None prints to
+        `sys.stderr`.
 
     Raises:
       BadInput: the data set is not available, or not the one that the options name.
     """
+    if note is None:
+        note = functools.partial(print, file=sys.stderr)
     try:
+        if config.data is not None:
+            return own.load(
+                config.data,
+                image_size=image_size(config),
+                cache_dir=config.cache_dir,
+                note=note,
+            )
         return datasets.load(
             config.dataset,
             data_dir=config.data_dir,
@@ -177,7 +192,13 @@ def load_dataset(config: Config) -> datasets.Dataset:
 
 def _identity(run: Run) -> dict[str, Any]:
     """Returns the values that a checkpoint must share with the run that reads it."""
-    return {**fixed_options(run.config.as_dict()), "images_sha256": run.images_sha256}
+    values = {
+        **fixed_options(run.config.as_dict()),
+        "images_sha256": run.images_sha256,
+    }
+    if run.config.data is not None:  # labels of named data sets do not change
+        values["labels_sha256"] = run.data.labels_sha256()
+    return values
 
 
 def _restore(session: Session, note: Callable[[str], None]) -> None:

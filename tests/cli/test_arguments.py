@@ -32,6 +32,8 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PAPER = {
     "arch": "conv4",
     "dataset": "cifar10",
+    "data": None,
+    "image_size": None,
     "data_dir": None,
     "manual_dir": None,
     "cache_dir": None,
@@ -76,6 +78,7 @@ PAPER = {
 RESUMABLE = {
     "cache_dir",
     "checkpoint_seconds",
+    "data",
     "data_dir",
     "devices",
     "epochs",
@@ -447,7 +450,7 @@ def test_tiny_imagenet_takes_the_official_folder_alone() -> None:
 
 
 def test_the_data_sets_are_those_of_the_library() -> None:
-    assert FIELDS["dataset"].metadata["choices"] == NAMES
+    assert FIELDS["dataset"].metadata["choices"] == (*NAMES, "own")
 
 
 def test_resuming_needs_the_folder() -> None:

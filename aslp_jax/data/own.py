@@ -1,0 +1,176 @@
+"""Images of one's own, from a folder of images by class or from an `.npz` file.
+
+Importing this module does not start JAX.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from aslp_jax.data import arrays as npz
+from aslp_jax.data import cache, folder
+from aslp_jax.data.datasets import Dataset, default_cache
+
+__all__ = ["load"]
+
+_DECODER = 1
+"""Version of the conversion to arrays, which counts in the name of the cache."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Dataset:
+    """Loads images of one's own.
+
+    A folder holds `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*` for the test
+    images), or `train/CLASS/*` or `CLASS/*` alone. In the last two cases a fifth of
+    each class becomes the test images, the same for all seeds. Files that end in
+    `.png`, `.jpg` or `.jpeg` are read; hidden files and all others are not. Images are
+    turned upright (EXIF) and converted to 8 bits; transparent pixels are shown over
+    black. If all images are grey there is one channel, otherwise there are three.
+
+    A file holds `x_train`, `y_train`, `x_test` and `y_test`: uint8 images of
+    `[n, height, width]` or `[n, height, width, channels]`, integer labels of `[n]` or
+    `[n, 1]`.
+
+    Decoded and resized images are cached, under a fingerprint of the files.
+
+    Args:
+      path: the folder, or the `.npz` file.
+      image_size: height and width to resize to, in pixels, each >= 1; None for no
+        change.
+      cache_dir: folder of the cache, created if missing; default: `default_cache()`.
+      note: function that shows a message about the progress; default: none is shown.
+
+    Returns:
+      The dataset, with the name "own". A tenth of the training images, at least one, is
+      to be held out for validation. Mirrored images are taken to keep their labels. A
+      channel that is constant has the standard deviation 1.
+
+    Raises:
+      FileNotFoundError: there is neither a folder nor a file.
+      MissingExtra: Pillow is needed and not installed.
+      OSError: a folder or a file cannot be opened.
+      ValueError: a folder, an image or an array is not as expected; the message names
+        it.
+
+    Warns:
+      UserWarning: the cache cannot be written; the dataset is loaded nevertheless.
+    """
+    path = Path(path).expanduser()
+    home = Path(cache_dir).expanduser() if cache_dir is not None else default_cache()
+    if path.is_dir():
+        return _load_folder(path, image_size, home / "decoded", note)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"load: there is no {path}; expected a folder of images by class, or an "
+            ".npz file"
+        )
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        raise ValueError(
+            f"load: {path} is neither a folder nor an .npz file; expected a folder of "
+            "images by class, or an .npz file"
+        )
+    return _load_arrays(path, image_size, home / "decoded", note)
+
+
+def _load_folder(
+    path: Path,
+    image_size: tuple[int, int] | None,
+    caches: Path,
+    note: Callable[[str], None],
+) -> Dataset:
+    layout = folder.read_layout(path)
+    files = [*layout.files("train"), *layout.files("test")]
+    # Fingerprints hold only the last part of a path, and no split.
+    names = {part: list(map(str, layout.files(part))) for part in ("train", "test")}
+    declared = json.dumps([_DECODER, image_size, names]).encode()
+    cached = caches / f"own-{cache.fingerprint(path, files, declared)}"
+    arrays = cache.read_any_shape(cached)
+    if arrays is None:
+        note(f"decoding {len(files):,} images of {path}, once")
+        images = folder.decode(files, image_size, note)
+        count = len(names["train"])
+        arrays = {
+            "train_images": images[:count],
+            "train_labels": layout.labels("train"),
+            "test_images": images[count:],
+            "test_labels": layout.labels("test"),
+        }
+        cache.write(cached, arrays)
+    details = []
+    if layout.divided:
+        details.append("divided by class")
+    if layout.ignored:
+        details.append(f"{layout.ignored} other files or folders ignored")
+    return _dataset(path, arrays, details, layout.class_names)
+
+
+def _load_arrays(
+    path: Path,
+    image_size: tuple[int, int] | None,
+    caches: Path,
+    note: Callable[[str], None],
+) -> Dataset:
+    if image_size is None:
+        return _dataset(path, npz.read(path), [])
+    declared = json.dumps([_DECODER, image_size]).encode()
+    cached = caches / f"own-{cache.fingerprint(path, [path], declared)}"
+    arrays = cache.read_any_shape(cached)
+    if arrays is None:
+        arrays = npz.read(path)
+        count = len(arrays["train_labels"]) + len(arrays["test_labels"])
+        note(f"resizing {count:,} images of {path}, once")
+        for key in ("train_images", "test_images"):
+            arrays[key] = npz.resize(arrays[key], image_size)
+        cache.write(cached, arrays)
+    return _dataset(path, arrays, [])
+
+
+def _dataset(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    details: list[str],
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
+    train, test = len(arrays["train_labels"]), len(arrays["test_labels"])
+    classes = int(arrays["train_labels"].max()) + 1
+    counts = f"{train:,} training and {test:,} test images of {classes} classes"
+    mean, std = _channel_statistics(arrays["train_images"])
+    return Dataset(
+        name="own",
+        **arrays,
+        classes=classes,
+        mean=mean,
+        std=std,
+        validation=max(1, train // 10),
+        flip=True,
+        source=", ".join([f"{path}: {counts}", *details]),
+        class_names=class_names,
+    )
+
+
+def _channel_statistics(
+    images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel, for pixels in [0, 1]."""
+    shades = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        # Counts of each shade: floats of all pixels would take eight times the memory.
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 256):
+            pixels = images[start : start + 256, ..., channel]
+            counts += np.bincount(pixels.ravel(), minlength=256)
+        mean = float(np.average(shades, weights=counts))
+        variance = float(np.average((shades - mean) ** 2, weights=counts))
+        means.append(round(mean, 4))
+        stds.append(round(variance**0.5, 4) or 1.0)
+    return tuple(means), tuple(stds)

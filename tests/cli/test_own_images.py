@@ -1,0 +1,202 @@
+"""`aslp-jax train --data`: images of one's own, from the options to the artefact."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from aslp_jax import artefact
+from aslp_jax._errors import BadInput
+from aslp_jax.cli.arguments import parse
+from aslp_jax.cli.main import main
+from aslp_jax.trainer.options import Config, image_size
+
+CLASSES = ("circle", "stripe", "dark")
+LINE = "--arch conv2 --epochs 1 --batch-size 16 --eval-samples 1 --devices 1"
+
+
+def images_of(kind: str, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Returns noisy images of a class, uint8 `[count, 24, 24, 3]`."""
+    y, x = np.mgrid[:24, :24] - 11.5
+    shapes = {"circle": x**2 + y**2 < 60, "stripe": abs(x) < 3, "dark": x > 99}
+    noise = rng.integers(0, 60, (count, 24, 24, 3), np.uint8)
+    return noise + 150 * shapes[kind][..., None].astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 30 PNG images of each class."""
+    root, rng = tmp_path_factory.mktemp("own") / "my photos", np.random.default_rng(0)
+    for kind in CLASSES:
+        (root / kind).mkdir(parents=True)
+        for index, pixels in enumerate(images_of(kind, rng, 30)):
+            PIL.Image.fromarray(pixels).save(root / kind / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory) -> Path:
+    """The file of such images."""
+    path, rng = tmp_path_factory.mktemp("own") / "shapes.npz", np.random.default_rng(0)
+    train, test = (
+        np.concatenate([images_of(kind, rng, count) for kind in CLASSES])
+        for count in (24, 6)
+    )
+    labels = {"y_train": np.repeat(range(3), 24), "y_test": np.repeat(range(3), 6)}
+    np.savez(path, x_train=train, x_test=test, **labels)
+    return path
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Runs `aslp-jax train` in an empty folder; returns code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with jax.numpy_dtype_promotion("standard"):
+            code = main(["train", *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_folder_trains_resumes_and_becomes_an_artefact(
+    train, photos, tmp_path, capsys
+) -> None:
+    mine = tmp_path / "my photos"
+    shutil.copytree(photos, mine)
+    code, out, err = train("--data", "my photos", *LINE.split())
+    assert code == 0, err
+    assert "aslp on conv2, my-photos" in out
+    assert "decoding 90 images of my photos, once" in err
+    counts = "72 training and 18 test images of 3 classes, divided by class"
+    assert f"my-photos (my photos: {counts}), 1 x cpu" in err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"my-photos-conv2-aslp-seed0-\d{8}-\d{6}", run.name)
+    options = json.loads((run / "config.json").read_text())["options"]
+    assert (options["dataset"], options["data"]) == ("own", "my photos")
+    assert json.loads((run / "result.json").read_text())["dataset"] == "my-photos"
+
+    network = artefact.load(run / "network.aslp")
+    assert network.description.image_shape == (24, 24, 3)
+    assert network.description.classes == 3
+    assert main(["inspect", str(run / "network.aslp")]) == 0
+    assert "my-photos" in capsys.readouterr().out
+
+    # The same images may have moved.
+    shutil.move(mine, tmp_path / "moved")
+    resume = ["--resume", "--out", str(run)]
+    code, out, err = train(*resume)
+    assert code == 2 and "there is no my photos" in err
+    assert train(*resume, "--data", "moved", "--epochs", "2")[0] == 0
+    options = json.loads((run / "config.json").read_text())["options"]
+    assert (options["data"], options["epochs"]) == ("moved", 2)
+
+    # Other images are another run.
+    shutil.move("moved/dark", "moved/a dark one")
+    code, out, err = train(*resume, "--data", "moved")
+    assert code == 2 and "sha256" in err and err.count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_file_trains_with_resized_images(train, arrays, tmp_path, capsys) -> None:
+    line = f"--data {arrays} --image-size 12x16 --standardise --out RUN {LINE}"
+    code, out, err = train(*line.split())
+    assert code == 0, err
+    assert "shapes" in out
+    assert "resizing 90 images" in err
+    assert main(["inspect", "RUN/network.aslp"]) == 0
+    assert "shapes" in capsys.readouterr().out
+    network = artefact.load("RUN/network.aslp")
+    assert network.description.image_shape == (12, 16, 3)
+    # Other labels of the same images are noticed.
+    with np.load(arrays) as file:
+        changed = dict(file)
+    changed["y_train"] = changed["y_train"][::-1]
+    np.savez("changed.npz", **changed)
+    code, out, err = train("--resume", "--out", "RUN", "--data", "changed.npz")
+    assert code == 2 and "labels_sha256" in err
+
+
+def test_a_broken_image_is_one_line_and_code_2(train, photos, tmp_path) -> None:
+    shutil.copytree(photos, tmp_path / "broken")
+    (tmp_path / "broken" / "dark" / "7.png").write_bytes(b"not an image")
+    code, out, err = train("--data", "broken", *LINE.split())
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == "decoding 90 images of broken, once"
+    (line,) = err.splitlines()[1:]
+    assert line.startswith("aslp-jax: load: the image broken/dark/7.png cannot be read")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache/own").exists()
+
+
+def test_too_few_images_for_a_batch_are_refused(train, arrays) -> None:
+    code, out, err = train("--data", str(arrays), "--batch-size", "66")
+    assert (code, out) == (2, "")
+    assert "--batch-size 66 is more than the 65 training images of shapes" in err
+
+
+# --- options --------------------------------------------------------------------------
+
+
+def config(line: str) -> Config:
+    return parse(line.split(), description="").config
+
+
+def test_data_stands_for_the_dataset(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config("--data a/b.npz").as_dict() == {
+        **Config().as_dict(),
+        "dataset": "own",
+        "data": "a/b.npz",
+    }
+    assert config("--data a --preset fast").dataset == "own"
+    assert config("--dataset own --data a").dataset == "own"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("photos/", "photos"),
+        ("a/b.npz", "b"),
+        ("~/ß my_photos 2", "my_photos-2"),
+        ("写真", "own"),
+        ("x" * 99, "x" * 60),
+        (".", "here"),
+    ],
+)
+def test_images_are_named_after_their_path(path, name, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert Config(dataset="own", data=path).dataset_name == name
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--data a --dataset digits", "give --data or --dataset, not both; got --data"),
+        ("--data a --data-dir b", "give --data or --data-dir, not both"),
+        ("--data a --manual-dir b", "give --data or --manual-dir, not both"),
+        ("--dataset own", "--dataset own needs --data"),
+        ("--image-size 32", "--image-size resizes the images of --data; give both"),
+        ("--data a --image-size 0", "--image-size must be from 1 to 4096, got 0"),
+        ("--data a --image-size 32x9999", "must be from 1 to 4096, got 32x9999"),
+        ("--data a --image-size 32,32", "must be one number, or two as in 24x32"),
+        ("--data a --image-size -3", "must be one number, or two as in 24x32"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(line, words) -> None:
+    with pytest.raises(BadInput, match=re.escape(words)):
+        config(line)
+
+
+def test_an_image_size_is_height_and_width() -> None:
+    assert image_size(config("--data a --image-size 32")) == (32, 32)
+    assert image_size(config("--data a --image-size 24x32")) == (24, 32)
+    assert image_size(config("--data a")) is None
