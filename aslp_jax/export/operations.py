@@ -173,7 +173,7 @@ class Reduce:
     """Sum, mean, maximum or minimum over axes, which the result lacks.
 
     Attributes:
-      function: what is taken of the numbers.
+      function: statistic of the numbers.
       axes: axes of the input.
     """
 
@@ -186,7 +186,7 @@ class Window:
     """Sum or maximum of windows, which lie over all axes.
 
     Attributes:
-      function: what is taken of the numbers of a window.
+      function: statistic of the numbers of a window.
       window: size along each axis.
       strides: steps along each axis.
       padding: positions before and after each axis, which count 0 in a sum and minus
@@ -282,7 +282,7 @@ class Node:
     """An operation in its place.
 
     Attributes:
-      operation: what is computed.
+      operation: operation of this node.
       inputs: numbers of the values it takes; value 0 is the input of the network, value
         i the result of node i - 1.
       shape: shape of the result.

@@ -508,7 +508,7 @@ def _of_one_example(equation: Any, constant: _Constant, rank: int) -> np.ndarray
     """Returns a constant operand without the axis of the batch.
 
     Args:
-      equation: where it is an operand.
+      equation: equation that takes the operand.
       constant: the operand.
       rank: number of axes of the result, without the batch.
     """

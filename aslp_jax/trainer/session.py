@@ -1,10 +1,8 @@
 """Sessions: a run together with its files, from its beginning to its closing files."""
 
 import dataclasses
-import functools
 import shlex
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -164,21 +162,19 @@ def load_dataset(
 
     Args:
       config: options.
-      note: function that shows a message about the progress; None prints to
-        `sys.stderr`.
+      note: function that shows a message about the progress; None (default) shows
+        nothing.
 
     Raises:
       BadInput: the data set is not available, or not the one that the options name.
     """
-    if note is None:
-        note = functools.partial(print, file=sys.stderr)
     try:
         if config.data is not None:
             return own.load(
                 config.data,
                 image_size=image_size(config),
                 cache_dir=config.cache_dir,
-                note=note,
+                note=note or (lambda _: None),
             )
         return datasets.load(
             config.dataset,

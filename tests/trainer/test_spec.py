@@ -16,8 +16,10 @@ IMAGES = Images((8, 8, 3), 10, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), True)
 WITHOUT_EFFECT = {
     # They say which images, and where these come from; see `Images`.
     "cache_dir",
+    "data",
     "data_dir",
     "dataset",
+    "image_size",
     "manual_dir",
     # The loop around the programs reads them.
     "checkpoint_seconds",
