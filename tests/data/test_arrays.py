@@ -142,7 +142,7 @@ def test_missing_arrays_are_named(load) -> None:
         load(arrays)
 
 
-@pytest.mark.parametrize("kind", ["text", "npy", "truncated", "damaged"])
+@pytest.mark.parametrize("kind", ["text", "npy", "truncated", "damaged", "inflated"])
 def test_a_file_of_another_kind_is_refused(tmp_path, kind) -> None:
     path = tmp_path / "images.npz"
     np.savez_compressed(path, **sound())
@@ -155,7 +155,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path, kind) -> None:
     elif kind == "truncated":
         path.write_bytes(content[:-100])
     else:
-        content[300:310] = bytes(10)
+        # Within the first array, or at its very start, where no block can begin so.
+        start = 300 if kind == "damaged" else 30 + len("x_train.npy") + 20
+        content[start : start + 10] = b"\xff" * 10
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"images\.npz cannot be read \(") as caught:
         own.load(path)

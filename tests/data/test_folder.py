@@ -267,6 +267,17 @@ def test_a_broken_image_is_named(refused, tmp_path, damage, first) -> None:
     assert f"the image {path} cannot be read (" in refused(root)
 
 
+def test_a_broken_part_of_an_image_is_named(refused, tmp_path) -> None:
+    root = plain(tmp_path / "data", 2)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 500), np.uint8)
+    path = root / "ant/0.png"
+    PIL.Image.fromarray(noise).save(path)
+    parts = path.read_bytes().split(b"IDAT")
+    assert len(parts) > 2
+    path.write_bytes(parts[0] + b"IDAT" + parts[1] + bytes(4).join(parts[2:]))
+    assert f"the image {path} cannot be read (" in refused(root)
+
+
 # --- numbers, cache and notes ---------------------------------------------------------
 
 
@@ -308,13 +319,18 @@ def test_a_second_load_decodes_nothing(load, tmp_path, monkeypatch) -> None:
 
     # A damaged cache is decoded again.
     for file in (tmp_path / "cache").rglob("test_labels.npy"):
-        file.write_bytes(file.read_bytes()[:-1])
+        content = bytearray(file.read_bytes())
+        content[-4] ^= 1
+        file.write_bytes(content)
     assert load(root, note=notes.append).labels_sha256() == first.labels_sha256()
     assert len(notes) == 3
 
 
 def test_moved_images_are_noticed(load, tmp_path) -> None:
-    root = plain(tmp_path / "data", 3)
+    root = plain(tmp_path / "data", 3, start=100)
+    for path in root.rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    assert len({path.stat().st_size for path in root.rglob("*.png")}) == 1
     first = load(root)
     # Name, size and time stay; the class does not.
     for a, b in (("ant", "swap"), ("bee", "ant"), ("swap", "bee")):
