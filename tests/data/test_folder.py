@@ -338,6 +338,15 @@ def test_moved_images_are_noticed(load, tmp_path) -> None:
     assert load(root).images_sha256() != first.images_sha256()
 
 
+def test_an_image_that_changes_its_class_is_noticed(load, tmp_path) -> None:
+    root = plain(tmp_path / "data", 1, "test/")
+    names = ("ant/1", "ant/5", "bee/7", "cat/8")
+    write(root, {f"train/{name}.png": grey(9) for name in names})
+    assert load(root).train_labels.tolist() == [0, 0, 1, 2]
+    shutil.move(root / "train/ant/5.png", root / "train/bee/5.png")
+    assert load(root).train_labels.tolist() == [0, 1, 1, 2]
+
+
 def test_long_decoding_reports_progress(load, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(folder, "_NOTE_SECONDS", 0.0)
     notes: list[str] = []
