@@ -17,6 +17,8 @@ __all__ = [
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # 1,280 small images: more and smaller steps.
     "digits": {"batch_size": 32, "epochs": 120},
+    # A set of one's own may have a few dozen images.
+    "own": {"batch_size": 32},
 }
 """Defaults of one data set, in place of those of `Config`; presets and flags win."""
 

@@ -163,6 +163,7 @@ def test_flags_win_over_the_defaults_of_digits(digits_first: bool) -> None:
     found = parsed(" ".join(flags[::-1] if digits_first else flags)).config
     assert (found.augment, found.batch_size, found.epochs) == (False, 64, 3)
     # A flag that repeats the paper's value wins as well.
+    assert parsed("--data photos").config.batch_size == 32
     found = parsed("--dataset digits --batch-size 256 --epochs 1000").config
     assert (found.augment, found.batch_size, found.epochs) == (True, 256, 1000)
 
@@ -283,7 +284,7 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         # A number, whole or not, and one that a data set changes.
         "--temperature X temperature of the Gumbel-Softmax; shapes the gradient, never "
         "the sample (default: 1.0)",
-        "--batch-size N images a step, over all devices (default: 256; digits: 32)",
+        "--batch-size N images a step, over all devices (default: 256; digits: 32; own: 32)",
         # Two flags, and None with a meaning.
         "--keep-fraction X, --keep X fraction of the weights to keep, in (0, 1] "
         "(default: no constraint; edge_popup: 0.5; budget: 0.1; magnitude: 0.1)",
