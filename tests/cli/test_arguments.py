@@ -149,7 +149,7 @@ def test_flags_have_the_type_of_their_option() -> None:
 
 
 def test_digits_has_its_own_defaults() -> None:
-    assert DATASET_DEFAULTS == {"digits": DIGITS}
+    assert {"digits": DIGITS, "own": {"batch_size": 32}} == DATASET_DEFAULTS
     found = parsed("--dataset digits").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
     for other in ("cifar10", "cifar100", "tiny_imagenet"):
@@ -284,7 +284,8 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         # A number, whole or not, and one that a data set changes.
         "--temperature X temperature of the Gumbel-Softmax; shapes the gradient, never "
         "the sample (default: 1.0)",
-        "--batch-size N images a step, over all devices (default: 256; digits: 32; own: 32)",
+        "--batch-size N images a step, over all devices (default: 256; digits: 32; "
+        "own: 32)",
         # Two flags, and None with a meaning.
         "--keep-fraction X, --keep X fraction of the weights to keep, in (0, 1] "
         "(default: no constraint; edge_popup: 0.5; budget: 0.1; magnitude: 0.1)",
