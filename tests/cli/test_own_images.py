@@ -155,6 +155,7 @@ def test_data_stands_for_the_dataset(tmp_path, monkeypatch) -> None:
         **Config().as_dict(),
         "dataset": "own",
         "data": "a/b.npz",
+        "batch_size": 32,
     }
     assert config("--data a --preset fast").dataset == "own"
     assert config("--dataset own --data a").dataset == "own"
