@@ -66,6 +66,7 @@ def test_paths_of_a_small_network_counted_by_hand(key):
     assert (int(found.outputs), int(found.reached)) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
     widths = (9, 8, 7, 3)
@@ -95,6 +96,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
     assert int(found.reached) == forward[-1].sum()
 
 
+@pytest.mark.slow
 def test_an_unpruned_network_is_connected(key):
     net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
     variables = plain(net, key, inputs)
@@ -151,6 +153,7 @@ def test_a_shortcut_keeps_a_network_together(key):
     assert numbers(found.layers["Dense_0/kernel"]) == (12, 12, 0, 3, 3, 0)
 
 
+@pytest.mark.slow
 def test_it_runs_on_the_masks_of_a_method(key):
     net, inputs = ConvNet(stages=(4,), classes=3, hidden=(8,)), jnp.ones((1, 8, 8, 1))
     model = Masked(net, EdgePopup(keep_fraction=0.1))

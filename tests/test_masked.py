@@ -119,6 +119,7 @@ def run(case, key):
     return outputs
 
 
+@pytest.mark.slow
 def test_params_hold_logits_and_scales_and_frozen_the_weights(case, key):
     net, _, variables, inputs, layers = case
     assert sorted(variables["params"]) == ["logits", "scale"]
@@ -133,6 +134,7 @@ def test_params_hold_logits_and_scales_and_frozen_the_weights(case, key):
         )
 
 
+@pytest.mark.slow
 def test_both_fronts_are_the_same_network(run):
     for pure, wrapped in run(0).values():
         np.testing.assert_array_equal(wrapped, pure)

@@ -144,6 +144,7 @@ def test_a_linen_and_an_nnx_copy_are_the_same_network(copies, method, key):
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(wanted))
 
 
+@pytest.mark.slow
 def test_weight_init_gives_a_linen_and_an_nnx_copy_the_same_weights(copies, key):
     linen_net, weights, net = copies
     init = kaiming_constant()  # of no sum or root, which XLA may round in two ways
@@ -366,6 +367,7 @@ def test_seeds_are_trained_side_by_side():
         np.testing.assert_allclose(got[1], wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_orbax_saves_and_restores_it(model, tmp_path):
     def create(seed):
         rngs = nnx.Rngs(seed, params=seed, mask=seed)

@@ -142,6 +142,7 @@ def test_a_sampled_layer_is_scale_times_mask_times_weight(key):
     assert (slope > 0).all() and (slope < 0.2501).all()
 
 
+@pytest.mark.slow
 def test_scale_multiplies_weights_and_not_biases(key):
     net = small_net()
     images = jax.random.normal(key, (2, 8, 8, 1))

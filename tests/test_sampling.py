@@ -107,6 +107,7 @@ def test_bfloat16_logits_are_not_biased(key):
     assert abs(kept_z(kept, draws, logit)) > 100
 
 
+@pytest.mark.slow
 def test_noise_follows_the_logistic_law(key):
     noise = np.asarray(logistic_noise(key, (2**22,)), np.float64)
     assert np.isfinite(noise).all()
@@ -315,6 +316,7 @@ def scanned(keys, logits):
     return jax.lax.scan(lambda _, x: ((), value_and_slope(*x)), (), (keys, logits))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "many", [jax.vmap(value_and_slope), scanned, jax.pmap(value_and_slope)]
 )
@@ -361,6 +363,7 @@ def test_one_draw_and_no_stacked_pair(key):
 SHAPES = [((), (4,)), ((3,), (5, 3)), ((5, 1), (5, 3)), ((1,), (2, 3, 4)), ((3,), (3,))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given_shape, shape", SHAPES)
 def test_shape_broadcasts_like_bernoulli(key, given_shape, shape):
     logits = jnp.asarray(np.random.default_rng(2).normal(size=given_shape), jnp.float32)
@@ -438,6 +441,7 @@ def test_logits_may_be_a_python_float_or_numpy(key):
 OTHERS = (bernoulli_st, naive_gumbel_softmax)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler, logit",
     [(bernoulli_st, logit) for logit in (0, 2, -4, 8, -8)]

@@ -132,6 +132,7 @@ def test_gradients_agree_with_finite_differences_of_the_scale(key):
     np.testing.assert_allclose(slope, numeric, rtol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [1, 8, 64])
 def test_micro_batches_give_the_gradient_of_the_whole(key, micro_batch):
     state, images, labels, options = problem(key)
@@ -167,6 +168,7 @@ def mesh(count, axis=train.BATCH):
 
 
 # Without micro-batches: under jit an epoch below does, and pmap's part is shard_map's.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "front, micro_batch",
     [("jit", 8), ("shard_map", None), ("shard_map", 8), ("pmap", 8)],
@@ -279,6 +281,7 @@ def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
     assert run._cache_size() == 1, "the bounds must not be compiled in"
 
 
+@pytest.mark.slow
 def test_an_epoch_on_four_devices_agrees_with_one(key):
     state, images, labels, options = problem(key, net=DENSE)
     one = run_steps(compiled(**options), state, images, labels, key, (0, 4))
@@ -337,6 +340,7 @@ def tuple_of(run, totals):
     return (*run, totals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 3])
 def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
     runs, options = several_runs(key, devices)
@@ -351,6 +355,7 @@ def test_runs_on_devices_of_their_own_are_what_each_is_alone(key, devices):
         assert len(losses) == devices, "runs of their own seed and images differ"
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_device_agree_with_each_alone(key):
     runs, options = several_runs(key, 4)
     together = run_together(options, runs, 2, (0, 1))
@@ -434,6 +439,7 @@ def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
     assert int(state.step) == int(totals.steps)
 
 
+@pytest.mark.slow
 def test_an_epoch_runs_in_double_precision_too(key):
     with jax.enable_x64(True):
         state, images, labels, options = problem(key, net=DENSE)
@@ -466,6 +472,7 @@ class BatchNormNet(nn.Module):
         return nn.Dense(3)(nn.Dropout(0.3, deterministic=not train)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [None, 8])
 def test_batch_statistics_move_and_dropout_has_a_stream(key, micro_batch):
     state, images, labels, options = problem(key, net=BatchNormNet())
@@ -543,6 +550,7 @@ def test_the_step_serves_a_method_that_trains_weights_under_a_penalty(key):
     assert after.frozen == {}
 
 
+@pytest.mark.slow
 def test_the_step_serves_a_method_of_scores(key):
     optimiser = sgd_by_group({"scores": 1.0})
     state, images, labels, options = problem(key, method=TopHalf(), optimiser=optimiser)

@@ -36,6 +36,7 @@ from tests.artefact.networks import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "init"), SELECTING + TRAINING, ids=name_of)
 def test_weights_read_back_are_those_of_the_method(method, init):
     variables, subnetwork = made_of(method, init)
@@ -80,6 +81,7 @@ DEEP = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", DEEP, ids=["vgg", "resnet", "bfloat16"])
 def test_networks_of_every_family_run_as_they_did(net, key):
     model = Masked(net, Signed(logit_std=1.0))

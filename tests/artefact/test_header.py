@@ -147,6 +147,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "change", "words"), HOSTILE)
 def test_a_header_that_cannot_be_true_is_refused(kind, change, words):
     data = edited(file_of(kind), change)

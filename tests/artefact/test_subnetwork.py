@@ -45,6 +45,7 @@ def test_embedded_weights_are_equal_and_need_no_recipe(method, init):
     assert_same(again(read), read)
 
 
+@pytest.mark.slow
 def test_bits_are_promised_where_the_convolution_is_that_of_the_platform(key):
     """The network is the user's own, wide enough for the platform's to differ."""
     images = np.random.default_rng(0).integers(0, 256, (64, *IMAGE), np.uint8)

@@ -12,6 +12,7 @@ from benchmarks import export_networks, export_runs, exports
 from tests.export import networks
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
 def test_every_storage_is_weighed_and_timed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export_runs, "SECONDS", 1e-6)
@@ -61,6 +62,7 @@ def test_too_much_flash_and_other_predictions_fail(capsys):
     assert exports.judge([large]) == 0
 
 
+@pytest.mark.slow
 def test_random_networks_keep_the_given_fraction():
     network = export_networks.random_network("conv2", (4, 4, 1), 0.1)
     kept = sum(each.kept for each in network.layers.values())

@@ -35,6 +35,7 @@ def test_the_benchmark_writes_tables_and_plots(tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_stability_counts_kept_weights():
     lines = samplers.measure_stability(2**12)
     for line in lines:

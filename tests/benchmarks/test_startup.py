@@ -7,6 +7,7 @@ import pytest
 from benchmarks import startup
 
 
+@pytest.mark.slow
 def test_processes_are_timed_from_start_to_end():
     assert min(startup.imports(1)) > 0
     with pytest.raises(subprocess.CalledProcessError):

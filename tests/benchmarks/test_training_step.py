@@ -6,6 +6,7 @@ from benchmarks import training_step, workload
 from tests.benchmarks.test_workload import SIDE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, True])
 def test_both_sides_take_their_steps(augment):
     size = {"batch_size": 4, "steps": 2, "augment": augment}

@@ -10,6 +10,7 @@ SIDE = 8
 """Side of images in tests; most weights depend on it, and no assertion does."""
 
 
+@pytest.mark.slow
 def test_a_call_takes_all_steps_or_raises():
     images, labels = workload.random_images(8, SIDE)
     net = workload.network("conv2")

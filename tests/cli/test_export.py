@@ -97,6 +97,7 @@ def run_c(path: Path, images: np.ndarray) -> np.ndarray:
     return np.frombuffer(done.stdout, np.float32).reshape(len(images), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["signed", "normal", "cifar10"])
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo", "npz", "c"])
 def test_each_export_predicts_what_the_network_does(

@@ -16,6 +16,7 @@ from aslp_jax.artefact import container, encoding
 from aslp_jax.cli.main import main
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["signed", "normal"])
 def test_the_report_is_that_of_the_network(kind, request, capsys):
     path = request.getfixturevalue(kind)

@@ -64,6 +64,7 @@ def test_help_waits_for_no_jax():
     ]
 
 
+@pytest.mark.slow
 def test_both_ways_to_start_it(run_folder, tmp_path):
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

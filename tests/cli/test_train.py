@@ -718,6 +718,7 @@ def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
 # --- What cannot be done is said in one line, and leaves nothing behind. --------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -747,6 +748,7 @@ def test_mistakes(
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "words"),
     [

@@ -114,6 +114,7 @@ def test_without_pad_images_stay_or_are_mirrored(key):
     np.testing.assert_array_equal(same, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.float32, jnp.bfloat16])
 def test_dtype_is_kept(key, dtype):
     images = noise_images(20, dtype)

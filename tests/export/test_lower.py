@@ -49,6 +49,7 @@ def check(net, shape, batch=3):
 BIASES = pytest.mark.parametrize("bias_init", [None, fan_in_uniform])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch, bias_init", [("conv2", None), ("conv4", fan_in_uniform), ("conv6", None)]
 )
@@ -59,6 +60,7 @@ def test_the_papers_networks_on_digits(arch, bias_init):
     assert shifts == [bias_init is None] * len(graph.nodes)
 
 
+@pytest.mark.slow
 @BIASES
 @pytest.mark.parametrize(
     "network, shape",
@@ -75,6 +77,7 @@ def test_small_networks(network, shape, bias_init):
     check(network(classes=4, bias_init=bias_init), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg19", "resnet18"])
 def test_deep_networks(arch):
     net = NETWORKS[arch](classes=10)

@@ -79,6 +79,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @given(
     seed=st.integers(0, 10**6),
@@ -121,6 +122,7 @@ def test_the_oracle_agrees_with_jax():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_weights_on_a_path_remain(seed):
     # Without biases nothing is constant but 0, and one pixel leaves no padding between.

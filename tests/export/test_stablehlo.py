@@ -10,6 +10,7 @@ from aslp_jax.export import stablehlo
 from tests.export.networks import SMALL, assert_same, logits, random_images, small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact", [True, False])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network(tmp_path, name, compact):

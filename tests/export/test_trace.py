@@ -59,6 +59,7 @@ class Attention(nn.Module):
         return nn.Dense(5)(x[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [Many(), Attention()], ids=["many", "attention"])
 def test_linen_modules(net):
     shape = (12, 12, 3)

@@ -153,6 +153,7 @@ def test_the_fraction_of_weights_at_rest(key):
     assert ASLP().metrics({}, {}) == {}
 
 
+@pytest.mark.slow
 def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
     method = Budget(0.1)
     frozen, params = method.init(key, tree(key))
@@ -170,6 +171,7 @@ def test_pruning_keeps_the_largest_and_changes_none_of_them(key):
 # Magnitude pruning.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scope", "kept"), [("global", None), ("layer", [120, 40])])
 def test_magnitude_keeps_the_largest(key, scope, kept):
     weights = tree(key)
@@ -373,6 +375,7 @@ def test_a_budget_below_one_weight_a_layer_is_refused(key, method):
         method(keep_fraction=0.9 / 400, scope="layer").init(key, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_an_exact_number_is_within_the_budget_even_where_all_tie(scope, dtype):

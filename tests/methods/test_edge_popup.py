@@ -49,6 +49,7 @@ arrays = st.sampled_from(SHAPES).flatmap(
 )
 
 
+@pytest.mark.slow
 @examples
 @given(values=arrays, dtype=st.sampled_from([jnp.float32, jnp.bfloat16]))
 def test_top_k_keeps_what_a_stable_sort_puts_first(values, dtype):
@@ -125,6 +126,7 @@ def counts(masks):
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keep_fraction, kept",
     [
@@ -184,6 +186,7 @@ def test_ties_over_many_layers_fall_alike_under_jit():
     assert plain == counts(jax.jit(method.masks)(weights, given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("rescale", ["none", "fan"])
@@ -205,6 +208,7 @@ def test_the_network_is_mask_times_weight(key, scope, rescale, dtype):
     assert made["Conv_0"]["bias"] is weights["Conv_0"]["bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_entries_of_the_mask_are_exactly_zero_or_one_at_any_score(dtype):
     # Of weights that are all one; adding a large score and taking it off would round.

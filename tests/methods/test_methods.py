@@ -407,6 +407,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("method", EVERY)
 def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
@@ -435,6 +436,7 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
     assert not (method.stochastic and method.trains_dense)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY)
 def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
     frozen, params = method.init(key, tree(key))

@@ -175,6 +175,7 @@ def test_vgg_layer_by_layer(train):
     assert_close(updates["batch_stats"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
 def test_resnet_layer_by_layer(size, train):

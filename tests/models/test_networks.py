@@ -82,6 +82,7 @@ def test_names():
     assert small | {"vgg19": vgg.VGG19, "resnet18": resnet.ResNet18} == NETWORKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("size", SIZES)
 def test_outputs_are_finite_and_tell_images_apart(size, classes):

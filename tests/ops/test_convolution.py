@@ -39,6 +39,7 @@ def assert_same(ours, theirs):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", KERNELS)
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_value_and_gradients_are_laxs(padding, size):
@@ -54,6 +55,7 @@ def test_value_and_gradients_are_laxs(padding, size):
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, padding",
     [
@@ -223,6 +225,7 @@ def test_one_and_three_axes_are_laxs():
         assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -362,6 +365,7 @@ def convolved(text):
     return [tuple(sorted(map(int, shape.split(",")))) for shape in results]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_no_kernel_gradient_convolution_in_a_compiled_loop(key, stride):
     # Results in the shape of a kernel (in any order of axes) are what is slow there.

@@ -42,6 +42,7 @@ def assert_close(found, expected, within):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, pads",
     [
@@ -122,6 +123,7 @@ def test_it_is_for_float32_alone():
     assert not winograd.is_faster(inputs, kernel, SAME)
 
 
+@pytest.mark.slow
 def test_convolutions_in_a_loop_take_it_with_both_gradients(key):
     inputs, kernel = drawn(key, (4, 32, 32, 32), (3, 3, 32, 32))
     (given,) = drawn(key, (4, 32, 32, 32))
@@ -157,6 +159,7 @@ def test_where_a_precision_is_asked_for_it_is_not_taken(key):
     assert "convolution" in text.as_text()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_whole_network_stays_the_same_to_1e_5(key):
     # Without a third convolution: in a deeper network some unit is so near to 0 that
     # rounding opens it, with the direct sum too.

@@ -69,6 +69,7 @@ def test_a_budget_of_less_than_a_weight_a_layer_is_one_line():
         run_state.Run(few, datasets.load("digits"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_with_fewer_epochs_is_still_fine_tuned():
     options = {
         "dataset": "digits",
@@ -98,6 +99,7 @@ def test_a_run_that_is_resumed_with_fewer_epochs_is_still_fine_tuned():
     assert third.position == again.position
 
 
+@pytest.mark.slow
 def test_the_miss_of_a_run_counts_what_its_method_keeps(run):
     logits = run.state.params["logits"]
     kept = {name: round(0.12 * leaf.size) for name, leaf in logits.items()}

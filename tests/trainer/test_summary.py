@@ -24,6 +24,7 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 table = functools.partial(summary.table, compile_seconds=12.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "names"),
     [

@@ -85,6 +85,7 @@ def test_digits(digits_network, digits_images, digits_logits, tmp_path, storage)
     check(program, digits_images[::6], digits_logits[::6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["signs", "seed"])
 def test_all_test_digits(
     digits_network, digits_images, digits_logits, tmp_path, storage
@@ -113,6 +114,7 @@ def test_digits_fit_256_kilobytes(digits_network, tmp_path):
     assert f"memory between layers: {ram['seed']:,} bytes" in header
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, storage",
     [
@@ -176,6 +178,7 @@ def test_a_cifar_network_from_its_seed(tmp_path):
     assert program.stat().st_size < 2_425_024 / 8 + 30_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
 def test_the_example_runs_as_its_readme_says(tmp_path, digits_logits):
     folder = tmp_path / "embedded"
