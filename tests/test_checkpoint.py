@@ -214,6 +214,7 @@ checkpoint.save(sys.argv[1], 8, {"weights": np.zeros(9, np.float32)}, {})
     return folder
 
 
+@pytest.mark.slow
 def test_what_a_killed_save_leaves_is_no_checkpoint(
     killed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,6 +230,7 @@ def test_what_a_killed_save_leaves_is_no_checkpoint(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_what_a_killed_save_leaves_does_not_stay_for_ever(killed: Path) -> None:
     for step in (12, 16):
         checkpoint.save(killed, step, small(), IDENTITY)

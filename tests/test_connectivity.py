@@ -136,6 +136,7 @@ class Residual(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_shortcut_keeps_a_network_together(key):
     inputs = jnp.ones((1, 8, 8, 2))
     variables = plain(Residual(), key, inputs)

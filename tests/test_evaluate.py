@@ -77,6 +77,7 @@ def test_one_call_evaluates_in_every_way(trained, key):
     assert all(type(value) is float for value in result)
 
 
+@pytest.mark.slow
 def test_pruning_changes_the_outputs_of_a_network_that_trains_dense(trained, key):
     _, images, labels = trained
     model = Masked(NET, Magnitude(keep_fraction=0.3))
@@ -127,6 +128,7 @@ class Counted(EdgePopup):
         return super().effective_weights(frozen, params, key=key)
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_sample_is_scored_once(trained, key):
     _, images, labels = trained
     model = Masked(NET, Counted())

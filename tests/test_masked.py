@@ -140,6 +140,7 @@ def test_both_fronts_are_the_same_network(run):
         np.testing.assert_array_equal(wrapped, pure)
 
 
+@pytest.mark.slow
 def test_sampling_follows_its_stream_and_is_off_by_default(run):
     (thresholded, first), (_, again), (same, other) = (
         (found[False][1], found[True][1]) for found in (run(0), run(0), run(1))
@@ -173,6 +174,7 @@ def residual(key):
     return model, jax.jit(model.init)(key, IMAGES)
 
 
+@pytest.mark.slow
 def test_batch_statistics_pass_through(residual, key):
     model, variables = residual
     before = variables["batch_stats"]

@@ -173,6 +173,7 @@ def test_weight_init_gives_a_linen_and_an_nnx_copy_the_same_weights(copies, key)
         )
 
 
+@pytest.mark.slow
 def test_weight_init_serves_shared_weights_and_seeds(key):
     tied = Tied(rngs=nnx.Rngs(0))
     init = signed_constant(kaiming_normal())
@@ -207,6 +208,7 @@ def test_state_is_the_frozen_weights_the_learnt_params_and_the_rest(net, model):
     assert jax.tree.leaves(nnx.state(model, Placeholder)) == []
 
 
+@pytest.mark.slow
 def test_the_module_given_stays_as_it_was(net, model):
     before = arrays(net, nnx.Not(nnx.RngKey))
     model(ROWS)
@@ -267,6 +269,7 @@ def test_train_eval_and_views_reach_the_layers(model):
     assert np.any(model(ROWS) != model(ROWS)), "the view leaves dropout on"
 
 
+@pytest.mark.slow
 def test_sampling_follows_its_stream_and_is_off_by_default(model, key):
     thresholded = model.encode(ROWS)
     np.testing.assert_array_equal(thresholded, model.encode(ROWS))
@@ -292,6 +295,7 @@ class Noisy(nnx.Module):
         return self.layer(x)
 
 
+@pytest.mark.slow
 def test_streams_are_passed_to_a_module_that_takes_them(model, key):
     noisy, rngs = Masked(Noisy(rngs=nnx.Rngs(0)), FREE, rngs=key), nnx.Rngs(0)
     for options, given in [
@@ -345,6 +349,7 @@ def test_splitting_and_merging_keep_the_network(model):
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_side_by_side():
     def create(rngs):
         return Masked(nnx.Linear(4, 3, rngs=rngs), FREE, rngs=rngs)

@@ -48,6 +48,7 @@ def test_mask_is_the_argmax_of_two_gumbels(key, logit):
     assert abs(ours - theirs) < 5 * np.sqrt(2 * draws * p * (1 - p))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 @pytest.mark.parametrize("logit", [0.0, 3.0])
 def test_gradient_has_the_law_of_two_gumbels(key, logit, temperature):
@@ -209,6 +210,7 @@ def test_kernel_counts(key, name, count):
     assert sum(leaf.size for leaf in logits.values()) == count
 
 
+@pytest.mark.slow
 def test_signed_constant_of_each_layer_is_the_std_of_what_was_drawn(key):
     images = jnp.zeros((1, 8, 8, 1))
     options = {"stages": (4,), "classes": 3, "hidden": (5,)}

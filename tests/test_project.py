@@ -247,6 +247,7 @@ def test_nothing_is_unpickled():
         assert "allow_pickle=True" not in path.read_text(), path
 
 
+@pytest.mark.slow
 def test_importing_starts_no_device_and_loads_nothing_heavy():
     done = run(
         "-c",

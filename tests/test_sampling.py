@@ -69,6 +69,7 @@ def batch(seed: int = 0, scale: float = 3.0) -> np.ndarray:
 # Values.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_entries_are_exactly_zero_or_one(key, dtype):
     logits = jnp.asarray(np.linspace(-12, 12, 40_000), dtype)
@@ -222,6 +223,7 @@ def test_gradient_keeps_the_dtype(key, dtype):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])
 def test_large_logits_stay_finite(key, dtype, temperature):
@@ -524,6 +526,7 @@ def signed_slopes(sampler, key, logits, temperature):
     return (2 * mask - 1) * pull(jnp.ones_like(logits))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("logit", [0.0, 2.0, -1.0])
 def test_naive_form_has_the_slopes_of_stgs(key, logit, temperature):
@@ -571,6 +574,7 @@ def test_the_others_work_under_jit_and_vmap_and_grad(key, sampler):
         np.testing.assert_allclose(slopes[index], slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", OTHERS)
 @pytest.mark.parametrize("given_shape, shape", SHAPES)
 def test_the_others_broadcast_like_stgs(key, sampler, given_shape, shape):

@@ -112,6 +112,7 @@ def test_a_step_follows_the_gradient_of_the_sampled_network(key):
     chex.assert_trees_all_equal(after.frozen, state.frozen)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences_of_the_scale(key):
     state, images, labels, _ = problem(key)
     inputs, truth = whole_batch(images, labels)
@@ -228,6 +229,7 @@ def test_one_and_four_devices_agree(key, front, micro_batch):
     chex.assert_trees_all_close(moved, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_and_four_devices_draw_the_same_masks(key):
     state, *_ = problem(key)
     draw = jax.jit(ASLP().effective_weights)
@@ -271,6 +273,7 @@ def run_steps(run, state, images, labels, key, bounds, epoch=0):
     return jax.device_get((state, totals))
 
 
+@pytest.mark.slow
 def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
     state, images, labels, options = problem(key, net=DENSE)
     run = compiled(**options, micro_batch=8)
@@ -373,6 +376,7 @@ def test_two_runs_on_one_device_agree_with_each_alone(key):
         chex.assert_trees_all_equal(state.frozen, expected.frozen)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_does_not_end_the_others(key):
     # On three devices, each runs alone, as above.
     runs, options = several_runs(key, 3)
@@ -393,6 +397,7 @@ def test_a_run_that_ends_does_not_end_the_others(key):
                 assert np.isfinite(totals.loss)
 
 
+@pytest.mark.slow
 def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
     state, _, _, options = problem(key, net=DENSE)
     # Each image is its own number, so that what a step saw can be read back.
@@ -418,6 +423,7 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(key):
     assert orders[0] != orders[1] and orders[0] != list(range(64))
 
 
+@pytest.mark.slow
 def test_training_learns_and_leaves_the_frozen_weights_alone(key):
     state, images, labels, options = problem(key, net=DENSE)
     run = compiled(**options)
@@ -430,6 +436,7 @@ def test_training_learns_and_leaves_the_frozen_weights_alone(key):
     chex.assert_trees_all_equal(state.frozen, before)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_program_at_its_step(key):
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e30})
     state, images, labels, options = problem(key, net=DENSE, optimiser=optimiser)
@@ -531,6 +538,7 @@ class TopHalf:
         return jnp.zeros(())
 
 
+@pytest.mark.slow
 def test_the_step_serves_a_method_that_trains_weights_under_a_penalty(key):
     optimiser = sgd_by_group({"weights": 0.1}, momentum=0.0)
     state, images, labels, options = problem(key, method=Shrink(), optimiser=optimiser)

@@ -33,6 +33,7 @@ from tests.artefact.networks import (
 )
 
 
+@pytest.mark.slow
 def test_the_files_hold_every_kind_of_segment():
     found = [header_of(file_of(kind)) for kind in ("recipe", "values", "signs")]
     arrays = [array for header in found for array in header["arrays"]]

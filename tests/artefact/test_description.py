@@ -41,6 +41,7 @@ def test_values_that_no_file_can_store_are_refused(change, words):
         dataclasses.replace(ABOUT, **change)
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_and_jax_are_accepted():
     about = Description(
         arch=np.str_("tiny"),

@@ -54,6 +54,7 @@ def test_weights_read_back_are_those_of_the_method(method, init):
         assert 0 < layer.kept == layer.mask.sum() < layer.mask.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "init"), SELECTING, ids=name_of)
 def test_weights_with_a_recipe_are_not_in_the_file(method, init):
     variables, subnetwork = made_of(method, init)

@@ -28,6 +28,7 @@ from tests.artefact.networks import (
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recipe", "values", "signs"])
 def test_the_reader_of_the_document_reads_what_is_written(kind, tmp_path):
     """And its text says how long it is."""

@@ -27,6 +27,7 @@ from tests.artefact.networks import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "init"), SELECTING + TRAINING, ids=name_of)
 def test_embedded_weights_are_equal_and_need_no_recipe(method, init):
     _, subnetwork = made_of(method, init)

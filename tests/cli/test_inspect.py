@@ -102,6 +102,7 @@ def test_bad_input_is_one_line(line, words, refused):
     refused(line, words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedded", [False, True])
 @pytest.mark.parametrize("kind", ["signed", "normal"])
 def test_weights_of_another_sha256_are_reported(

@@ -24,6 +24,7 @@ def test_bad_input_is_one_line(line, words, refused):
     refused(line, words)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_one_line(signed):
     done = subprocess.run(
         [sys.executable, "-m", "aslp_jax", "inspect", signed],

@@ -837,6 +837,7 @@ def test_a_run_with_only_damaged_checkpoints_is_left_as_it_is(
     assert content(copy) == before
 
 
+@pytest.mark.slow
 def test_without_a_network_there_is_a_way_on(
     warm: Callable[..., Ended], tmp_path: Path
 ) -> None:

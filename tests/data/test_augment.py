@@ -124,6 +124,7 @@ def test_dtype_is_kept(key, dtype):
     np.testing.assert_array_equal(augmented.astype(jnp.uint8), as_bytes)
 
 
+@pytest.mark.slow
 def test_one_program_gives_the_same(key):
     images = noise_images(20)
     np.testing.assert_array_equal(

@@ -165,6 +165,7 @@ class Refused(nn.Module):
         return nn.Dense(2)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

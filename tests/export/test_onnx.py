@@ -23,6 +23,7 @@ def run_onnx(content, images):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", ["uint8", "float32"])
 @pytest.mark.parametrize("storage", ["float", "int8"])
 def test_all_test_digits(
@@ -37,6 +38,7 @@ def test_all_test_digits(
     assert expected < path.stat().st_size < expected + 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact", [True, False])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network(name, compact):
@@ -74,6 +76,7 @@ def test_int8_refuses_several_magnitudes():
         onnx_export.encode(small("mixed"), storage="int8")
 
 
+@pytest.mark.slow
 def test_one_pixel_on_the_way_is_no_dense_layer():
     # Of the shortcut of the last stage, a 1x1 convolution.
     net = ResNet(stages=(4, 5, 6), classes=4)

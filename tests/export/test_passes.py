@@ -111,6 +111,7 @@ def test_the_outputs_stay(name, seed, keep, multiple):
                 assert channels % multiple == 0 or channels == old.shape[2]
 
 
+@pytest.mark.slow
 def test_the_oracle_agrees_with_jax():
     for net, shape in NETWORKS.values():
         graph = layers_of(net, random_weights(net, shape, 3, 0.5), shape)

@@ -68,6 +68,7 @@ def test_linen_modules(net):
     check(net.apply, variables, shape)
 
 
+@pytest.mark.slow
 def test_an_nnx_module():
     class Net(nnx.Module):
         def __init__(self, rngs):

@@ -84,6 +84,7 @@ def test_the_slope_of_the_gate_agrees_with_float64_everywhere():
     np.testing.assert_allclose(np.asarray(got)[:1001], numeric, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("t", [0.0, 100.0, 3e38])
 def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
@@ -107,6 +108,7 @@ def test_no_weight_and_no_sharpness_makes_nan(key, dtype, t):
 # Budget-aware reparametrisation.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_apparent_weights_are_weights_times_their_gate(key, scope):
     weights = tree(key)
@@ -127,6 +129,7 @@ def test_apparent_weights_are_weights_times_their_gate(key, scope):
     np.testing.assert_array_equal(made["a"]["bias"], weights["a"]["bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_the_budget_loss_is_that_of_the_paper(key, scope):
     method = Budget(0.1, sharpness_scope=scope, budget_weight=3.0)
@@ -194,6 +197,7 @@ def test_magnitude_keeps_the_largest(key, scope, kept):
     assert sum(counted) == 160 and (kept is None or counted == kept)
 
 
+@pytest.mark.slow
 def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
     method = Magnitude(0.1)
     frozen, params = method.init(key, tree(key))
@@ -218,6 +222,7 @@ def test_what_is_pruned_stays_so_while_the_rest_is_tuned(key):
 # Sampled masks to a budget.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_fraction", [0.02, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("method", SAMPLED)
 def test_logits_start_at_the_budget(key, method, keep_fraction):

@@ -94,6 +94,7 @@ def test_top_k_in_float64():
     assert kept.tolist() == 7 * [False] + 3 * [True]
 
 
+@pytest.mark.slow
 def test_top_k_under_vmap(key):
     values = jnp.round(4 * jax.random.normal(key, (6, 5, 4)))
     values = values.at[0].set(0).at[1].set(jnp.arange(20.0).reshape(5, 4))
@@ -143,6 +144,7 @@ def test_each_layer_keeps_its_fraction(key, keep_fraction, kept):
     assert tuple(counts(compiled(method, "masks")(weights, params)).values()) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keep_fraction, kept", [(1e-9, 1), (0.1, 25), (0.5, 125), (1.0, 250)]
 )
@@ -174,6 +176,7 @@ def test_the_number_kept_is_exact_where_all_scores_tie(key, scope):
     assert tuple(counts(masks).values()) == expected
 
 
+@pytest.mark.slow
 def test_ties_over_many_layers_fall_alike_under_jit():
     # Layer 10 comes after layer 2 in the tree, and before it in the alphabet.
     weights = {"layers": [{"kernel": jnp.ones((2, 2))} for _ in range(12)]}
@@ -271,6 +274,7 @@ def test_scores_start_uniform_within_one_over_the_root_of_fan_in(key):
             assert fit.pvalue > FIVE_SIGMAS
 
 
+@pytest.mark.slow
 def test_the_key_decides_the_scores_and_nothing_else(key):
     method, weights = EdgePopup(), network(key)
     first = method.init(key, weights)[1]["scores"]
@@ -288,6 +292,7 @@ def test_the_key_decides_the_scores_and_nothing_else(key):
         jax.tree.map(np.testing.assert_array_equal, drawn, plain)
 
 
+@pytest.mark.slow
 def test_probabilities_are_one_or_zero_as_the_mask_says(key):
     method, weights = EdgePopup(0.3), network(key, jnp.bfloat16)
     _, params = method.init(key, weights)

@@ -332,6 +332,7 @@ def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 12])
 @pytest.mark.parametrize("method", SAMPLED)
 def test_dynamic_rescale_of_any_number_kept(key, method, count):
@@ -420,6 +421,7 @@ def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY)
 def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
     frozen, params = method.init(key, tree(key))

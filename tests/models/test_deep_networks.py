@@ -44,6 +44,7 @@ def size_of(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("size", [(32, 32, 3), (64, 64, 3), (33, 47, 1)])
 def test_shapes(key, network, size):
@@ -156,6 +157,7 @@ def dense(variables, x):
     return x.mean((1, 2)) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_vgg_layer_by_layer(train):
     images = images_of(3, 9, 8, 2)
@@ -222,6 +224,7 @@ def test_initialisers_reach_their_layers(key, network):
         np.testing.assert_array_equal(leaf, expected, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SMALL)
 def test_bfloat16_convolves_and_batch_norm_does_not(network):
     images = images_of(2, 8, 8, 1)

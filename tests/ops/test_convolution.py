@@ -79,6 +79,7 @@ def test_strides_are_laxs(strides, height, width, padding, size):
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, pad", [(3, 1), (1, 0)])
 @pytest.mark.parametrize("side", [8, 9])
 def test_strides_in_bfloat16(side, size, pad):
@@ -260,6 +261,7 @@ def test_as_the_convolution_of_a_flax_layer(key, options):
     )
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_network_is_the_same(key):
     options = {"stages": (3,), "classes": 3, "hidden": ()}
     images = normal(2, 6, 7, 2)

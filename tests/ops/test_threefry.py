@@ -6,6 +6,7 @@ import pytest
 from aslp_jax.ops import threefry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (1001,), (3, 5, 7)])
 def test_the_words_are_those_of_jax(key, shape):
     for each in jax.random.split(key, 3):

@@ -9,6 +9,7 @@ import pytest
 from aslp_jax.sweeps import sweep
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="counts all cores")
 def test_a_cpu_takes_part_as_one_device_a_core_and_seed():
     code = (

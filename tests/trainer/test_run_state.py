@@ -117,6 +117,7 @@ def test_the_miss_of_a_run_counts_what_its_method_keeps(run):
     assert run._budget_miss(state, masks) == pytest.approx(0.02, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_divergence_leaves_the_run_where_it_was(run):
     totals = run.totals
     run.totals = totals.replace(loss=jnp.asarray(jnp.nan), steps=jnp.asarray(3))

@@ -135,6 +135,7 @@ def test_every_network_and_storage(tmp_path, name, storage):
     check(program, random_images(), networks.logits(name))
 
 
+@pytest.mark.slow
 def test_gaps_of_more_than_a_byte(digits_network, digits_images, tmp_path):
     # One weight in 600 of the largest layer.
     params = digits_network.variables["params"]
@@ -147,6 +148,7 @@ def test_gaps_of_more_than_a_byte(digits_network, digits_images, tmp_path):
     check(program, digits_images[:50], np.asarray(sparse(digits_images[:50])))
 
 
+@pytest.mark.slow
 def test_images_smaller_than_the_kernels(tmp_path):
     # Where all that a weight meets is padding, of stride 2 too.
     shape = (2, 1, 3)
@@ -156,6 +158,7 @@ def test_images_smaller_than_the_kernels(tmp_path):
     check(program, images, np.asarray(subnetwork(images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sparse", "signs", "seed"])
 def test_a_network_without_kept_weights(tmp_path, storage):
     net = ConvNet(classes=3, stages=(4,), hidden=(5,))
