@@ -105,33 +105,39 @@ class _Lowering:
                 self._append(_conv(conv), sources, node.shape)
             case Dense() as dense:
                 self._append(self._dense(dense, node, source), sources, node.shape)
-            case Binary("add", None) if len(node.shape) == 3:
+            case Binary("add", None) if self._shapes(sources) == {_full(node.shape)}:
                 self._append(Add(), sources, node.shape)
-            case Reduce("mean", (0, 1)):
+            case Reduce("mean", (0, 1)) if len(node.shape) == 1:
                 self._append(Mean(), sources, (1, 1, *node.shape))
             case Reshape() if len(node.shape) == 1:
-                pass  # layers take pixels in the order of a flattened image
-            case Binary("max", constant) if constant is not None and not constant.any():
+                # Layers take pixels in the order of a flattened image.
+                self.places[value] = source
+                return
+            case Binary("max", constant) if constant is not None and (
+                constant.size == 1 and not constant.any()
+            ):
                 self._follow(node, source, relu=True)
+                self.places[value] = source
+                return
             case Window("max", (2, 2, 1), (2, 2, 1), ((0, 0), (0, 0), (0, 0))):
                 self._follow(node, source, relu=False)
+                self.places[value] = source
+                return
             case _:
                 _refuse(node)
-        self.places[value] = (
-            source if isinstance(node.operation, Reshape) else len(self.nodes)
-        )
+        self.places[value] = len(self.nodes)
 
     def _append(
         self, layer: Conv | Add | Mean, sources: list[int], shape: tuple[int, ...]
     ) -> None:
-        full: Any = (*(1,) * (3 - len(shape)), *shape)
-        self.nodes.append(Node(layer, tuple(sources), full))
+        self.nodes.append(Node(layer, tuple(sources), _full(shape)))
 
     def _follow(self, node: operations.Node, source: int, *, relu: bool) -> None:
         """Makes a ReLU or a pool part of the layer before it."""
-        before = self.nodes[source - 1] if source else None
-        alone = self.graph.uses[node.inputs[0]] == 1 and source == len(self.nodes)
-        layer = before.layer if before and alone else None
+        # Nothing else may take the layer as it was, flattened or not.
+        held = [value for value, place in self.places.items() if place == source]
+        alone = source and all(self.graph.uses[value] == 1 for value in held)
+        layer = self.nodes[source - 1].layer if alone else None
         changed: Conv | Add
         match layer:
             case Conv(relu=False, pool=False) if relu:
@@ -142,8 +148,15 @@ class _Lowering:
                 changed = Add(relu=True)
             case _:
                 _refuse(node)
-        full: Any = (*(1,) * (3 - len(node.shape)), *node.shape)
-        self.nodes[source - 1] = Node(changed, self.nodes[source - 1].inputs, full)
+        before = self.nodes[source - 1]
+        # A ReLU keeps the shape, also of an image that was flattened.
+        shape: Any = before.shape if relu else node.shape
+        self.nodes[source - 1] = Node(changed, before.inputs, shape)
+
+    def _shapes(self, sources: list[int]) -> set[tuple[int, ...]]:
+        """Returns the shapes of some lowered values."""
+        shapes = [self.graph.input_shape, *(node.shape for node in self.nodes)]
+        return {shapes[source] for source in sources}
 
     def _dense(self, dense: Dense, node: operations.Node, source: int) -> Conv:
         """Returns the convolution that a dense layer is."""
@@ -157,6 +170,11 @@ class _Lowering:
             shift=dense.shift,
             dense=flat,
         )
+
+
+def _full(shape: tuple[int, ...]) -> Any:
+    """Returns a shape with height and width, 1 for a vector."""
+    return (*(1,) * (3 - len(shape)), *shape)
 
 
 def _conv(conv: operations.Conv) -> Conv:

@@ -2,7 +2,7 @@
 
 A graph is what exporters start from. It knows no framework: `trace` makes it from the
 jaxpr of any function. Shapes are those of one example, without the batch; channels come
-last.
+last. The file is long because it holds each operation and how it is computed.
 """
 
 import dataclasses

@@ -47,11 +47,8 @@ def _rewrite(graph: Graph) -> Graph:
         once = all(uses[index] == 1 for index in node.inputs)
         node = dataclasses.replace(node, inputs=inputs)
         merged = _merge(node, sources, graph.input_shape, nodes) if once else None
-        if merged is None:
-            nodes.append(node)
-        elif merged is not node:
-            # The node before it is left without a use.
-            nodes.append(merged)
+        # Where two were merged, the node before is left without a use.
+        nodes.append(node if merged is None else merged)
         place[value] = len(nodes)
     return Graph(graph.input_shape, tuple(nodes))
 

@@ -2,7 +2,8 @@
 
 JAX traces the function on a batch. A value that does not depend on the inputs is
 computed at once and is a constant of the graph. Every other equation of the jaxpr
-becomes one operation. Nothing here knows a framework or a network.
+becomes one operation. Nothing here knows a framework or a network. The file is long
+because it holds a rule for each primitive.
 """
 
 import dataclasses

@@ -183,3 +183,56 @@ def test_an_operation_that_no_layer_holds_is_refused_by_name(kind, words):
     with pytest.raises(UnsupportedError) as refused:
         layers_of(net, variables, (8, 8, 2))
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+class Varied(nn.Module):
+    """Computes with layers in an order that the built-in networks do not have."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Conv(3, (3, 3))(x)
+        match self.kind:
+            case "relu of a flattened image":
+                return nn.Dense(2)(nn.relu(x.reshape(x.shape[0], -1)))
+            case "branches":
+                y, z = nn.Conv(3, (1, 1))(x), nn.Conv(3, (3, 3))(x)
+                x = nn.relu(y) + nn.relu(z)
+            case "a sum of vectors":
+                x = x.mean((1, 2))
+                return nn.relu(nn.Dense(2)(x) + nn.Dense(2)(x))
+            case "a sum of flattened images":
+                y = nn.Conv(3, (3, 3))(x)
+                flat = [each.reshape(each.shape[0], -1) for each in (x, y)]
+                return nn.Dense(2)(flat[0] + flat[1])
+            case "a sum that broadcasts":
+                x = x + nn.Conv(3, (6, 6), padding="VALID")(x)
+            case "a flattened image taken twice":
+                flat = x.reshape(x.shape[0], -1)
+                return nn.Dense(2)(nn.relu(flat)) + nn.Dense(2)(flat)
+        return nn.Dense(2)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "kind", ["relu of a flattened image", "branches", "a sum of vectors"]
+)
+def test_layers_in_another_order(kind):
+    check(Varied(kind), (6, 6, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("a sum of flattened images", "lower: Binary add to [108] is part of no layer"),
+        ("a sum that broadcasts", "lower: Binary add to [6, 6, 3] is part of no layer"),
+        ("a flattened image taken twice", "lower: Binary max to [108] is part of no"),
+    ],
+)
+def test_what_only_looks_like_a_layer_is_refused(kind, words):
+    net = Varied(kind)
+    with jax.numpy_rank_promotion("allow"):
+        variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
+        with pytest.raises(UnsupportedError) as refused:
+            layers_of(net, variables, (6, 6, 2))
+    assert words in str(refused.value)
