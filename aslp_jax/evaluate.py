@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from aslp_jax import functional
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 
@@ -55,7 +55,7 @@ def score(
     labels: jax.Array,
     key: jax.Array | None = None,
     *,
-    model: Masked,
+    model: Masked | functional.Model,
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +66,7 @@ def score(
       images: uint8 `[examples, ...]`, at least one.
       labels: int32 `[examples]`.
       key: PRNG key of one sampled network; None (default) takes the deterministic one.
-      model: network and method; the network is called with `train=False`.
+      model: network and method; the network runs in evaluation mode.
       prepare: function from uint8 images to the inputs of the network. The same object
         in every call, as a new one is compiled again.
       batch_size: images a forward pass, default 250. It limits memory and does not
@@ -86,7 +86,7 @@ def outputs(
     images: jax.Array,
     key: jax.Array | None = None,
     *,
-    model: Masked,
+    model: Masked | functional.Model,
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> jax.Array:
@@ -99,7 +99,7 @@ def outputs(
       variables: variables of the model, from its `init` or from a train state.
       images: uint8 `[examples, ...]`, at least one.
       key: PRNG key of one sampled network; None (default) takes the deterministic one.
-      model: network and method; the network is called with `train=False`.
+      model: network and method; the network runs in evaluation mode.
       prepare: function from uint8 images to the inputs of the network. The same object
         in every call, as a new one is compiled again.
       batch_size: images a forward pass, default 250. It limits memory and does not
@@ -143,16 +143,17 @@ def run(
     variables: Mapping[str, Any],
     images: jax.Array,
     *,
-    net: nn.Module,
+    net: Any,
     prepare: Callable[[jax.Array], jax.Array],
     batch_size: int = 250,
 ) -> jax.Array:
     """Returns the logits of a plain network for each image.
 
     Args:
-      variables: variables of the network.
+      variables: `{"params": weights, **collections}`.
       images: `[examples, ...]`, at least one.
-      net: network, called with `train=False`.
+      net: network, in any form that `functional.network` takes; it runs in evaluation
+        mode.
       prepare: function from images to the inputs of the network. The same object in
         every call, as a new one is compiled again.
       batch_size: images a forward pass, default 250. It limits memory and does not
@@ -162,7 +163,8 @@ def run(
       Logits `[examples, classes]`.
     """
     size = min(batch_size, images.shape[0])
-    return _run(variables, images, net=net, prepare=prepare, batch_size=size)
+    plain = functional.network(net)
+    return _run(variables, images, net=plain, prepare=prepare, batch_size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "prepare", "batch_size"))
@@ -172,8 +174,10 @@ def _run(variables, images, *, net, prepare, batch_size):
     # The last batch repeats the last example until it is full.
     index = jnp.arange(batches * batch_size, dtype=jnp.int32)
     rows = jnp.minimum(index, examples - 1).reshape(batches, batch_size)
+    collections = dict(variables)
+    weights = collections.pop("params")
     logits = jax.lax.map(
-        lambda rows: net.apply(variables, prepare(images[rows]), train=False), rows
+        lambda rows: net.apply(weights, collections, prepare(images[rows]))[0], rows
     )
     return logits.reshape(batches * batch_size, *logits.shape[2:])[:examples]
 
@@ -192,7 +196,7 @@ def evaluate(
     labels: jax.Array,
     key: jax.Array,
     *,
-    model: Masked,
+    model: Masked | functional.Model,
     prepare: Callable[[jax.Array], jax.Array],
     samples: int = 10,
     batch_size: int = 250,
@@ -206,7 +210,7 @@ def evaluate(
       images: uint8 `[examples, ...]`, at least one.
       labels: int32 `[examples]`.
       key: PRNG key of the sampled networks.
-      model: network and method; the network is called with `train=False`.
+      model: network and method; the network runs in evaluation mode.
       prepare: function from uint8 images to the inputs of the network. The same object
         in every call, as a new one is compiled again.
       samples: number of networks to sample, at least 1, default 10.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from aslp_jax import functional
 from aslp_jax._tree import stream
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 
@@ -90,7 +91,7 @@ class Totals(flax.struct.PyTreeNode):
 
 
 def create(
-    model: Masked,
+    model: Masked | functional.Model,
     optimiser: optax.GradientTransformation,
     key: jax.Array,
     inputs: jax.Array,
@@ -98,7 +99,7 @@ def create(
     """Initialises the frozen weights, the params and the optimiser of a masked network.
 
     Args:
-      model: network and method; the network is called with `train=False`.
+      model: network and method.
       optimiser: optimiser of the groups of `params`, such as `optim.sgd_by_group`.
       key: PRNG key of the weights.
       inputs: one batch of inputs; only shape and dtype matter.
@@ -106,7 +107,7 @@ def create(
     Returns:
       State before the first step.
     """
-    variables = jax.jit(functools.partial(model.init, train=False))(key, inputs)
+    variables = jax.jit(functools.partial(functional.init, model))(key, inputs)
     frozen, params = variables.pop(FROZEN, {}), variables.pop(PARAMS)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -123,7 +124,7 @@ def step(
     labels: jax.Array,
     key: jax.Array,
     *,
-    model: Masked,
+    model: Masked | functional.Model,
     optimiser: optax.GradientTransformation,
     micro_batch: int | None = None,
     axis_name: str | None = None,
@@ -145,7 +146,7 @@ def step(
       inputs: inputs of the network, `[batch, ...]`.
       labels: int32 `[batch]`.
       key: PRNG key of this step.
-      model: network and method; the network is called with `train=True`.
+      model: network and method; the network runs in training mode.
       optimiser: optimiser of the groups of `params`.
       micro_batch: examples a forward pass, a divisor of the batch; None (default) takes
         all.
@@ -158,7 +159,7 @@ def step(
     Raises:
       ValueError: `micro_batch` does not divide the batch.
     """
-    net, method = model.net, model.method
+    net, method = functional.network(model.net), model.method
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights = method.effective_weights(state.frozen, state.params, key=mask_key)
     collections = state.collections
@@ -170,11 +171,7 @@ def step(
 
     def task(weights, collections, inputs, labels, key):
         logits, collections = net.apply(
-            {"params": weights, **collections},
-            inputs,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(collections),
+            weights, collections, inputs, train=True, key=key
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         predicted = jnp.argmax(logits, -1).astype(labels.dtype)
