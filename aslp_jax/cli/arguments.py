@@ -130,6 +130,8 @@ def option_parser(
     )
     for name in names:
         field = FIELDS[name]
+        if field.metadata.get("internal"):
+            continue
         flags = [flag(name), *filter(None, [field.metadata.get("alias")])]
         parser.add_argument(*flags, dest=name, **_argument(field))
     parser.add_argument(

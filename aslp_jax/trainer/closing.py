@@ -35,7 +35,7 @@ def evaluate_best(run: Run) -> RunResult:
     )
     connectivity = jax.device_get(programs.connectivity(masks))
     return RunResult(
-        arch=config.arch,
+        arch=config.network_name,
         stochastic=programs.method.stochastic,
         trains_dense=programs.method.trains_dense,
         dataset=config.dataset_name,
@@ -92,7 +92,7 @@ def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
         run.programs.model,
         run.state.replace(**run.best).variables,
         artefact.Description(
-            arch=config.arch,
+            arch=config.network_name,
             classes=data.classes,
             image_shape=(height, width, channels),
             mean=data.mean if config.standardise else None,

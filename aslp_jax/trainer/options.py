@@ -79,14 +79,35 @@ class Config:
     Metadata of a field: `help`; `choices`; `above`, `least`, `below` and `most` bound
     numbers; `methods` are the methods that the option applies to (default: all);
     `alias` is another flag; `none` is the meaning of None; `metavar` stands for the
-    value in `--help` (default: by type); `resumable` marks an option that may change
+    value in `--help` (default: by type); `internal` marks a value that has no flag;
+    `resumable` marks an option that may change
     when a run is resumed, because steps already taken do not depend on it.
     """
 
     arch: str = _option(
         "conv4",
-        "network to select from",
-        choices=("conv2", "conv4", "conv6", "vgg19", "resnet18"),
+        "network to select from; own stands for --model",
+        choices=("conv2", "conv4", "conv6", "vgg19", "resnet18", "own"),
+    )
+    model: str | None = _option(
+        None,
+        "network of your own, in place of --arch: FILE.py:NAME or "
+        "package.module:NAME, where NAME is a Flax Linen or NNX class or a function "
+        "that makes one; the file is imported (default: none)",
+        metavar="FILE.py:NAME",
+    )
+    model_args: str | None = _option(
+        None,
+        "arguments of NAME in --model, such as classes=10,width=0.25 (default: none)",
+        metavar="NAME=VALUE,...",
+    )
+    model_sha256: str | None = _option(
+        None, "sha256 of the source file of --model", internal=True
+    )
+    module_init: bool = _option(
+        False,
+        "keep the initial weights of --model, in place of Kaiming normal weights or "
+        "those of --signed-constant",
     )
     dataset: str = _option(
         "cifar10",
@@ -306,6 +327,11 @@ class Config:
     )
 
     @property
+    def network_name(self) -> str:
+        """Name of the network for people: the architecture's, or that of --model."""
+        return self.arch if self.model is None else self.model.rpartition(":")[2]
+
+    @property
     def total_epochs(self) -> int:
         """Largest number of epochs, fine-tuning included."""
         return self.epochs * (2 if self.finetune else 1)
@@ -404,7 +430,26 @@ def check(config: Config) -> None:
             f"--rescale {config.rescale} means nothing to --method {config.method}; "
             f"valid: {', '.join(RESCALES[config.method])}"
         )
+    _check_network(config)
     _check_images(config)
+
+
+def _check_network(config: Config) -> None:
+    if config.model is None:
+        if config.arch == "own":
+            raise BadInput("--arch own needs --model, FILE.py:NAME")
+        for name in ("model_args", "module_init"):
+            if getattr(config, name):
+                raise BadInput(f"{flag(name)} is for the network of --model; give both")
+        return
+    if config.arch != "own":
+        raise BadInput(f"give --model or --arch, not both; got --arch {config.arch}")
+    for name in ("bias", "dtype"):
+        if getattr(config, name) != FIELDS[name].default:
+            raise BadInput(
+                f"{flag(name)} is for the networks of --arch; the module of --model "
+                "says its own"
+            )
 
 
 def _check_images(config: Config) -> None:

@@ -112,10 +112,17 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
       chosen: options asked for, by name; they win over all others.
 
     Raises:
-      BadInput: an option is invalid, or two options contradict each other.
+      BadInput: an option is invalid, two options contradict each other, or the source
+        of `--model` cannot be read.
     """
     if chosen.get("data") is not None:
         chosen = {"dataset": "own", **chosen}
+    if chosen.get("model") is not None:
+        # Only now: without such a network no flag waits for JAX.
+        from aslp_jax.models.own import source_sha256
+
+        sha256 = source_sha256(chosen["model"])
+        chosen = {"arch": "own", **chosen, "model_sha256": sha256}
     asked = {**preset_values(preset, chosen), **chosen}
     config = Config(**{**_defaults(asked), **asked})
     check(config)

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.typing import Initializer
 from jax.sharding import Mesh
 
-from aslp_jax import evaluate, train
+from aslp_jax import evaluate, functional, train
 from aslp_jax.connectivity import Connectivity, connectivity
 from aslp_jax.data import augment
 from aslp_jax.masked import Masked
@@ -20,7 +21,7 @@ from aslp_jax.ops import convolution
 from aslp_jax.optim import by_group, relative_sign_sgd
 from aslp_jax.trainer.spec import ProgramSpec
 
-__all__ = ["Programs", "compile_programs"]
+__all__ = ["ByRank", "Programs", "compile_programs"]
 
 _PAD_DIVISOR = 8
 """Random crops shift by up to an eighth of the image: the paper's 4 pixels of 32."""
@@ -57,7 +58,7 @@ class Programs:
     """
 
     method: Method
-    model: Masked
+    model: Masked | functional.Model
     create: Callable[[jax.Array], train.TrainState]
     steps: Callable[..., Any]
     seed_steps: Callable[[Mesh], Callable[..., Any]]
@@ -82,16 +83,8 @@ def compile_programs(spec: ProgramSpec) -> Programs:
     """
     method: Any = spec.method
     prepare = _to_inputs(spec.mean, spec.std)
-    network = _network(
-        spec.arch,
-        spec.signed_constant,
-        spec.constant,
-        spec.bias,
-        spec.dtype,
-        spec.classes,
-        spec.platform,
-    )
-    model = Masked(network, method)
+    model = _model(spec)
+    network = functional.network(model.net)
     optimiser = _optimiser(spec)
     image = jnp.zeros((1, *spec.image_shape), jnp.uint8)
 
@@ -101,12 +94,17 @@ def compile_programs(spec: ProgramSpec) -> Programs:
             opt_state=optimiser.init(state.params),
         )
 
+    def create(key: jax.Array) -> train.TrainState:
+        state = train.create(model, optimiser, key, prepare(image))
+        _check_outputs(network, prepare(image), spec.classes)
+        return state
+
     def connect(masks: Any) -> Connectivity:
         shapes = jax.eval_shape(
-            lambda key: network.init(key, prepare(image), train=False),
+            lambda key: model.net.init(key, prepare(image), train=False),
             jax.random.key(0),
         )
-        return connectivity(network, shapes, masks, prepare(image), train=False)
+        return connectivity(model.net, shapes, masks, prepare(image), train=False)
 
     stepping: dict[str, Any] = {
         "batch_size": spec.batch_size,
@@ -123,7 +121,7 @@ def compile_programs(spec: ProgramSpec) -> Programs:
     return Programs(
         method=method,
         model=model,
-        create=jax.jit(lambda key: train.create(model, optimiser, key, prepare(image))),
+        create=jax.jit(create),
         steps=train.compile_steps(mesh=spec.mesh, **stepping),
         seed_steps=functools.cache(
             lambda seeds: train.compile_steps(seeds=seeds, **stepping)
@@ -169,32 +167,75 @@ def _optimiser(spec: ProgramSpec) -> optax.GradientTransformation:
     )
 
 
-# The same object for the same network, so that scoring is compiled once: the network
-# and the preparation of images are static arguments there.
+def _model(spec: ProgramSpec) -> Masked | functional.Model:
+    """Returns the network and its method, with the initialisers of the options."""
+    conv_init, dense_init = _initialisers(spec.signed_constant, spec.constant)
+    if spec.model is not None:
+        drawn = None if spec.module_init else ByRank(conv_init, dense_init)
+        return functional.Model(spec.model, spec.method, weight_init=drawn)
+    bias_init = initialisers.fan_in_uniform if spec.bias == "uniform" else None
+    network = NETWORKS[spec.arch](
+        classes=spec.classes,
+        conv_init=conv_init,
+        dense_init=dense_init,
+        bias_init=bias_init,
+        conv_general_dilated=convolution.of_platform(spec.platform),
+        dtype=jnp.dtype(spec.dtype),
+    )
+    return Masked(network, spec.method)
+
+
+# The same objects for the same options, so that equal networks compare as equal and
+# scoring is compiled once: the network is a static argument there.
 @functools.lru_cache(maxsize=8)
-def _network(
-    arch: str,
-    signed_constant: str,
-    constant: str,
-    bias: str,
-    dtype: str,
-    classes: int,
-    platform: str,
-) -> Any:
-    """Returns the plain network, with the initialisers that the options ask for."""
+def _initialisers(
+    signed_constant: str, constant: str
+) -> tuple[Initializer, Initializer]:
+    """Returns the initialisers of convolutions and of dense layers."""
     kaiming = initialisers.kaiming_normal()
     fixed = {
         "std": initialisers.signed_constant(kaiming),
         "kaiming": initialisers.kaiming_constant(),
     }[constant]
-    return NETWORKS[arch](
-        classes=classes,
-        conv_init=kaiming if signed_constant == "none" else fixed,
-        dense_init=fixed if signed_constant == "all" else kaiming,
-        bias_init=initialisers.fan_in_uniform if bias == "uniform" else None,
-        conv_general_dilated=convolution.of_platform(platform),
-        dtype=jnp.dtype(dtype),
+    return (
+        kaiming if signed_constant == "none" else fixed,
+        fixed if signed_constant == "all" else kaiming,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRank:
+    """Initialiser of a module's weights: one for convolutions, one for all others.
+
+    Attributes:
+      conv: initialiser of arrays of three or more axes.
+      dense: initialiser of arrays of fewer axes.
+    """
+
+    conv: Initializer
+    dense: Initializer
+
+    def __call__(self, key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> Any:
+        """Initialises an array."""
+        return (self.conv if len(shape) > 2 else self.dense)(key, shape, dtype)
+
+
+def _check_outputs(
+    network: functional.Network, inputs: jax.Array, classes: int
+) -> None:
+    """Checks that a network returns a logit for each class."""
+
+    def run(key: jax.Array) -> Any:
+        return network.apply(*network.init(key, inputs), inputs)[0]
+
+    outputs = jax.eval_shape(run, jax.random.key(0))
+    found = getattr(outputs, "shape", None)
+    if found != (1, classes):
+        given = f"{list(found)}" if found is not None else type(outputs).__name__
+        raise ValueError(
+            f"the network returns {given} for one image; expected [1, {classes}], a "
+            "logit for each class"
+        )
 
 
 # The same object for the same numbers, for the same reason.

@@ -52,7 +52,7 @@ class RunFolder:
         if path is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             images, seed = config.dataset_name, config.seed
-            name = f"{images}-{config.arch}-{config.method}-seed{seed}"
+            name = f"{images}-{config.network_name}-{config.method}-seed{seed}"
             path = Path("runs") / f"{name}-{stamp}"
         with writing(path):  # a name too long, a folder that may not be searched
             if path.exists() and not path.is_dir():

@@ -335,12 +335,16 @@ def check(config: Config, data: datasets.Dataset) -> None:
 
 @contextlib.contextmanager
 def _naming_network(config: Config) -> Iterator[None]:
-    """Raises a library's ValueError again as BadInput, with network and data set."""
+    """Raises an error of a network again as BadInput, with network and data set."""
+    # A module of one's own may raise anything while it is traced.
+    kind = ValueError if config.model is None else Exception
     try:
         yield
-    except ValueError as error:  # of the network or the method, while it is traced
+    except kind as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(
-            f"{config.arch} on {config.dataset_name} cannot be begun: {error}"
+            f"{config.network_name} on {config.dataset_name} cannot be begun: "
+            f"{lines[0]}"
         ) from error
 
 

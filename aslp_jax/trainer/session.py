@@ -102,7 +102,7 @@ class Session:
         self.folder.write_result(result.to_json())
         if plot:
             config = self.run.config
-            title = f"{config.arch} on {config.dataset_name}, {config.method}, "
+            title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
             with writing(self.folder.path):
                 plots.plot_curves(
                     self.rows,

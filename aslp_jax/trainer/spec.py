@@ -1,11 +1,12 @@
 """Specification of compiled programs: the values that they depend on, and no other."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from aslp_jax.methods import METHODS, Method
+from aslp_jax.models import own
 from aslp_jax.trainer.options import METHOD_OPTIONS, Config
 
 __all__ = ["Images", "ProgramSpec", "make_method", "program_spec"]
@@ -39,6 +40,9 @@ class ProgramSpec:
     Attributes:
       method: method with its options.
       arch: name of the network.
+      model: network of `--model`, in a form that `functional.network` takes; None for
+        the one that `arch` names.
+      module_init: True to keep the initial weights of that network.
       signed_constant: layers with weights of one magnitude: "none", "all" or "conv".
       constant: this magnitude: "std" or "kaiming".
       bias: frozen biases: "none" or "uniform".
@@ -65,6 +69,8 @@ class ProgramSpec:
 
     method: Method
     arch: str
+    model: Any
+    module_init: bool
     signed_constant: str
     constant: str
     bias: str
@@ -121,6 +127,9 @@ def program_spec(
     return ProgramSpec(
         method=make_method(config),
         arch=config.arch,
+        model=config.model
+        and own.load(config.model, config.model_args, sha256=config.model_sha256),
+        module_init=config.module_init,
         signed_constant=config.signed_constant,
         constant=config.constant,
         bias=config.bias,
