@@ -31,6 +31,10 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 PAPER = {
     "arch": "conv4",
+    "model": None,
+    "model_args": None,
+    "model_sha256": None,
+    "module_init": False,
     "dataset": "cifar10",
     "data": None,
     "image_size": None,
@@ -269,7 +273,10 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
     assert text.startswith("usage: aslp-jax train [-h]")
     assert "A program." in text
     text = text[text.index(" options: ") :]
+    assert "sha256" not in text
     for name, field in FIELDS.items():
+        if name == "model_sha256":  # it follows from --model
+            continue
         words = field.metadata["help"]
         if field.default is not None or "none" in field.metadata:
             words = f"{words} (default: "

@@ -33,6 +33,9 @@ WITHOUT_EFFECT = {
     "micro_batch",
 }
 
+MODEL = {"model", "model_args", "model_sha256"}
+"""Options that say which network; see the test of a network of one's own."""
+
 
 def spec(config, **changes):
     chosen = {"steps": 5, "platform": "cpu", "micro_batch": 32, "mesh": None}
@@ -60,7 +63,7 @@ def other(name, config):
 @pytest.mark.parametrize("method", METHODS)
 def test_an_option_changes_the_specification_or_is_listed(method):
     plain = resolve(None, {"method": method, "keep_fraction": 0.2})
-    for name in FIELDS.keys() - {"method", "epochs"}:
+    for name in FIELDS.keys() - {"method", "epochs", *MODEL}:
         if not options.knows(method, name) or (
             name == "rescale" and (len(options.RESCALES[method]) == 1)
         ):
@@ -94,6 +97,23 @@ def test_each_fact_about_images_and_devices_counts():
     assert spec(plain, steps=6) == spec(plain)
     cosine = dataclasses.replace(plain, schedule="cosine")
     assert spec(cosine, steps=6) != spec(cosine)
+
+
+def test_a_network_of_ones_own_is_part_of_the_specification(tmp_path):
+    path = tmp_path / "nets.py"
+
+    def found(arguments, classes=3):
+        path.write_text(
+            "import flax.linen as nn\nclass Net(nn.Module):\n  width: int = "
+            f"{classes}\n"
+        )
+        options = {"model": f"{path}:Net", "model_args": arguments}
+        return spec(resolve(None, options))
+
+    assert found("width=4") == found("width=4")
+    assert found("width=4") != found("width=5")
+    assert found("width=4") != found("width=4", classes=2)
+    assert found(None) != spec(Config())
 
 
 def test_seeds_share_their_programs():
