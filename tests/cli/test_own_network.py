@@ -1,0 +1,117 @@
+"""`aslp-jax train --model`: a network of one's own, from the file to the export."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from aslp_jax.cli.main import main
+
+NETS = '''"""Networks of one's own."""
+
+import flax.linen as nn
+from flax import nnx
+
+
+class TinyNet(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=2)(x))
+        x = nn.relu(nn.Conv(8, (3, 3), feature_group_count=4)(x))
+        return nn.Dense(self.classes)(x.mean((1, 2)))
+
+
+class TinyNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        self.conv = nnx.Conv(1, 4, (3, 3), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dense = nnx.Linear(64, classes, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.conv(x)))
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+class TooLarge(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (99, 99), padding="VALID")(x).mean((1, 2, 3))[:, None] @ x[:3]
+'''
+LINE = "--data shapes.npz --epochs 1 --batch-size 16 --eval-samples 1 --devices 1"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder with networks and 8x8 images of three classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "nets.py").write_text(NETS)
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    images = rng.integers(0, 80, (60, 8, 8, 1)) + 80 * labels[:, None, None, None]
+    images = images.astype(np.uint8)
+    np.savez(
+        "shapes.npz",
+        x_train=images[:48],
+        y_train=labels[:48],
+        x_test=images[48:],
+        y_test=labels[48:],
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, capsys):
+    """Runs `aslp-jax` in this folder; returns code, output and errors."""
+
+    def call(line: str) -> tuple[int, str, str]:
+        with jax.numpy_dtype_promotion("standard"):
+            code = main(line.split())
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--model none.py:Net", "none.py cannot be read"),
+        ("--model nets.py:Net", "no 'Net' there; it has TinyNet, TinyNNX"),
+        ("--model nets.py:TinyNet --arch conv4", "give --model or --arch, not both"),
+        ("--model nets.py:TinyNet --dtype bfloat16", "--dtype is for the networks of"),
+        ("--arch own", "--arch own needs --model"),
+        ("--model-args classes=3", "--model-args is for the network of --model"),
+        ("--module-init", "--module-init is for the network of --model"),
+        (
+            "--model nets.py:TinyNNX --model-args classes=4",
+            "TinyNNX on shapes cannot be begun: the network returns [1, 4] for one "
+            "image; expected [1, 3], a logit for each class",
+        ),
+        ("--model nets.py:TooLarge", "TooLarge on shapes cannot be begun: "),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(run, folder, arguments, words):
+    code, out, err = run(f"train {LINE} {arguments} --out r")
+    last = err.splitlines()[-1]
+    assert code == 2
+    assert last.startswith("aslp-jax: ")
+    assert words in last
+    assert not Path("r").exists()
+
+
+def test_the_network_is_named_and_a_changed_one_is_refused(run, folder):
+    code, out, err = run(f"train {LINE} --model nets.py:TinyNNX --out r")
+    assert code == 0, err
+    assert "aslp on TinyNNX, shapes" in out
+    options = json.loads(Path("r/config.json").read_text())["options"]
+    assert options["model"] == "nets.py:TinyNNX"
+    assert len(options["model_sha256"]) == 64
+    code, _, err = run("train --out r --resume --epochs 2")
+    assert code == 0, err
+    (folder / "nets.py").write_text(NETS + "\n")
+    code, _, err = run("train --out r --resume --epochs 3")
+    assert code == 2
+    assert "--model nets.py:TinyNNX has changed: its sha256 was " in err
