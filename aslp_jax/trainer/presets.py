@@ -119,7 +119,7 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
         chosen = {"dataset": "own", **chosen}
     if chosen.get("model") is not None:
         # Only now: without such a network no flag waits for JAX.
-        from aslp_jax.models.own import source_sha256
+        from aslp_jax.trainer.own_network import source_sha256
 
         sha256 = source_sha256(chosen["model"])
         chosen = {"arch": "own", **chosen, "model_sha256": sha256}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from aslp_jax.methods import METHODS, Method
-from aslp_jax.models import own
+from aslp_jax.trainer import own_network
 from aslp_jax.trainer.options import METHOD_OPTIONS, Config
 
 __all__ = ["Images", "ProgramSpec", "make_method", "program_spec"]
@@ -128,7 +128,9 @@ def program_spec(
         method=make_method(config),
         arch=config.arch,
         model=config.model
-        and own.load(config.model, config.model_args, sha256=config.model_sha256),
+        and own_network.load(
+            config.model, config.model_args, sha256=config.model_sha256
+        ),
         module_init=config.module_init,
         signed_constant=config.signed_constant,
         constant=config.constant,

@@ -7,7 +7,7 @@ import pytest
 
 from aslp_jax import functional
 from aslp_jax._errors import BadInput
-from aslp_jax.models import own
+from aslp_jax.trainer import own_network
 
 SOURCE = """
 import flax.linen as nn
@@ -75,36 +75,38 @@ def classes(net) -> int:
     ],
 )
 def test_classes_functions_and_values_are_networks(nets, name, arguments, expected):
-    assert classes(own.load(f"nets.py:{name}", arguments)) == expected
+    assert classes(own_network.load(f"nets.py:{name}", arguments)) == expected
 
 
 def test_the_same_values_give_the_same_network(nets):
-    first, second = (own.load("nets.py:NNX", "classes=6") for _ in range(2))
+    first, second = (own_network.load("nets.py:NNX", "classes=6") for _ in range(2))
     assert first == second
     assert hash(first) == hash(second)
 
 
 def test_a_module_by_its_name(nets, monkeypatch):
     monkeypatch.syspath_prepend(nets.parent)
-    assert classes(own.load("nets:Linen")) == 3
-    assert own.source_sha256("nets:Linen") == own.source_sha256("nets.py:Linen")
+    assert classes(own_network.load("nets:Linen")) == 3
+    assert own_network.source_sha256("nets:Linen") == own_network.source_sha256(
+        "nets.py:Linen"
+    )
 
 
 def test_a_file_named_like_a_package_hides_nothing(nets):
     nets.rename("optax.py")
-    assert classes(own.load("optax.py:Linen")) == 3
+    assert classes(own_network.load("optax.py:Linen")) == 3
     import optax
 
     assert hasattr(optax, "sgd")
 
 
 def test_a_changed_file_is_refused_and_loaded_anew(nets):
-    sha256 = own.source_sha256("nets.py:Linen")
-    assert classes(own.load("nets.py:Linen", sha256=sha256)) == 3
+    sha256 = own_network.source_sha256("nets.py:Linen")
+    assert classes(own_network.load("nets.py:Linen", sha256=sha256)) == 3
     nets.write_text(SOURCE.replace("classes: int = 3", "classes: int = 4"))
     with pytest.raises(BadInput, match=f"nets.py:Linen has changed.*{sha256}"):
-        own.load("nets.py:Linen", sha256=sha256)
-    assert classes(own.load("nets.py:Linen")) == 4
+        own_network.load("nets.py:Linen", sha256=sha256)
+    assert classes(own_network.load("nets.py:Linen")) == 4
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_changed_file_is_refused_and_loaded_anew(nets):
 )
 def test_refusals_are_one_line(nets, model, arguments, words):
     with pytest.raises(BadInput) as error:
-        own.load(model, arguments)
+        own_network.load(model, arguments)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -142,12 +144,12 @@ def test_refusals_are_one_line(nets, model, arguments, words):
 def test_an_import_that_fails_is_one_line(nets):
     nets.write_text("import no_such_package\n")
     with pytest.raises(BadInput, match=r"cannot be imported: ModuleNotFoundError: No"):
-        own.load("nets.py:Net")
+        own_network.load("nets.py:Net")
 
 
 def test_arguments_are_literals_and_words():
     text = "width=0.25,stages=(1, 2),name=small,flag=True,none=None,neg=-1"
-    assert own.parse_arguments(text) == {
+    assert own_network.parse_arguments(text) == {
         "width": 0.25,
         "stages": (1, 2),
         "name": "small",
@@ -155,13 +157,13 @@ def test_arguments_are_literals_and_words():
         "none": None,
         "neg": -1,
     }
-    assert own.parse_arguments("") == {}
+    assert own_network.parse_arguments("") == {}
 
 
 def test_a_list_makes_no_cached_network(nets):
     with pytest.raises(BadInput, match="unhashable"):
-        own.load("nets.py:NNX", "classes=[1]")
+        own_network.load("nets.py:NNX", "classes=[1]")
 
 
 def test_a_linen_class_is_a_module(nets):
-    assert isinstance(own.load("nets.py:Linen"), nn.Module)
+    assert isinstance(own_network.load("nets.py:Linen"), nn.Module)
