@@ -155,3 +155,9 @@ def program_spec(
         platform=platform,
         mesh=mesh,
     )
+
+
+def _own_network(config: Config) -> Any:
+    if config.model is None:
+        return None
+    return own_network.load(config.model, config.model_args, sha256=config.model_sha256)

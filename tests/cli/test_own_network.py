@@ -94,7 +94,7 @@ def run(folder, capsys):
     ],
 )
 def test_refusals_are_one_line_and_write_nothing(run, folder, arguments, words):
-    code, out, err = run(f"train {LINE} {arguments} --out r")
+    code, _, err = run(f"train {LINE} {arguments} --out r")
     last = err.splitlines()[-1]
     assert code == 2
     assert last.startswith("aslp-jax: ")
