@@ -25,6 +25,7 @@ __all__ = [
     "MatMul",
     "Node",
     "Operation",
+    "Origin",
     "Pad",
     "Pads",
     "Reduce",
@@ -83,12 +84,31 @@ BINARY: Mapping[str, Callable[[Any, Any], jax.Array]] = {
 """Functions of two numbers, by the name of their JAX primitive."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Weight that a kernel is made from, without any arithmetic.
+
+    Attributes:
+      name: path of the weight in the tree of weights.
+      arrange: function from an array of the weight's shape to one of the kernel's, which
+        only moves numbers.
+    """
+
+    name: str
+    arrange: Callable[[Any], Any]
+
+    def then(self, move: Callable[[Any], Any]) -> "Origin":
+        """Returns the origin of what a function makes that only moves numbers."""
+        return Origin(self.name, lambda weight: move(self.arrange(weight)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conv:
     """Convolution with a constant kernel, then a scale and a shift for each channel.
 
     Attributes:
-      name: path of the kernel in the tree of weights, such as `"Conv_0/kernel"`.
+      name: path of the kernel in the tree of weights, such as `"Conv_0/kernel"`; empty
+        if it is no weight, or one with its axes in another order.
       kernel: float32 `[*window, in_channels / groups, out_channels]`.
       strides: pixels, one for each axis of the window.
       padding: zeros before and after each of those axes.
@@ -96,6 +116,7 @@ class Conv:
       groups: number of groups that the channels are divided into.
       scale: float32 `[out_channels]`, multiplies the sums; None is 1.
       shift: float32 `[out_channels]`, added after the scale; None is 0.
+      origin: weight that the kernel is made from; None if there is none.
     """
 
     name: str
@@ -106,6 +127,7 @@ class Conv:
     groups: int = 1
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
+    origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,16 +135,18 @@ class Dense:
     """Product of the last axis with a constant matrix, then a scale and a shift.
 
     Attributes:
-      name: path of the kernel in the tree of weights.
+      name: path of the kernel in the tree of weights, as in `Conv`.
       kernel: float32 `[inputs, outputs]`.
       scale: float32 `[outputs]`; None is 1.
       shift: float32 `[outputs]`; None is 0.
+      origin: weight that the kernel is made from, as in `Conv`.
     """
 
     name: str
     kernel: np.ndarray
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
+    origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
