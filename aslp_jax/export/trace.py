@@ -235,7 +235,6 @@ class _Tracer:
     def exp2(self, equation: Any, operands: list[Any]) -> _Value:
         return self._unary("exp", self._binary("mul", operands[0], math.log(2)))
 
-
     def integer_pow(self, equation: Any, operands: list[Any]) -> _Value:
         power = equation.params["y"]
         if not 1 <= abs(power) <= _LARGEST_POWER:
@@ -488,9 +487,7 @@ class _Tracer:
         )
         value_ = self._order(value, [*kept, *(value.axis(axis) for axis in over)])
         value_ = self._reshape(value_, (*rows, np.shape(kernel.array)[0]))
-        operation = Dense(
-            kernel.name, np.asarray(kernel.array), origin=kernel.origin
-        )
+        operation = Dense(kernel.name, np.asarray(kernel.array), origin=kernel.origin)
         result = self.add(operation, [value_], (*rows, math.prod(columns)))
         result = self._reshape(result, (*rows, *columns))
         batch = free.index(value.batch)
