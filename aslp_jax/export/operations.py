@@ -90,8 +90,8 @@ class Origin:
 
     Attributes:
       name: path of the weight in the tree of weights.
-      arrange: function from an array of the weight's shape to one of the kernel's, which
-        only moves numbers.
+      arrange: function from an array of the weight's shape to one of the kernel's,
+        which only moves numbers.
     """
 
     name: str
