@@ -2,8 +2,8 @@
 
 A channel is an index of the last axis of a value. An operation that keeps each channel
 by itself, such as a ReLU, a sum or a pool, ties its channels to those of its inputs:
-tied channels have one number and stay or go together. A channel of a concatenation, of a
-flattened image or of a depthwise convolution has the number of the channel it is made
+tied channels have one number and stay or go together. A channel of a concatenation, of
+a flattened image or of a depthwise convolution has the number of the channel it is made
 from. Channels of an operation that mixes them are pinned: they stay.
 """
 

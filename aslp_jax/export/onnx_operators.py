@@ -294,10 +294,10 @@ class Operators:
             case Pad(padding, number):
                 held = self._unflattened([first])
                 order = _order(held.layout, len(padding))
-                ends = [
-                    [0, *(padding[axis][side] for axis in order)] for side in (0, 1)
-                ]
-                pads = self.array(f"{name}/pads", sum(ends, []), np.int64)
+                low, high = (
+                    [padding[axis][side] for axis in order] for side in (0, 1)
+                )
+                pads = self.array(f"{name}/pads", [0, *low, 0, *high], np.int64)
                 filler = self.array(f"{name}/value", np.float32(number))
                 sources = [self._as(first, held.layout), pads, filler]
                 return dataclasses.replace(held, name=self.emit("Pad", sources, name))

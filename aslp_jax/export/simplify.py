@@ -156,15 +156,23 @@ class _Rewriting:
         source = self._source(node.inputs[0])
         if source is None or binary.constant_first or np.size(binary.constant) != 1:
             return None
-        match source.operation, binary.function:
-            case Reduce("sum", axes), "div" | "mul":
+        if isinstance(source.operation, Reshape) and source.shape == node.shape:
+            # The axes that are summed may have been put back with size 1.
+            source = self._source(source.inputs[0])
+        if source is None or binary.function not in ("div", "mul"):
+            return None
+        match source.operation:
+            case Reduce("sum", axes):
                 shape = self.shape(source.inputs[0])
                 count = math.prod(shape[axis] for axis in axes)
                 factor = float(np.ravel(binary.constant)[0])
                 expected = count if binary.function == "div" else 1 / count
-                if math.isclose(factor, expected, rel_tol=1e-6):
-                    mean = Reduce("mean", axes)
-                    return self.add(mean, source.inputs, source.shape)
+                if not math.isclose(factor, expected, rel_tol=1e-6):
+                    return None
+                value = self.add(Reduce("mean", axes), source.inputs, source.shape)
+                if source.shape == node.shape:
+                    return value
+                return self.add(Reshape(), (value,), node.shape)
         return None
 
     def _pool(self, node: Node) -> int | None:

@@ -62,6 +62,8 @@ _IDENTITIES = frozenset(
     | {"sharding_constraint", "stop_gradient"}
 )
 
+_COMMUTATIVE = frozenset({"add", "eq", "max", "min", "mul", "ne"})
+
 _LARGEST_POWER = 8
 """Largest integer power that is written as multiplications."""
 
@@ -542,6 +544,7 @@ class _Tracer:
         constant_first = isinstance(first, Constant)
         value, constant = (second, first) if constant_first else (first, second)
         array = shrink(_one(equation, constant, batch), value.shape)
+        constant_first &= function not in _COMMUTATIVE
         operation = Binary(function, array, constant_first=constant_first)
         return self.add(operation, [value], shape, batch)
 

@@ -4,23 +4,20 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from aslp_jax import export
 from aslp_jax.export import onnx as onnx_export
 from aslp_jax.models.resnet import ResNet
 from tests.export import networks
-from tests.export.networks import SMALL, assert_same, logits, random_images, small
-
-
-def run_onnx(content, images):
-    session = onnxruntime.InferenceSession(content)
-    given = images.transpose(0, 3, 1, 2)
-    if session.get_inputs()[0].type == "tensor(float)":
-        given = given.astype(np.float32)
-    (found,) = session.run(["logits"], {"images": given})
-    return found
+from tests.export.networks import (
+    SMALL,
+    assert_same,
+    logits,
+    random_images,
+    run_onnx,
+    small,
+)
 
 
 @pytest.mark.slow
