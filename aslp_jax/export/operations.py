@@ -389,14 +389,15 @@ def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
                 pair = (other, first) if constant_first else (first, other)
             else:
                 pair = (operands[0], operands[1])
-            return BINARY[function](*pair)
+            # A comparison gives 1 for true and 0 for false.
+            return BINARY[function](*pair).astype(jnp.float32)
         case Select(constants):
             rest = iter(operands)
             parts = [
                 next(rest) if each is None else _align(each, len(node.shape) + 1)
                 for each in constants
             ]
-            return jnp.where(parts[0], parts[2], parts[1])
+            return jnp.where(parts[0].astype(bool), parts[2], parts[1])
         case Reduce(function, axes):
             over = tuple(axis + 1 for axis in axes)
             return getattr(jnp, function)(first, axis=over)
@@ -430,7 +431,7 @@ def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
 
 def _align(constant: np.ndarray, rank: int) -> jax.Array:
     """Puts axes of size 1 before a constant, up to a number of axes."""
-    constant = np.asarray(constant)
+    constant = np.asarray(constant, np.float32)
     return jnp.asarray(constant.reshape((1,) * (rank - constant.ndim) + constant.shape))
 
 
