@@ -31,12 +31,11 @@ def plain(net, key, inputs, **options):
     return jax.jit(lambda key: net.init(key, inputs, **options))(key)
 
 
-@functools.partial(jax.jit, static_argnames=("net", "options"))
-def follow(net, variables, masks, inputs, options=()):
-    return connectivity(net, variables, masks, inputs, **dict(options))
-
-
-EVALUATED = (("train", False),)
+@functools.partial(jax.jit, static_argnames=("net",))
+def follow(net, variables, masks, inputs):
+    collections = dict(variables)
+    weights = collections.pop("params")
+    return connectivity(net, weights, collections, masks, inputs)
 
 
 def everything(variables):
@@ -100,7 +99,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
 def test_an_unpruned_network_is_connected(key):
     net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
     variables = plain(net, key, inputs)
-    found = follow(net, variables, everything(variables), inputs, EVALUATED)
+    found = follow(net, variables, everything(variables), inputs)
     names = [f"Conv_{i}/kernel" for i in range(4)] + [
         "Dense_0/kernel",
         "Dense_1/kernel",
@@ -142,12 +141,12 @@ def test_a_shortcut_keeps_a_network_together(key):
     variables = plain(Residual(), key, inputs)
     masks = everything(variables)
     masks["Conv_1/kernel"] = jnp.zeros_like(masks["Conv_1/kernel"])
-    found = follow(Residual(), variables, masks, inputs, EVALUATED)
+    found = follow(Residual(), variables, masks, inputs)
     assert numbers(found.layers["Conv_1/kernel"]) == (144, 0, 0, 4, 4, 0)
     assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 72, 4, 0, 0)
     assert found.reached == found.outputs == 3
     masks["Conv_0/kernel"] = jnp.zeros_like(masks["Conv_0/kernel"])
-    found = follow(Residual(), variables, masks, inputs, EVALUATED)
+    found = follow(Residual(), variables, masks, inputs)
     assert found.reached == 0
     assert all(layer.on_path == 0 for layer in found.layers.values())
     # Without a path from the inputs, with one to the outputs.
@@ -161,7 +160,7 @@ def test_it_runs_on_the_masks_of_a_method(key):
     variables = jax.jit(model.init)(key, inputs)
     masks = jax.jit(model.method.masks)(variables["frozen"], variables["params"])
     plainly = {"params": variables["frozen"]}
-    found = follow(net, plainly, masks, inputs, EVALUATED)
+    found = follow(net, plainly, masks, inputs)
     kept = sum(int(layer.kept) for layer in found.layers.values())
     assert kept == sum(int(mask.sum()) for mask in masks.values())
     assert 0 < sum(int(layer.on_path) for layer in found.layers.values()) < kept
@@ -171,4 +170,4 @@ def test_a_mask_of_no_kernel_is_refused(key):
     net, inputs = Perceptron((2,)), jnp.ones((1, 3))
     variables = plain(net, key, inputs)
     with pytest.raises(KeyError, match="no weight at 'Dense_7/kernel'"):
-        connectivity(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)
+        follow(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)

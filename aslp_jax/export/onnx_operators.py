@@ -294,9 +294,7 @@ class Operators:
             case Pad(padding, number):
                 held = self._unflattened([first])
                 order = _order(held.layout, len(padding))
-                low, high = (
-                    [padding[axis][side] for axis in order] for side in (0, 1)
-                )
+                low, high = ([padding[axis][side] for axis in order] for side in (0, 1))
                 pads = self.array(f"{name}/pads", [0, *low, 0, *high], np.int64)
                 filler = self.array(f"{name}/value", np.float32(number))
                 sources = [self._as(first, held.layout), pads, filler]

@@ -6,7 +6,7 @@ last. The file is long because it holds each operation and how it is computed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -36,6 +36,7 @@ __all__ = [
     "Transpose",
     "Unary",
     "Window",
+    "compute",
     "run",
 ]
 
@@ -358,11 +359,20 @@ def run(graph: Graph, inputs: jax.Array) -> jax.Array:
     values = [inputs]
     for node in graph.nodes:
         operands = [values[index] for index in node.inputs]
-        values.append(_compute(node, operands))
+        values.append(compute(node, operands))
     return values[-1]
 
 
-def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
+def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
+    """Computes one node with `jax.numpy`.
+
+    Args:
+      node: operation in its place.
+      operands: the values that it takes, float32 `[batch, *shape]`.
+
+    Returns:
+      `[batch, *node.shape]`.
+    """
     batch, first = operands[0].shape[0], operands[0]
     match node.operation:
         case Conv() as conv:
@@ -449,7 +459,7 @@ def _window(window: Window, x: jax.Array) -> jax.Array:
     }[window.function]
     return jax.lax.reduce_window(
         x,
-        jnp.asarray(start, x.dtype),
+        np.asarray(start, x.dtype),
         function,
         (1, *window.window),
         (1, *window.strides),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from aslp_jax import evaluate, train
+from aslp_jax import evaluate, functional, train
 from aslp_jax.connectivity import Connectivity, connectivity
 from aslp_jax.data import augment
 from aslp_jax.masked import Masked
@@ -102,11 +102,11 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         )
 
     def connect(masks: Any) -> Connectivity:
-        shapes = jax.eval_shape(
-            lambda key: network.init(key, prepare(image), train=False),
-            jax.random.key(0),
+        inputs = jax.eval_shape(prepare, image)
+        weights, collections = jax.eval_shape(
+            functional.network(network).init, jax.random.key(0), inputs
         )
-        return connectivity(network, shapes, masks, prepare(image), train=False)
+        return connectivity(network, weights, collections, masks, inputs)
 
     stepping: dict[str, Any] = {
         "batch_size": spec.batch_size,
