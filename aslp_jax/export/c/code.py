@@ -348,8 +348,7 @@ def _public_functions(
     """Yields the array between layers and the public functions."""
     if memory.size:
         yield (
-            "/* What lies between layers. */\n"
-            f"static float memory[{memory.size}];\n"
+            f"/* What lies between layers. */\nstatic float memory[{memory.size}];\n"
         )
     calls = "\n    ".join(body)
     yield f"""{interface.declaration}

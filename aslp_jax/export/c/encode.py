@@ -63,9 +63,7 @@ def encode(
             f"c: inputs must be one of ('uint8', 'float32'), got {inputs!r}"
         )
     description = subnetwork.description
-    network = layers_of(
-        subnetwork.net, subnetwork.variables, description.image_shape
-    )
+    network = layers_of(subnetwork.net, subnetwork.variables, description.image_shape)
     before = graphs.cost(network)
     if compact and storage != "seed":
         network = passes.compact(network, merge=storage != "signs")

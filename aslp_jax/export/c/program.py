@@ -145,7 +145,9 @@ def make_program(graph: Graph, *, channels_first: bool = True) -> Program:
     """
     shape = graph.input_shape
     order = views.channels_first(len(shape)) if channels_first else range(len(shape))
-    builder = _Builder([], [math.prod(shape)], {0: views.stored(0, shape, tuple(order))})
+    builder = _Builder(
+        [], [math.prod(shape)], {0: views.stored(0, shape, tuple(order))}
+    )
     fused = _find_fused(graph)
     done = set()
     for value, node in enumerate(graph.nodes, start=1):
@@ -438,9 +440,7 @@ class _Builder:
         space = list(range(rank - 1))[-2:]
         if not set(moving) <= set(space):
             space = moving
-        planes = [
-            axis for axis in views.channels_first(rank) if axis not in space
-        ]
+        planes = [axis for axis in views.channels_first(rank) if axis not in space]
         order = (*planes, *space)
         if views.permute(source, order).digits not in ((), ((_count(source), 1),)):
             source = self._copy(source, order)
@@ -485,7 +485,11 @@ class _Builder:
         return out
 
     def _pad(
-        self, padding: Sequence[tuple[int, int]], filler: float, source: View, shape: Shape
+        self,
+        padding: Sequence[tuple[int, int]],
+        filler: float,
+        source: View,
+        shape: Shape,
     ) -> View:
         out = self._new(shape)
         self._map("copy", [np.full(1, filler, np.float32)], out)
@@ -520,7 +524,11 @@ def _refuse(node: Node) -> NoReturn:
     operation = node.operation
     function = getattr(operation, "function", "")
     name = getattr(operation, "name", "")
-    about = " ".join(filter(None, [type(operation).__name__, function, repr(name)[:99] if name else ""]))
+    about = " ".join(
+        filter(
+            None, [type(operation).__name__, function, repr(name)[:99] if name else ""]
+        )
+    )
     raise UnsupportedError(
         f"c: {about} to {list(node.shape)} is not supported; supported are {_SUPPORTED}"
     )

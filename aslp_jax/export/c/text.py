@@ -69,6 +69,7 @@ class Constants:
             self.definitions.append(array(self._known[key], numbers))
         return self._known[key]
 
+
 def calls(
     program: Program,
     memory: Memory,

@@ -43,9 +43,7 @@ class PackedWeights:
     normal: bool = False
 
 
-def pack(
-    layer: Layer, weights: LayerWeights | None, storage: Storage
-) -> PackedWeights:
+def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> PackedWeights:
     """Packs the weights of a layer.
 
     The order is unit by unit, in a unit channel by channel of its group, and in a

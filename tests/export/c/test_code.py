@@ -218,7 +218,9 @@ def test_the_example_runs_as_its_readme_says(tmp_path, digits_logits):
 
 
 def test_storages_that_cannot_hold_the_weights_are_refused():
-    with pytest.raises(ValueError, match=r"'Dense_0/kernel' has weights of \d+ magnitudes"):
+    with pytest.raises(
+        ValueError, match=r"'Dense_0/kernel' has weights of \d+ magnitudes"
+    ):
         c.encode(small("mixed"), "net", storage="signs")
     with pytest.raises(ValueError, match=r"'Conv_0/kernel' has no seed of its weights"):
         c.encode(embed(small("mixed")), "net", storage="seed")
