@@ -410,7 +410,7 @@ class _Builder:
         self, function: str, axes: Sequence[int], source: View, shape: Shape
     ) -> View:
         out = self._new(shape)
-        self._map("copy", [np.float32(_EMPTY[function])[None]], out)
+        self._map("copy", [np.array(_EMPTY[function], np.float32)], out)
         kept = iter(out.axes)
         spread = out._replace(
             axes=tuple(
@@ -422,7 +422,7 @@ class _Builder:
         self._map(combine, [spread, source], spread)
         if function == "mean":
             count = math.prod(source.shape[axis] for axis in axes)
-            self._map("div", [out, np.full(1, count, np.float32)], out)
+            self._map("div", [out, np.array(count, np.float32)], out)
         return out
 
     def _window(self, window: Window, source: View, node: Node) -> View:
@@ -492,7 +492,7 @@ class _Builder:
         shape: Shape,
     ) -> View:
         out = self._new(shape)
-        self._map("copy", [np.full(1, filler, np.float32)], out)
+        self._map("copy", [np.array(filler, np.float32)], out)
         starts = [low for low, _ in padding]
         target = views.cut(out, starts, (1,) * len(shape), source.shape)
         assert target is not None
