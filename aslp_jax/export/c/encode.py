@@ -2,14 +2,12 @@
 
 import re
 
-import numpy as np
-
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.export import graph as graphs
-from aslp_jax.export import operations, passes
+from aslp_jax.export import passes
 from aslp_jax.export.c.code import Inputs, Pixels, encode_graph
 from aslp_jax.export.c.weights import Storage
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
 __all__ = ["encode"]
@@ -33,8 +31,11 @@ def encode(
     """Returns the header and the source of a network.
 
     The files declare and define `NAME_logits` and `NAME_class`. Both functions take an
-    image of bytes, row by row and channels last, as cameras give them. All values
-    between layers share one static array, so two calls must not run at the same time.
+    image of bytes, row by row and channels last, as cameras give them. A network whose
+    output is no vector of classes has `NAME_run` instead. Inputs that are no images,
+    such as a vector or a sequence `[length, channels]`, are float32, as the module
+    takes them. All values between layers share one static array, so two calls must not
+    run at the same time.
     The code computes in float32, whatever the dtype of the network. It is for machines
     with an `int` of 32 bits that read constants like other memory. It calls functions
     of the mathematical library only if the network has such functions, or if normally
@@ -55,30 +56,34 @@ def encode(
       Two files, `".h"` and `".c"`.
 
     Raises:
+      UnsupportedError: the C code cannot compute the network.
       ValueError: the name is not an identifier, the storage or the inputs are unknown,
-        the storage cannot hold the weights, or the C code cannot compute the network.
+        or the storage cannot hold the weights.
     """
     if inputs not in ("uint8", "float32"):
         raise ValueError(
             f"c: inputs must be one of ('uint8', 'float32'), got {inputs!r}"
         )
     description = subnetwork.description
-    network = layers_of(subnetwork.net, subnetwork.variables, description.image_shape)
-    before = graphs.cost(network)
+    shape = description.image_shape
+    network = graph_of(subnetwork.net, subnetwork.variables, shape)
+    before = cost(network)
     if compact and storage != "seed":
         network = passes.compact(network, merge=storage != "signs")
+    pixels = Pixels(inputs, description.mean, description.std)
     code = encode_graph(
-        _raise(network),
+        network,
         name,
         storage=storage,
-        pixels=Pixels(inputs, description.mean, description.std),
+        pixels=pixels if len(shape) == 3 else None,
+        classes=network.shapes[-1] == (description.classes,),
         layers=subnetwork.layers,
         about=_about(subnetwork),
     )
     return ExportResult(
         code.files,
         before,
-        graphs.cost(network),
+        cost(network),
         operations=code.operations,
         dropped=_DROPPED[storage],
     )
@@ -98,60 +103,3 @@ def _about(subnetwork: Subnetwork) -> list[str]:
         accuracy = description.accuracies["thresholding"]
         about.append(f"accuracy on the test images: {accuracy:.2%}")
     return about
-
-
-def _raise(graph: graphs.Graph) -> operations.Graph:
-    """Returns the operations of the layers of a network."""
-    zero, pair = np.zeros((), np.float32), (2, 2, 1)
-    nodes: list[operations.Node] = []
-    places = {0: 0}
-
-    def add(operation: operations.Operation, inputs: list[int], shape: tuple) -> None:
-        nodes.append(operations.Node(operation, tuple(inputs), tuple(shape)))
-
-    for value, node in enumerate(graph.nodes, start=1):
-        inputs = [places[index] for index in node.inputs]
-        layer = node.layer
-        source = graph.shapes[node.inputs[0]]
-        shape = node.shape
-        match layer:
-            case graphs.Conv():
-                path = f"{layer.name}/kernel"
-                if layer.dense:
-                    kernel = layer.kernel.reshape(-1, shape[2])
-                    add(operations.Reshape(), inputs, (kernel.shape[0],))
-                    dense = operations.Dense(path, kernel, layer.scale, layer.shift)
-                    add(dense, [len(nodes)], shape[2:])
-                    if layer.relu:
-                        relu = operations.Binary("max", zero)
-                        add(relu, [len(nodes)], shape[2:])
-                    if value < len(graph.nodes):
-                        add(operations.Reshape(), [len(nodes)], shape)
-                else:
-                    conv = operations.Conv(
-                        path,
-                        layer.kernel,
-                        (layer.stride,) * 2,
-                        ((layer.padding,) * 2,) * 2,
-                        (1, 1),
-                        scale=layer.scale,
-                        shift=layer.shift,
-                    )
-                    summed = graphs.summed_shape(layer, source)
-                    add(conv, inputs, summed)
-                    if layer.relu:
-                        add(operations.Binary("max", zero), [len(nodes)], summed)
-                    if layer.pool:
-                        pool = operations.Window("max", pair, pair, ((0, 0),) * 3)
-                        add(pool, [len(nodes)], shape)
-            case graphs.Add():
-                add(operations.Binary("add"), inputs, shape)
-                if layer.relu:
-                    add(operations.Binary("max", zero), [len(nodes)], shape)
-            case graphs.Mean():
-                add(operations.Reduce("mean", (0, 1)), inputs, shape[2:])
-                add(operations.Reshape(), [len(nodes)], shape)
-        places[value] = len(nodes)
-    if len(nodes[-1].shape) > 1:
-        add(operations.Reshape(), [len(nodes)], nodes[-1].shape[2:])
-    return operations.Graph(graph.input_shape, tuple(nodes))

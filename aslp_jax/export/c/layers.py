@@ -14,8 +14,8 @@ class Layer:
     """Convolution or dense layer, whose input lies channel by channel.
 
     Attributes:
-      name: path of the kernel, such as `"Conv_0/kernel"`; empty if it is no array of the
-        network.
+      name: path of the weight that the kernel is made from, such as `"Conv_0/kernel"`.
+      in_order: True if the kernel holds that weight in its own order.
       kernel: float32 `[taps, in_channels / groups, out_channels]`.
       taps: int32 `[taps, 5]`, a `struct tap` for each weight of a channel; None if the
         weights cover the whole input.
@@ -33,6 +33,7 @@ class Layer:
     """
 
     name: str
+    in_order: bool
     kernel: np.ndarray
     taps: np.ndarray | None
     in_size: int
@@ -76,7 +77,7 @@ def conv_layer(conv: Conv, source: Shape, result: Shape) -> Layer:
             left, right = _inside(before, strides[1], in_size[1], size[1])
             taps.append((above * in_size[1] + before, top, bottom, left, right))
     return Layer(
-        conv.name.removeprefix("params/"),
+        *_origin(conv),
         conv.kernel.reshape(-1, *conv.kernel.shape[-2:]),
         np.array(taps, np.int32),
         in_size=in_size[0] * in_size[1],
@@ -105,7 +106,7 @@ def dense_layer(dense: Dense, planes: tuple[int, int], result: Shape) -> Layer:
     height = size // width if space else 1
     whole = height * width == 1
     return Layer(
-        dense.name.removeprefix("params/"),
+        *_origin(dense),
         dense.kernel.reshape(-1, channels, units),
         None if whole else np.array([(0, 0, height, 0, width)], np.int32),
         in_size=size,
@@ -116,6 +117,12 @@ def dense_layer(dense: Dense, planes: tuple[int, int], result: Shape) -> Layer:
         scale=dense.scale,
         shift=dense.shift,
     )
+
+
+def _origin(layer: Conv | Dense) -> tuple[str, bool]:
+    """Returns the name of a layer's weight, and True if the kernel has its order."""
+    name = layer.name if layer.origin is None else layer.origin.name
+    return name or "a kernel that is computed", bool(layer.name)
 
 
 def _inside(first: int, stride: int, inputs: int, outputs: int) -> tuple[int, int]:

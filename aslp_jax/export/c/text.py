@@ -148,7 +148,7 @@ def _map(step: Map, loops: int) -> Mapping[str, object]:
 
 def _layer(layer: Layer, packed: PackedWeights, constants: Constants) -> str:
     """Adds the constants of a layer and returns the name of its `struct layer`."""
-    path = layer.name.removesuffix("/kernel") or "unnamed"
+    path = layer.name.removesuffix("/kernel")
     own = f"layer_{path}"
     scales = None if layer.scale is None else layer.scale * packed.scale
     extra = [

@@ -9,6 +9,7 @@ import numpy as np
 
 from aslp_jax.artefact import LayerWeights
 from aslp_jax.export.c.layers import Layer
+from aslp_jax.export.signs import signs
 from aslp_jax.ops.threefry import bits_on_host
 
 __all__ = ["STORAGES", "PackedWeights", "Storage", "pack"]
@@ -72,7 +73,7 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
             arrays = {"values": values[kept], "gaps": _gaps(kept, values.size)}
             return PackedWeights(arrays, one, kept.size)
         case "signs":
-            ternary, magnitude = _signs(layer)
+            ternary, magnitude = signs(layer.kernel, layer.name)
             ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
             negative = np.append(ternary[mask] < 0, False)
@@ -86,19 +87,6 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
 def _unit_first(kernel: np.ndarray) -> np.ndarray:
     """Transposes `[taps, in, out]` to `[out, in, taps]`."""
     return kernel.transpose(2, 1, 0)
-
-
-def _signs(layer: Layer) -> tuple[np.ndarray, np.float32]:
-    """Returns the signs of a kernel, -1, 0 or 1, and its one magnitude."""
-    magnitudes = np.unique(np.abs(layer.kernel))
-    magnitudes = magnitudes[magnitudes > 0]
-    if len(magnitudes) > 1:
-        raise ValueError(
-            f"c: {layer.name!r} has weights of {len(magnitudes)} magnitudes; signs can "
-            "be stored for one magnitude only, as signed constants have"
-        )
-    magnitude = magnitudes[0] if len(magnitudes) else np.float32(1)
-    return np.sign(layer.kernel).astype(np.int8), magnitude
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
@@ -148,10 +136,9 @@ def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
 def _pack_seed(layer: Layer, weights: LayerWeights | None) -> PackedWeights:
     """Packs a layer as the key and the distribution of its weights, and its mask."""
     recipe = None if weights is None else weights.recipe
-    if weights is None or recipe is None:
-        raise ValueError(
-            f"c: {layer.name!r} has no seed of its weights; use another storage"
-        )
+    if weights is None or recipe is None or not layer.in_order:
+        lacks = "order of its weights" if recipe else "seed of its weights"
+        raise ValueError(f"c: {layer.name!r} has no {lacks}; use another storage")
     words = bits_on_host(recipe.key, weights.frozen.size)
     high = words >> np.uint32(31) == 1
     law, negative, size = "SIGNS", ~high, weights.magnitude
