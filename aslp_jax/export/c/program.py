@@ -304,7 +304,7 @@ class _Builder:
     ) -> bool:
         """Adds a step; returns False if its operands have no loops in common."""
         arrays = [
-            _shrink(each) if isinstance(each, np.ndarray) else None for each in operands
+            None if isinstance(each, View) else _shrink(each) for each in operands
         ]
         aligned = [
             views.broadcast(
