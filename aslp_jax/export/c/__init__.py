@@ -4,8 +4,9 @@
 the C files in `runtime/` are internal.
 """
 
-from aslp_jax.export.c.code import Code, Inputs, Pixels, encode_graph
+from aslp_jax.export.c.code import Code, encode_graph
 from aslp_jax.export.c.encode import encode
+from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import STORAGES, Storage
 
 __all__ = [

@@ -8,13 +8,13 @@ import importlib.resources
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from aslp_jax._version import __version__
 from aslp_jax.artefact import LayerWeights
 from aslp_jax.export.c.functions import apply, needs_library
+from aslp_jax.export.c.interface import Interface, Pixels, header
 from aslp_jax.export.c.layers import Layer
 from aslp_jax.export.c.memory import Memory, plan
 from aslp_jax.export.c.program import Map, Pool, Run, Step, make_program
@@ -22,27 +22,9 @@ from aslp_jax.export.c.text import Constants, array, calls
 from aslp_jax.export.c.weights import STORAGES, PackedWeights, Storage, pack
 from aslp_jax.export.operations import Graph, Shape
 
-__all__ = ["Code", "Inputs", "Pixels", "encode_graph"]
+__all__ = ["Code", "encode_graph"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-
-Inputs = Literal["uint8", "float32"]
-"""Dtype of the numbers that the C functions take."""
-
-
-class Pixels(NamedTuple):
-    """Preparation of inputs that are pixels from 0 to 255.
-
-    Attributes:
-      dtype: dtype of the pixels.
-      mean: mean of each channel, for pixels in [0, 1]; None if they are not
-        standardised.
-      std: standard deviation of each channel; None if they are not standardised.
-    """
-
-    dtype: Inputs = "uint8"
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
 
 
 class Code(NamedTuple):
@@ -102,7 +84,7 @@ def encode_graph(
         for step in program.steps
         if isinstance(step, Run)
     }
-    interface = _Interface(name, graph.input_shape, graph.shapes[-1], pixels, classes)
+    interface = Interface(name, graph.input_shape, graph.shapes[-1], pixels, classes)
     outside = {0: interface.input} if pixels is None else {}
     memory, constants = plan(program, outside=outside), Constants()
     body = calls(
@@ -124,61 +106,14 @@ def encode_graph(
         *_public_functions(interface, memory, body),
     ]
     files = {
-        ".h": _header(interface, [*about, *facts]).encode(),
+        ".h": header(interface, [*about, *facts]).encode(),
         ".c": "\n".join(parts).encode(),
     }
     return Code(files, operations, constants.size, 4 * memory.size)
 
 
-class _Interface(NamedTuple):
-    """The functions of a network, as a caller sees them."""
-
-    name: str
-    input_shape: Shape
-    output_shape: Shape
-    pixels: Pixels | None
-    classes: bool
-
-    @property
-    def is_image(self) -> bool:
-        """True if the input has height, width and channels."""
-        return len(self.input_shape) == 3
-
-    @property
-    def input(self) -> str:
-        """Name of the first parameter."""
-        return "image" if self.is_image else "input"
-
-    @property
-    def output(self) -> str:
-        """Name of the second parameter, and the last part of the function's name."""
-        return "logits" if self.classes else "output"
-
-    @property
-    def parameter(self) -> str:
-        """The first parameter."""
-        upper = self.name.upper()
-        if self.pixels is None or self.pixels.dtype == "float32":
-            return f"const float {self.input}[{upper}_INPUTS]"
-        count = f"{upper}_IMAGE_BYTES" if self.is_image else f"{upper}_INPUTS"
-        return f"const uint8_t {self.input}[{count}]"
-
-    @property
-    def function(self) -> str:
-        """Name of the function that computes the output."""
-        return f"{self.name}_{'logits' if self.classes else 'run'}"
-
-    @property
-    def declaration(self) -> str:
-        """The function that computes the output."""
-        count = f"{self.name.upper()}_{'CLASSES' if self.classes else 'OUTPUTS'}"
-        opening = f"void {self.function}("
-        result = f"float {self.output}[{count}])"
-        return f"{opening}{self.parameter},\n{' ' * len(opening)}{result}"
-
-
 def _facts(
-    interface: _Interface,
+    interface: Interface,
     steps: Sequence[Step],
     packed: Mapping[Layer, PackedWeights],
     storage: Storage,
@@ -201,83 +136,13 @@ def _facts(
     return facts
 
 
-def _header(interface: _Interface, facts: Sequence[str]) -> str:
-    """Returns the header."""
-    name, upper = interface.name, interface.name.upper()
-    comment = "\n   ".join([f"Written by aslp-jax {__version__}.", *facts])
-    macros = _macros(interface)
-    lines = "\n".join(f"#define {upper}_{key} {value}" for key, value in macros.items())
-    order = "row by row, channels last"
-    if interface.pixels is None:
-        kind = f"floats as the network takes them, {order}"
-    else:
-        dtype = "bytes" if interface.pixels.dtype == "uint8" else "floats"
-        kind = f"{order}, {dtype} from 0 to 255"
-    takes = f"The {interface.input} is\n   {kind}. Not reentrant."
-    if not interface.classes:
-        shape = " x ".join(map(str, interface.output_shape))
-        return _HEADER.format(
-            comment=comment,
-            upper=upper,
-            macros=lines,
-            functions=f"""/* Computes the output, {shape}, row by row. {takes} */
-{interface.declaration};
-""",
-        )
-    functions = f"""/* Computes a logit for each class; the largest is that of the likeliest one. {takes} */
-{interface.declaration};
-
-/* Returns the likeliest class, from 0 up. Not reentrant. */
-int {name}_class({interface.parameter});
-"""
-    return _HEADER.format(
-        comment=comment, upper=upper, macros=lines, functions=functions
-    )
-
-
-_HEADER = """/* {comment} */
-#ifndef {upper}_H
-#define {upper}_H
-
-#include <stdint.h>
-
-{macros}
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-{functions}
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
-
-
-def _macros(interface: _Interface) -> dict[str, str]:
-    """Returns the sizes that the header defines."""
-    upper, macros = interface.name.upper(), {}
-    if interface.is_image:
-        sizes = zip(("HEIGHT", "WIDTH", "CHANNELS"), interface.input_shape, strict=True)
-        macros = {key: str(size) for key, size in sizes}
-    count = math.prod(interface.output_shape)
-    macros["CLASSES" if interface.classes else "OUTPUTS"] = str(count)
-    if interface.parameter.endswith("_IMAGE_BYTES]"):
-        macros["IMAGE_BYTES"] = f"({upper}_HEIGHT * {upper}_WIDTH * {upper}_CHANNELS)"
-    else:
-        macros["INPUTS"] = str(math.prod(interface.input_shape))
-    return macros
-
-
 def _functions(steps: Sequence[Step]) -> list[str]:
     """Returns the functions of numbers that some steps apply."""
     return sorted({step.function for step in steps if isinstance(step, Map)})
 
 
 def _runtime_parts(
-    interface: _Interface,
+    interface: Interface,
     steps: Sequence[Step],
     packed: Mapping[Layer, PackedWeights],
     storage: Storage,
@@ -343,7 +208,7 @@ def _runtime(file: str) -> str:
 
 
 def _public_functions(
-    interface: _Interface, memory: Memory, body: Sequence[str]
+    interface: Interface, memory: Memory, body: Sequence[str]
 ) -> Iterator[str]:
     """Yields the array between layers and the public functions."""
     if memory.size:

@@ -4,7 +4,8 @@ import re
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import passes
-from aslp_jax.export.c.code import Inputs, Pixels, encode_graph
+from aslp_jax.export.c.code import encode_graph
+from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import Storage
 from aslp_jax.export.cost import cost
 from aslp_jax.export.network import graph_of

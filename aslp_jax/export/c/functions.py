@@ -1,10 +1,10 @@
-"""Functions of numbers in C: one expression each, and the C function that applies them."""
+"""Functions of numbers in C: an expression each, and the function that applies them."""
 
 from collections.abc import Collection, Mapping
 
 from aslp_jax.export.operations import BINARY, UNARY
 
-__all__ = ["EXPRESSIONS", "apply", "enumerator", "needs_library"]
+__all__ = ["EXPRESSIONS", "SUPPORTED", "apply", "enumerator", "needs_library"]
 
 EXPRESSIONS: Mapping[str, str] = {
     "abs": "{x} < 0 ? -{x} : {x}",

@@ -2,8 +2,8 @@
 
 A step calls one function of the runtime. What only moves numbers (reshape, transpose,
 slice, broadcast) is a view where possible, and no step. A layer takes a ReLU and a 2x2
-max-pool that follow into its own step. The file is long because it holds a rule for each
-operation.
+max-pool that follow into its own step. The file is long because it holds a rule for
+each operation.
 """
 
 import dataclasses
@@ -149,7 +149,7 @@ def make_program(graph: Graph, *, channels_first: bool = True) -> Program:
         [], [math.prod(shape)], {0: views.stored(0, shape, tuple(order))}
     )
     fused = _find_fused(graph)
-    done = set()
+    done: set[int] = set()
     for value, node in enumerate(graph.nodes, start=1):
         if value not in done:
             followers = fused.get(value, ())
@@ -161,7 +161,7 @@ def make_program(graph: Graph, *, channels_first: bool = True) -> Program:
     return Program(tuple(builder.steps), tuple(builder.sizes), output)
 
 
-def _find_fused(graph: Graph) -> dict[int, tuple[int, ...]]:
+def _find_fused(graph: Graph) -> dict[int, list[int]]:
     """Returns the values that are computed together with the one before them."""
     uses = graph.uses
     users = {
@@ -171,23 +171,20 @@ def _find_fused(graph: Graph) -> dict[int, tuple[int, ...]]:
     }
     fused = {}
     for value, node in enumerate(graph.nodes, start=1):
-        found: list[int] = []
-
-        def follower(found: Sequence[int] = found, value: int = value) -> int:
-            last = found[-1] if found else value
-            return users[last] if uses[last] == 1 and last in users else 0
-
         match node.operation:
             case Conv() | Dense():
-                if (next_ := follower()) and _is_relu(graph.nodes[next_ - 1]):
-                    found.append(next_)
-                if (next_ := follower()) and _is_pool_2x2(graph.nodes[next_ - 1]):
-                    found.append(next_)
+                wanted = [_is_relu, _is_pool_2x2]
             case Binary("add"):
-                if (next_ := follower()) and _is_relu(graph.nodes[next_ - 1]):
-                    found.append(next_)
-        if found:
-            fused[value] = tuple(found)
+                wanted = [_is_relu]
+            case _:
+                continue
+        found, last = [], value
+        for is_wanted in wanted:
+            follower = users.get(last) if uses[last] == 1 else None
+            if follower is not None and is_wanted(graph.nodes[follower - 1]):
+                found.append(follower)
+                last = follower
+        fused[value] = found
     return fused
 
 
@@ -227,8 +224,8 @@ class _Builder:
     def finish(self, value: int) -> int:
         """Returns the buffer that holds a value alone, row by row."""
         view = self.values[value]
-        whole = view.is_whole(self.sizes[view.buffer])
-        if whole and view.buffer and len(view.digits) <= 1:
+        in_rows = len(view.digits) <= 1 and self._is_whole(view, view.shape)
+        if in_rows and view.buffer:
             return view.buffer
         return self._copy(view, tuple(range(len(view.axes)))).buffer
 
@@ -288,6 +285,10 @@ class _Builder:
         order = views.channels_first(len(shape)) if order is None else order
         return views.stored(len(self.sizes) - 1, shape, order)
 
+    def _is_whole(self, view: View, shape: Shape) -> bool:
+        """Returns True if a view has a shape and all numbers of its buffer."""
+        return view.shape == shape and view.is_whole(self.sizes[view.buffer])
+
     def _copy(self, view: View, order: Sequence[int] | None = None) -> View:
         """Returns a view of the same numbers in a new buffer."""
         out = self._new(view.shape, order)
@@ -303,28 +304,24 @@ class _Builder:
         is_part: bool = False,
     ) -> bool:
         """Adds a step; returns False if its operands have no loops in common."""
-        arrays = [
-            None if isinstance(each, View) else _shrink(each) for each in operands
-        ]
-        aligned = [
-            views.broadcast(
-                each
-                if isinstance(each, View)
-                else views.stored(-1, arrays[index].shape, range(arrays[index].ndim)),
-                out.shape,
-            )
-            for index, each in enumerate(operands)
-        ]
-        aligned += aligned[:1] * (3 - len(aligned))
+        aligned: list[View] = []
+        places: list[Place | np.ndarray] = []
+        for each in operands:
+            if isinstance(each, View):
+                view = each
+                places.append(Place(each.buffer, each.offset))
+            else:
+                array = _shrink(each)
+                view = views.stored(-1, array.shape, range(array.ndim))
+                places.append(array)
+            aligned.append(views.broadcast(view, out.shape))
+        missing = 3 - len(operands)
+        aligned += aligned[:1] * missing
+        places += places[:1] * missing
         found = views.loops([*aligned, out])
         if found is None:
             return False
         sizes, steps = found
-        places = [
-            Place(view.buffer, view.offset) if array is None else array
-            for view, array in zip(aligned, arrays, strict=False)
-        ]
-        places += places[:1] * (3 - len(places))
         self.steps.append(
             Map(
                 function,
@@ -344,10 +341,9 @@ class _Builder:
         out = self._new(shape)
         for each in operands:
             # The result may then take the place of the operand.
-            if isinstance(each, View) and each.shape == shape:
-                if each.is_whole(self.sizes[each.buffer]):
-                    out = out._replace(axes=each.axes)
-                    break
+            if isinstance(each, View) and self._is_whole(each, shape):
+                out = out._replace(axes=each.axes)
+                break
         if not self._map(function, operands, out):
             copies = [
                 self._copy(each) if isinstance(each, View) else each
@@ -522,13 +518,10 @@ def _shrink(constant: np.ndarray) -> np.ndarray:
 
 def _refuse(node: Node) -> NoReturn:
     operation = node.operation
-    function = getattr(operation, "function", "")
-    name = getattr(operation, "name", "")
-    about = " ".join(
-        filter(
-            None, [type(operation).__name__, function, repr(name)[:99] if name else ""]
-        )
-    )
+    words = [type(operation).__name__, getattr(operation, "function", "")]
+    if getattr(operation, "name", ""):
+        words.append(repr(operation.name))  # type: ignore[union-attr]
+    about = " ".join(filter(None, words))
     raise UnsupportedError(
         f"c: {about} to {list(node.shape)} is not supported; supported are {_SUPPORTED}"
     )

@@ -62,7 +62,11 @@ class Constants:
           wish: name, if nothing else has it.
           numbers: float32 or uint8 `[count]`.
         """
-        key = (numbers.dtype.str, numbers.size, hashlib.sha256(numbers.tobytes()).digest())
+        key = (
+            numbers.dtype.str,
+            numbers.size,
+            hashlib.sha256(numbers.tobytes()).digest(),
+        )
         if key not in self._known:
             self._known[key] = self.name(wish)
             self.size += numbers.nbytes

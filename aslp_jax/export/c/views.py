@@ -1,14 +1,13 @@
 """Views: where the numbers of a value lie in a buffer.
 
-A view has digits for each axis, as a number has: an index along the axis is written in
-the sizes of the digits, the largest first, and each digit moves by a step of its own.
-So transposing, repeating, cutting and most reshaping copy nothing, and a flattened image
-may lie in memory channel by channel.
+A view has digits for each axis, as a number has. The first digit counts most, each has
+a size, and each moves by a step of its own. So transposing, repeating, cutting and most
+reshaping copy nothing, and a flattened image may lie in memory channel by channel.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from aslp_jax.export.operations import Shape
@@ -199,7 +198,7 @@ def loops(views: Sequence[View]) -> tuple[list[int], list[list[int]]] | None:
     return [size for size, _ in merged], [steps for _, steps in merged]
 
 
-def _merge(digits: "itertools.chain[tuple[int, int]] | Digits") -> Digits:
+def _merge(digits: Iterable[tuple[int, int]]) -> Digits:
     """Joins digits that move as one."""
     merged: list[tuple[int, int]] = []
     for size, step in digits:

@@ -69,7 +69,10 @@ def results(tmp_path_factory):
     found, outputs = np.frombuffer(done.stdout, np.float32), {}
     for name in NAMES:
         size = outputs_of(name).size
-        outputs[name], found = found[:size].reshape(outputs_of(name).shape), found[size:]
+        outputs[name], found = (
+            found[:size].reshape(outputs_of(name).shape),
+            found[size:],
+        )
     assert found.size == 0
     return outputs
 

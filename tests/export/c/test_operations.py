@@ -43,7 +43,7 @@ def kernel(*shape, seed=0):
 
 
 def conv(x, *kernel_shape, strides=None, padding="SAME", dilation=None, groups=1):
-    axes = "HW"[: x.ndim - 2]
+    axes = "DHW"[5 - x.ndim :]
     return lax.conv_general_dilated(
         x,
         kernel(*kernel_shape),
@@ -146,8 +146,10 @@ FUNCTIONS = {
         [x, x[:, 1:3], jnp.ones((x.shape[0], 1, 5, 4))], 1
     ),
     "a part that is used again": lambda x: (
-        lambda y: jnp.concatenate([y, nn.relu(conv(y, 1, 1, 3, 2))], 3).sum(3)
-        + nn.sigmoid(y).sum(3)
+        lambda y: (
+            jnp.concatenate([y, nn.relu(conv(y, 1, 1, 3, 2))], 3).sum(3)
+            + nn.sigmoid(y).sum(3)
+        )
     )(conv(x, 3, 3, 4, 3)),
     "one value twice": lambda x: jnp.concatenate([nn.tanh(x)] * 2, 3),
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (2, 0)), constant_values=3),
@@ -167,7 +169,8 @@ FUNCTIONS = {
     "transpose": lambda x: nn.tanh(x.transpose(0, 3, 1, 2)) + 1,
     "relu of what is flat": lambda x: nn.relu(conv(x, 1, 1, 4, 2).reshape(-1, 60)),
     "squeeze and excite": lambda x: (
-        x * nn.sigmoid(nn.relu(x.mean((1, 2)) @ kernel(4, 2)) @ kernel(2, 4))[
+        x
+        * nn.sigmoid(nn.relu(x.mean((1, 2)) @ kernel(4, 2)) @ kernel(2, 4))[
             :, None, None
         ]
     ),
@@ -214,7 +217,7 @@ def compute(folder):
     assert ends[-1] == found.shape[1]
     return {
         name: (found[:, start:end], expected[:, start:end])
-        for name, start, end in zip(FUNCTIONS, [0, *ends], ends)
+        for name, start, end in zip(FUNCTIONS, [0, *ends[:-1]], ends, strict=True)
     }
 
 
@@ -224,3 +227,23 @@ def test_a_function_is_that_of_jax(results, name):
     assert np.ptp(expected) > 0.1
     size = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * size)
+
+
+def test_what_c_cannot_compute_is_refused_by_name():
+    def volumes(_, x):
+        x = x.reshape(x.shape[0], 3, 2, 5, 4)
+        return conv(x, 3, 3, 3, 4, 2)
+
+    graph = simplify(trace(volumes, {}, jax.ShapeDtypeStruct(SHAPE, jnp.float32)))
+    message = r"c: Conv .*\[3, 2, 5, 2\] is not supported; supported are 1-D and 2-D co"
+    with pytest.raises(UnsupportedError, match=message):
+        c.encode_graph(graph, "net")
+
+
+def test_the_library_is_linked_only_where_it_is_used():
+    for function, needed in ((nn.relu6, False), (nn.tanh, True)):
+        shape = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+        graph = simplify(trace(lambda _, x, f=function: f(x), {}, shape))
+        files = c.encode_graph(graph, "net", classes=False).files
+        assert (b"link with -lm" in files[".h"]) == needed
+        assert (b"<math.h>" in files[".c"]) == needed
