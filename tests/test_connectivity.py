@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from aslp_jax import EdgePopup, Masked
+from aslp_jax import EdgePopup, Masked, functional
 from aslp_jax._tree import kernels, named_leaves
 from aslp_jax.connectivity import connectivity
+from aslp_jax.export.trace import UnsupportedError
 from aslp_jax.models import ConvNet
 from aslp_jax.models.layers import max_pool_2x2
 
@@ -171,3 +173,74 @@ def test_a_mask_of_no_kernel_is_refused(key):
     variables = plain(net, key, inputs)
     with pytest.raises(KeyError, match="no weight at 'Dense_7/kernel'"):
         follow(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)
+
+
+def test_a_network_of_functions_with_its_kernels_in_another_order(key):
+    # Outputs first, as Equinox and PyTorch have them.
+    def apply(weights, inputs):
+        x = nn.relu(inputs @ weights["first"].T)
+        return x @ weights["last"].swapaxes(0, 1)
+
+    net = functional.stateless(lambda key, inputs: {}, apply)
+    weights = {
+        "first": jax.ShapeDtypeStruct((4, 3), jnp.float32),
+        "last": jax.ShapeDtypeStruct((2, 4), jnp.float32),
+    }
+    into = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    out = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], bool)
+    masks = {"first": jnp.asarray(into.T), "last": jnp.asarray(out.T)}
+    found = connectivity(net, weights, {}, masks, jnp.ones((5, 3)))
+    # As the small network that was counted by hand.
+    assert numbers(found.layers["first"]) == (12, 3, 2, 4, 2, 2)
+    assert numbers(found.layers["last"]) == (8, 2, 1, 2, 1, 0)
+    assert (int(found.outputs), int(found.reached)) == (2, 1)
+
+
+@pytest.mark.slow
+def test_an_nnx_network_with_attention(key):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.embed = nnx.Linear(3, 4, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+            self.last = nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.norm(self.embed(x))
+            return self.last(self.drop(x + self.attention(x)).mean(1))
+
+    net, inputs = functional.NNX(Net), jnp.ones((1, 5, 3))
+    weights, collections = jax.eval_shape(net.init, key, inputs)
+    masks = {
+        name: jnp.ones(leaf.shape, bool)
+        for name, leaf in named_leaves(weights, kernels).items()
+    }
+    values = masks["attention/value/kernel"]
+    masks["attention/value/kernel"] = values.at[:, 0].set(False)  # of one head
+    found = jax.jit(
+        lambda masks: connectivity(net, weights, collections, masks, inputs)
+    )(masks)
+    assert set(found.layers) == set(masks)
+    # A head without values still has its pattern; queries and keys reach the output.
+    head = found.layers["attention/value/kernel"]
+    assert numbers(head) == (16, 8, 8, 4, 2, 0)
+    for name in ("attention/query/kernel", "attention/out/kernel", "embed/kernel"):
+        layer = found.layers[name]
+        assert layer.on_path == layer.weights == layer.kept
+    masks["last/kernel"] = masks["last/kernel"].at[:, 1].set(False)
+    masks["embed/kernel"] = masks["embed/kernel"].at[:, 2].set(False)
+    found = jax.jit(
+        lambda masks: connectivity(net, weights, collections, masks, inputs)
+    )(masks)
+    assert (int(found.outputs), int(found.reached)) == (2, 1)
+    assert int(found.layers["embed/kernel"].without_input) == 1
+
+
+def test_a_network_without_a_graph_is_refused():
+    net = functional.stateless(
+        lambda key, inputs: {}, lambda weights, inputs: jnp.sort(inputs @ weights["a"])
+    )
+    weights = {"a": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+    with pytest.raises(UnsupportedError, match="trace: sort is not supported"):
+        connectivity(net, weights, {}, {}, jnp.ones((1, 3)))
