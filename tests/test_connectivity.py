@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from aslp_jax import EdgePopup, Masked
+from aslp_jax import EdgePopup, Masked, functional
 from aslp_jax._tree import kernels, named_leaves
 from aslp_jax.connectivity import connectivity
+from aslp_jax.export.trace import UnsupportedError
 from aslp_jax.models import ConvNet
 from aslp_jax.models.layers import max_pool_2x2
 
@@ -31,12 +33,11 @@ def plain(net, key, inputs, **options):
     return jax.jit(lambda key: net.init(key, inputs, **options))(key)
 
 
-@functools.partial(jax.jit, static_argnames=("net", "options"))
-def follow(net, variables, masks, inputs, options=()):
-    return connectivity(net, variables, masks, inputs, **dict(options))
-
-
-EVALUATED = (("train", False),)
+@functools.partial(jax.jit, static_argnames=("net",))
+def follow(net, variables, masks, inputs):
+    collections = dict(variables)
+    weights = collections.pop("params")
+    return connectivity(net, weights, collections, masks, inputs)
 
 
 def everything(variables):
@@ -100,7 +101,7 @@ def test_paths_of_random_networks_are_those_of_matrix_products(key, seed):
 def test_an_unpruned_network_is_connected(key):
     net, inputs = ConvNet(stages=(3, 4), classes=2, hidden=(7,)), jnp.ones((1, 8, 8, 2))
     variables = plain(net, key, inputs)
-    found = follow(net, variables, everything(variables), inputs, EVALUATED)
+    found = follow(net, variables, everything(variables), inputs)
     names = [f"Conv_{i}/kernel" for i in range(4)] + [
         "Dense_0/kernel",
         "Dense_1/kernel",
@@ -142,12 +143,12 @@ def test_a_shortcut_keeps_a_network_together(key):
     variables = plain(Residual(), key, inputs)
     masks = everything(variables)
     masks["Conv_1/kernel"] = jnp.zeros_like(masks["Conv_1/kernel"])
-    found = follow(Residual(), variables, masks, inputs, EVALUATED)
+    found = follow(Residual(), variables, masks, inputs)
     assert numbers(found.layers["Conv_1/kernel"]) == (144, 0, 0, 4, 4, 0)
     assert numbers(found.layers["Conv_0/kernel"]) == (72, 72, 72, 4, 0, 0)
     assert found.reached == found.outputs == 3
     masks["Conv_0/kernel"] = jnp.zeros_like(masks["Conv_0/kernel"])
-    found = follow(Residual(), variables, masks, inputs, EVALUATED)
+    found = follow(Residual(), variables, masks, inputs)
     assert found.reached == 0
     assert all(layer.on_path == 0 for layer in found.layers.values())
     # Without a path from the inputs, with one to the outputs.
@@ -161,7 +162,7 @@ def test_it_runs_on_the_masks_of_a_method(key):
     variables = jax.jit(model.init)(key, inputs)
     masks = jax.jit(model.method.masks)(variables["frozen"], variables["params"])
     plainly = {"params": variables["frozen"]}
-    found = follow(net, plainly, masks, inputs, EVALUATED)
+    found = follow(net, plainly, masks, inputs)
     kept = sum(int(layer.kept) for layer in found.layers.values())
     assert kept == sum(int(mask.sum()) for mask in masks.values())
     assert 0 < sum(int(layer.on_path) for layer in found.layers.values()) < kept
@@ -171,4 +172,75 @@ def test_a_mask_of_no_kernel_is_refused(key):
     net, inputs = Perceptron((2,)), jnp.ones((1, 3))
     variables = plain(net, key, inputs)
     with pytest.raises(KeyError, match="no weight at 'Dense_7/kernel'"):
-        connectivity(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)
+        follow(net, variables, {"Dense_7/kernel": jnp.ones((3, 2), bool)}, inputs)
+
+
+def test_a_network_of_functions_with_its_kernels_in_another_order(key):
+    # Outputs first, as Equinox and PyTorch have them.
+    def apply(weights, inputs):
+        x = nn.relu(inputs @ weights["first"].T)
+        return x @ weights["last"].swapaxes(0, 1)
+
+    net = functional.stateless(lambda key, inputs: {}, apply)
+    weights = {
+        "first": jax.ShapeDtypeStruct((4, 3), jnp.float32),
+        "last": jax.ShapeDtypeStruct((2, 4), jnp.float32),
+    }
+    into = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    out = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], bool)
+    masks = {"first": jnp.asarray(into.T), "last": jnp.asarray(out.T)}
+    found = connectivity(net, weights, {}, masks, jnp.ones((5, 3)))
+    # As the small network that was counted by hand.
+    assert numbers(found.layers["first"]) == (12, 3, 2, 4, 2, 2)
+    assert numbers(found.layers["last"]) == (8, 2, 1, 2, 1, 0)
+    assert (int(found.outputs), int(found.reached)) == (2, 1)
+
+
+@pytest.mark.slow
+def test_an_nnx_network_with_attention(key):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.embed = nnx.Linear(3, 4, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+            self.last = nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.norm(self.embed(x))
+            return self.last(self.drop(x + self.attention(x)).mean(1))
+
+    net, inputs = functional.NNX(Net), jnp.ones((1, 5, 3))
+    weights, collections = jax.eval_shape(net.init, key, inputs)
+    masks = {
+        name: jnp.ones(leaf.shape, bool)
+        for name, leaf in named_leaves(weights, kernels).items()
+    }
+    values = masks["attention/value/kernel"]
+    masks["attention/value/kernel"] = values.at[:, 0].set(False)  # of one head
+    found = jax.jit(
+        lambda masks: connectivity(net, weights, collections, masks, inputs)
+    )(masks)
+    assert set(found.layers) == set(masks)
+    # A head without values still has its pattern; queries and keys reach the output.
+    head = found.layers["attention/value/kernel"]
+    assert numbers(head) == (16, 8, 8, 4, 2, 0)
+    for name in ("attention/query/kernel", "attention/out/kernel", "embed/kernel"):
+        layer = found.layers[name]
+        assert layer.on_path == layer.weights == layer.kept
+    masks["last/kernel"] = masks["last/kernel"].at[:, 1].set(False)
+    masks["embed/kernel"] = masks["embed/kernel"].at[:, 2].set(False)
+    found = jax.jit(
+        lambda masks: connectivity(net, weights, collections, masks, inputs)
+    )(masks)
+    assert (int(found.outputs), int(found.reached)) == (2, 1)
+    assert int(found.layers["embed/kernel"].without_input) == 1
+
+
+def test_a_network_without_a_graph_is_refused():
+    net = functional.stateless(
+        lambda key, inputs: {}, lambda weights, inputs: jnp.sort(inputs @ weights["a"])
+    )
+    weights = {"a": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+    with pytest.raises(UnsupportedError, match="trace: sort is not supported"):
+        connectivity(net, weights, {}, {}, jnp.ones((1, 3)))

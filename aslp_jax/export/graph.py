@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aslp_jax.export.cost import Cost
 from aslp_jax.models.layers import max_pool_2x2
 
 __all__ = [
@@ -118,24 +119,6 @@ class Graph:
     def classes(self) -> int:
         """Number of logits."""
         return self.nodes[-1].shape[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Size and work of a network.
-
-    Attributes:
-      parameters: number of weights, scales and shifts in a dense file.
-      nonzero: number of weights that are not 0.
-      multiply_adds: multiply-adds for one image if every weight is multiplied. Products
-        with the padding count, as is usual.
-      nonzero_multiply_adds: multiply-adds for one image of the weights that are not 0.
-    """
-
-    parameters: int
-    nonzero: int
-    multiply_adds: int
-    nonzero_multiply_adds: int
 
 
 def run(graph: Graph, images: jax.Array) -> jax.Array:

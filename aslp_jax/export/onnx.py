@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -12,13 +12,14 @@ import onnx.numpy_helper
 
 from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
-from aslp_jax.export import graph as graphs
 from aslp_jax.export import passes
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
+from aslp_jax.export.onnx_operators import Operators, Storage
+from aslp_jax.export.operations import Graph, Shape
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
-__all__ = ["IR_VERSION", "OPSET", "Inputs", "Storage", "encode"]
+__all__ = ["IR_VERSION", "OPSET", "Inputs", "Storage", "encode", "model_of"]
 
 OPSET = 17
 """Version of the operator set, from 2022, which all current runtimes support."""
@@ -26,7 +27,6 @@ OPSET = 17
 IR_VERSION = 8
 """Version of the ONNX file format that belongs to `OPSET`."""
 
-Storage = Literal["float", "int8"]
 Inputs = Literal["uint8", "float32"]
 
 
@@ -37,12 +37,14 @@ def encode(
     inputs: Inputs = "uint8",
     compact: bool = True,
 ) -> ExportResult:
-    """Returns an ONNX model from images to logits.
+    """Returns an ONNX model from inputs to outputs.
 
     The input `images` is `[batch, channels, height, width]`, ONNX's layout of images,
     and holds pixels from 0 to 255. The preparation of the pixels is part of the model.
-    The output `logits` is `[batch, classes]`, for any batch. The model computes in
-    float32, whatever the dtype of the network.
+    Any other input, such as a vector or a sequence `[length, channels]`, is `inputs`,
+    float32, as the module takes it. The output `logits` has the shape of the module's
+    output, for any batch. The model computes in float32, whatever the dtype of the
+    network.
 
     `"int8"` storage is for layers of one magnitude, such as signed constants. A runtime
     turns it into the same floats when it loads the model. (`DequantizeLinear` would
@@ -61,8 +63,9 @@ def encode(
 
     Raises:
       ImportError: the package `onnx` is not installed.
-      ValueError: an option is unknown, the network's module or a layer is not
-        supported, or a layer has several magnitudes and the storage is `"int8"`.
+      UnsupportedError: the network computes something that has no place in a graph.
+      ValueError: an option is unknown, or a layer has several magnitudes and the
+        storage is `"int8"`.
     """
     for option, value, known in (
         ("storage", storage, ("float", "int8")),
@@ -71,20 +74,14 @@ def encode(
         if value not in known:
             raise ValueError(f"onnx: {option} must be one of {known}, got {value!r}")
     description = subnetwork.description
-    network = layers_of(subnetwork.net, subnetwork.variables, description.image_shape)
-    before = after = graphs.cost(network)
+    network = graph_of(subnetwork.net, subnetwork.variables, description.image_shape)
+    before = after = cost(network)
     if compact:
         network = passes.compact(
             network, merge=storage == "float", multiple=passes.CHANNEL_MULTIPLE
         )
-        after = graphs.cost(network)
-    builder = _ModelBuilder(storage, [], [])
-    source = _add_preparation(builder, description, inputs)
-    names = [source, *(f"value_{n}" for n in range(1, len(network.nodes))), "logits"]
-    for node, name in zip(network.nodes, names[1:], strict=True):
-        sources = [names[index] for index in node.inputs]
-        _add_node(builder, node, sources, name)
-    model = _model(builder, description, network, inputs)
+        after = cost(network)
+    model = model_of(network, storage=storage, description=description, inputs=inputs)
     return ExportResult(
         {"": model.SerializeToString()},
         before,
@@ -94,152 +91,97 @@ def encode(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _ModelBuilder:
-    """Model under construction.
+def model_of(
+    graph: Graph,
+    *,
+    storage: Storage = "float",
+    description: Description | None = None,
+    inputs: Inputs = "uint8",
+) -> onnx.ModelProto:
+    """Returns the checked model of a graph.
 
-    Attributes:
-      storage: way to store the kernels.
-      nodes: operators so far.
-      weights: arrays so far.
+    Args:
+      graph: the network.
+      storage: way to store the weights, as in `encode`.
+      description: facts about the network, which say how images are prepared; None
+        (default) for inputs of float32, as the network takes them.
+      inputs: dtype of the pixels, as in `encode`.
+
+    Raises:
+      ValueError: a layer has several magnitudes and the storage is `"int8"`.
     """
-
-    storage: Storage
-    nodes: list[Any]
-    weights: list[Any]
-
-    def add_array(self, name: str, array: Any, dtype: Any = np.float32) -> str:
-        """Adds an array and returns its name."""
-        array = np.ascontiguousarray(array, dtype)
-        self.weights.append(onnx.numpy_helper.from_array(array, name))
-        return name
-
-    def chain(self, source: str, result: str, operators: list[Any]) -> None:
-        """Appends operators, each of which takes the result of the one before.
-
-        Args:
-          source: name of the first operator's input.
-          result: name of the last operator's output.
-          operators: `(kind, further inputs, attributes)` of each operator.
-        """
-        for index, (kind, more, attributes) in enumerate(operators, start=1):
-            last = index == len(operators)
-            output = result if last else f"{result}/{kind}"
-            self.nodes.append(
-                onnx.helper.make_node(
-                    kind, [source, *more], [output], name=output, **attributes
-                )
-            )
-            source = output
+    operators = Operators(storage)
+    is_image = len(graph.input_shape) == 3
+    source = "images" if is_image else "inputs"
+    prepared = source
+    if is_image and description is not None:
+        prepared = _add_preparation(operators, description, inputs)
+    operators.add(graph, prepared, "logits")
+    kind = onnx.TensorProto.FLOAT
+    if prepared != source and inputs == "uint8":
+        kind = onnx.TensorProto.UINT8
+    shape = graph.input_shape
+    if is_image:
+        shape = (shape[2], *shape[:2])
+    return _model(operators, description, (source, kind, shape), graph.shapes[-1])
 
 
 def _add_preparation(
-    builder: _ModelBuilder, description: Description, inputs: Inputs
+    operators: Operators, description: Description, inputs: Inputs
 ) -> str:
     """Adds the preparation of pixels and returns the name of its result.
 
     The operators are in the order of `augment.to_float`, for the same rounding.
     """
-    operators: list[Any] = []
+    name = "images"
     if inputs == "uint8":
-        operators.append(("Cast", [], {"to": onnx.TensorProto.FLOAT}))
-    operators.append(("Div", [builder.add_array("pixel_range", 255.0)], {}))
+        name = operators.emit("Cast", [name], to=onnx.TensorProto.FLOAT)
+    pixel_range = operators.array("pixel_range", np.float32(255))
+    name = operators.emit("Div", [name, pixel_range])
     if description.mean is not None and description.std is not None:
-        mean = builder.add_array("mean", np.reshape(description.mean, (-1, 1, 1)))
-        std = builder.add_array("std", np.reshape(description.std, (-1, 1, 1)))
-        operators += [("Sub", [mean], {}), ("Div", [std], {})]
-    builder.chain("images", "pixels", operators)
-    return "pixels"
-
-
-def _add_node(
-    builder: _ModelBuilder, node: Node, sources: list[str], result: str
-) -> None:
-    """Adds the operators of one node."""
-    operators: list[Any] = []
-    match node.layer:
-        case Conv() as layer:
-            weights = [_add_kernel(builder, layer)]
-            if layer.shift is not None:
-                weights.append(builder.add_array(f"{layer.name}/bias", layer.shift))
-            if layer.dense:
-                operators += [("Flatten", [], {}), ("Gemm", weights, {})]
-            else:
-                attributes = {
-                    "kernel_shape": layer.kernel.shape[:2],
-                    "pads": [layer.padding] * 4,
-                    "strides": [layer.stride] * 2,
-                }
-                operators.append(("Conv", weights, attributes))
-        case Add():
-            operators.append(("Add", sources[1:], {}))
-        case Mean():
-            operators.append(("GlobalAveragePool", [], {}))
-        case _:
-            raise ValueError(
-                f"onnx: {type(node.layer).__name__} is not supported; supported are "
-                "Conv, Add, Mean"
-            )
-    if not isinstance(node.layer, Mean) and node.layer.relu:
-        operators.append(("Relu", [], {}))
-    if isinstance(node.layer, Conv) and node.layer.pool:
-        pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        operators.append(("MaxPool", [], pool))
-    builder.chain(sources[0], result, operators)
-
-
-def _add_kernel(builder: _ModelBuilder, layer: Conv) -> str:
-    """Adds a kernel, multiplied by the scales of its units, and returns its name."""
-    name, kernel, magnitude = f"{layer.name}/kernel", layer.kernel, None
-    if builder.storage == "int8":
-        kernel, magnitude = graphs.signs(layer)
-    elif layer.scale is not None:
-        kernel = kernel * layer.scale
-    # Channels first, also in the flattened input of a dense layer.
-    if layer.dense:
-        kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[3])
-    else:
-        kernel = kernel.transpose(3, 2, 0, 1)
-    if magnitude is None:
-        return builder.add_array(name, kernel)
-    scales = magnitude if layer.scale is None else magnitude * layer.scale
-    if not layer.dense:
-        scales = np.reshape(scales, (-1, 1, 1, 1))
-    operators: list[Any] = [
-        ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
-        ("Mul", [builder.add_array(f"{name}/scale", scales)], {}),
-    ]
-    builder.chain(builder.add_array(f"{name}/signs", kernel, np.int8), name, operators)
+        mean = operators.array("mean", np.reshape(description.mean, (-1, 1, 1)))
+        std = operators.array("std", np.reshape(description.std, (-1, 1, 1)))
+        name = operators.emit("Sub", [name, mean])
+        name = operators.emit("Div", [name, std])
     return name
 
 
 def _model(
-    builder: _ModelBuilder, description: Description, network: Graph, inputs: Inputs
+    operators: Operators,
+    description: Description | None,
+    source: tuple[str, int, Shape],
+    outputs: Shape,
 ) -> onnx.ModelProto:
-    """Returns the checked model of a builder's operators and arrays."""
-    height, width, channels = description.image_shape
-    kinds = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
+    """Returns the checked model of operators and arrays.
+
+    Args:
+      operators: the operators and arrays.
+      description: facts about the network.
+      source: name, dtype and shape of the input, without the batch.
+      outputs: shape of the output, without the batch.
+    """
+    name, kind, shape = source
+    texts = {
+        "images": "Pixels from 0 to 255, channels first.",
+        "inputs": "Inputs of the network, channels last.",
+    }
     value_info = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        builder.nodes,
-        description.arch or "network",
-        [
-            value_info(
-                "images",
-                kinds[inputs],
-                ["batch", channels, height, width],
-                doc_string="Pixels from 0 to 255, channels first.",
-            )
-        ],
+        operators.nodes,
+        (description.arch if description is not None else "") or "network",
+        [value_info(name, kind, ["batch", *shape], doc_string=texts[name])],
         [
             value_info(
                 "logits",
                 onnx.TensorProto.FLOAT,
-                ["batch", network.classes],
+                ["batch", *outputs],
                 doc_string="One for each class; the largest is the likeliest one's.",
             )
         ],
-        builder.weights,
+        [
+            onnx.numpy_helper.from_array(array, each)
+            for each, array in operators.arrays.items()
+        ],
     )
     model = onnx.helper.make_model(
         graph,
@@ -250,7 +192,8 @@ def _model(
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    facts = {"description": json.dumps(dataclasses.asdict(description))}
-    onnx.helper.set_model_props(model, facts)
+    if description is not None:
+        facts = {"description": json.dumps(dataclasses.asdict(description))}
+        onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -6,7 +6,7 @@ last. The file is long because it holds each operation and how it is computed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "MatMul",
     "Node",
     "Operation",
+    "Origin",
     "Pad",
     "Pads",
     "Reduce",
@@ -35,6 +36,7 @@ __all__ = [
     "Transpose",
     "Unary",
     "Window",
+    "compute",
     "run",
 ]
 
@@ -83,12 +85,31 @@ BINARY: Mapping[str, Callable[[Any, Any], jax.Array]] = {
 """Functions of two numbers, by the name of their JAX primitive."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Weight that a kernel is made from, without any arithmetic.
+
+    Attributes:
+      name: path of the weight in the tree of weights.
+      arrange: function from an array of the weight's shape to one of the kernel's,
+        which only moves numbers.
+    """
+
+    name: str
+    arrange: Callable[[Any], Any]
+
+    def then(self, move: Callable[[Any], Any]) -> "Origin":
+        """Returns the origin of what a function makes that only moves numbers."""
+        return Origin(self.name, lambda weight: move(self.arrange(weight)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conv:
     """Convolution with a constant kernel, then a scale and a shift for each channel.
 
     Attributes:
-      name: path of the kernel in the tree of weights, such as `"Conv_0/kernel"`.
+      name: path of the kernel in the tree of weights, such as `"Conv_0/kernel"`; empty
+        if it is no weight, or one with its axes in another order.
       kernel: float32 `[*window, in_channels / groups, out_channels]`.
       strides: pixels, one for each axis of the window.
       padding: zeros before and after each of those axes.
@@ -96,6 +117,7 @@ class Conv:
       groups: number of groups that the channels are divided into.
       scale: float32 `[out_channels]`, multiplies the sums; None is 1.
       shift: float32 `[out_channels]`, added after the scale; None is 0.
+      origin: weight that the kernel is made from; None if there is none.
     """
 
     name: str
@@ -106,6 +128,7 @@ class Conv:
     groups: int = 1
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
+    origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,16 +136,18 @@ class Dense:
     """Product of the last axis with a constant matrix, then a scale and a shift.
 
     Attributes:
-      name: path of the kernel in the tree of weights.
+      name: path of the kernel in the tree of weights, as in `Conv`.
       kernel: float32 `[inputs, outputs]`.
       scale: float32 `[outputs]`; None is 1.
       shift: float32 `[outputs]`; None is 0.
+      origin: weight that the kernel is made from, as in `Conv`.
     """
 
     name: str
     kernel: np.ndarray
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
+    origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -334,11 +359,20 @@ def run(graph: Graph, inputs: jax.Array) -> jax.Array:
     values = [inputs]
     for node in graph.nodes:
         operands = [values[index] for index in node.inputs]
-        values.append(_compute(node, operands))
+        values.append(compute(node, operands))
     return values[-1]
 
 
-def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
+def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
+    """Computes one node with `jax.numpy`.
+
+    Args:
+      node: operation in its place.
+      operands: the values that it takes, float32 `[batch, *shape]`.
+
+    Returns:
+      `[batch, *node.shape]`.
+    """
     batch, first = operands[0].shape[0], operands[0]
     match node.operation:
         case Conv() as conv:
@@ -365,14 +399,15 @@ def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
                 pair = (other, first) if constant_first else (first, other)
             else:
                 pair = (operands[0], operands[1])
-            return BINARY[function](*pair)
+            # A comparison gives 1 for true and 0 for false.
+            return BINARY[function](*pair).astype(jnp.float32)
         case Select(constants):
             rest = iter(operands)
             parts = [
                 next(rest) if each is None else _align(each, len(node.shape) + 1)
                 for each in constants
             ]
-            return jnp.where(parts[0], parts[2], parts[1])
+            return jnp.where(parts[0].astype(bool), parts[2], parts[1])
         case Reduce(function, axes):
             over = tuple(axis + 1 for axis in axes)
             return getattr(jnp, function)(first, axis=over)
@@ -406,7 +441,7 @@ def _compute(node: Node, operands: list[jax.Array]) -> jax.Array:
 
 def _align(constant: np.ndarray, rank: int) -> jax.Array:
     """Puts axes of size 1 before a constant, up to a number of axes."""
-    constant = np.asarray(constant)
+    constant = np.asarray(constant, np.float32)
     return jnp.asarray(constant.reshape((1,) * (rank - constant.ndim) + constant.shape))
 
 
@@ -424,7 +459,7 @@ def _window(window: Window, x: jax.Array) -> jax.Array:
     }[window.function]
     return jax.lax.reduce_window(
         x,
-        jnp.asarray(start, x.dtype),
+        np.asarray(start, x.dtype),
         function,
         (1, *window.window),
         (1, *window.strides),

@@ -1,20 +1,39 @@
 """Passes over a graph that make it smaller and keep its outputs.
 
 `compact` removes dead units (channels). A unit without a path to an output is removed.
-A unit without input has the same value at every pixel of every image; its contribution
-to the next layer moves into the shifts of that layer. A convolution with padding is an
-exception, because its sums differ at the border, where the padding is zero. Before such
-a convolution one constant unit remains and replaces all others.
+A unit without input has the same value at every position of every input; its
+contribution to the next layer moves into the shifts of that layer. A convolution with
+padding is an exception, because its sums differ at the border, where the padding is
+zero. Before such a convolution one constant unit remains and replaces all others.
 
 Programs that multiply matrices are fastest if the number of channels is a multiple of
 the vector width. `compact` can therefore leave units that compute nothing.
+
+Channels lie along the last axis. Convolutions and dense layers choose channels freely.
+All other operations either keep each channel by itself (`channels` says which), or take
+all channels: those stay.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
+from aslp_jax.export import graph as graphs
+from aslp_jax.export import layer_passes
+from aslp_jax.export.channels import Channels, is_depthwise, read_channels
+from aslp_jax.export.operations import (
+    Binary,
+    Concatenate,
+    Conv,
+    Dense,
+    Graph,
+    Node,
+    Operation,
+    Select,
+    Slice,
+    Unary,
+)
 
 __all__ = ["CHANNEL_MULTIPLE", "compact"]
 
@@ -24,15 +43,18 @@ CHANNEL_MULTIPLE = 16
 _MIN_RATIO = 1e-3
 """Smallest constant, relative to the largest, that may replace the other constants."""
 
+_NOT_OF_ZERO = frozenset({"div", "log", "log1p", "pow", "rsqrt", "sqrt"})
+"""Functions that may give no number where a unit computes nothing."""
 
-def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
+
+def compact(graph: Any, *, merge: bool = True, multiple: int = 1) -> Any:
     """Removes the units without input or without a path to an output.
 
-    Outputs are the same up to rounding. All outputs of the network remain, every layer
-    keeps at least one unit, and no layer is removed.
+    Outputs are the same up to rounding. All inputs and outputs of the network remain,
+    every value keeps at least one channel, and no operation is removed.
 
     Args:
-      graph: the network.
+      graph: the network, simplified.
       merge: True lets one constant unit replace all others before a convolution with
         padding. False keeps all constant units there; each kernel then holds original
         weights and zeros only.
@@ -42,115 +64,91 @@ def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
     Returns:
       The network with fewer units.
     """
-    constants = _constant_outputs(graph)
-    needed = _needed_channels(graph, constants, merge=merge)
-    kept = [_fill_up(each, multiple) for each in needed]
+    if isinstance(graph, graphs.Graph):
+        return layer_passes.compact(graph, merge=merge, multiple=multiple)
+    channels = read_channels(graph)
+    needed = _needed(graph, channels, channels.pinned, merge=merge)
+    kept = _fill_up(graph, channels, needed, multiple)
+    if any(_is_unsafe(node.operation) for node in graph.nodes):
+        # Units that fill up compute what they did.
+        while (kept != needed).any():
+            needed = _needed(graph, channels, kept, merge=merge)
+            kept = _fill_up(graph, channels, needed, multiple)
     nodes = []
     for value, node in enumerate(graph.nodes, start=1):
-        layer = node.layer
-        if isinstance(layer, Conv):
+        operation = node.operation
+        if channels.chooses[value]:
+            assert isinstance(operation, Conv | Dense)
             source = node.inputs[0]
-            layer = _fold_constants(
-                layer, constants[source], needed[source], merge=merge
-            )
-            layer = _zero_other_channels(layer, needed[source], needed[value])
-            layer = _select_channels(layer, kept[source], kept[value])
-        shape = (*node.shape[:2], int(kept[value].sum()))
-        nodes.append(Node(layer, node.inputs, shape))
+            constants = channels.constants[source]
+            inputs, outputs = channels.of(needed, source), channels.of(needed, value)
+            operation = _fold_constants(operation, constants, inputs, merge=merge)
+            operation = _zero_other_channels(operation, inputs, outputs)
+        masks = [channels.of(kept, index) for index in (*node.inputs, value)]
+        operation = _select_channels(operation, masks[:-1], masks[-1])
+        shape = node.shape
+        if shape:
+            shape = (*shape[:-1], int(masks[-1].sum()))
+        nodes.append(Node(operation, node.inputs, shape))
     return Graph(graph.input_shape, tuple(nodes))
 
 
-def _constant_outputs(graph: Graph) -> list[np.ndarray]:
-    """Returns each channel's constant output, or NaN if it depends on the input.
+def _needed(
+    graph: Graph, channels: Channels, pinned: np.ndarray, *, merge: bool
+) -> np.ndarray:
+    """Finds the channels that the outputs need, to a fixed point.
 
     Args:
       graph: the network.
-
-    Returns:
-      float64 `[channels]` for each value of the graph.
-    """
-    constants = [np.full(graph.input_shape[2], np.nan)]
-    for node in graph.nodes:
-        inputs = [constants[index] for index in node.inputs]
-        match node.layer:
-            case Conv() as layer:
-                result = _constant_sums(layer, inputs[0])
-            case Add():
-                result = inputs[0] + inputs[1]
-            case Mean():
-                result = inputs[0]
-        if not isinstance(node.layer, Mean) and node.layer.relu:
-            result = np.maximum(result, 0)
-        constants.append(result)
-    return constants
-
-
-def _constant_sums(layer: Conv, inputs: np.ndarray) -> np.ndarray:
-    """Returns a convolution's constant outputs before its ReLU, NaN for the others."""
-    known = inputs == 0 if layer.padding else ~np.isnan(inputs)
-    varying = (layer.kernel[:, :, ~known] != 0).any((0, 1, 2))
-    sums = inputs[known] @ layer.kernel[:, :, known].sum((0, 1), dtype=np.float64)
-    return np.where(varying, np.nan, _scale_and_shift(layer, sums))
-
-
-def _scale_and_shift(layer: Conv, sums: np.ndarray) -> np.ndarray:
-    """Applies a convolution's scales and shifts to its sums."""
-    sums = sums if layer.scale is None else sums * layer.scale
-    return sums if layer.shift is None else sums + layer.shift
-
-
-def _needed_channels(
-    graph: Graph, constants: list[np.ndarray], *, merge: bool
-) -> list[np.ndarray]:
-    """Finds the channels of every value that the outputs need, to a fixed point.
-
-    Args:
-      graph: the network.
-      constants: constant outputs of every value.
+      channels: its channels.
+      pinned: bool `[count]`, channels that stay in any case.
       merge: as in `compact`.
 
     Returns:
-      bool `[channels]` for each value of the graph, at least one of them True.
+      bool `[count]`, for each channel by its number; every value has at least one.
     """
-    needed = [np.zeros(len(each), bool) for each in constants]
-    needed[0][:] = needed[-1][:] = True
+    needed = pinned.copy()
+    used = {
+        value: (layer.kernel != 0).any(tuple(range(layer.kernel.ndim - 2)))
+        for value, layer in enumerate((n.operation for n in graph.nodes), start=1)
+        if channels.chooses[value] and isinstance(layer, Conv | Dense)
+    }
     while True:
-        before = sum(int(each.sum()) for each in needed)
-        for value in reversed(range(1, len(needed))):
+        before = int(needed.sum())
+        for value in sorted(used, reverse=True):
             node = graph.nodes[value - 1]
-            sources = [needed[index] for index in node.inputs]
-            if isinstance(node.layer, Conv):
-                sources[0] |= _needed_inputs(
-                    node.layer,
-                    needed[value],
-                    constants[node.inputs[0]],
-                    sources[0],
-                    merge,
-                )
-            else:  # keeps the number of each channel
-                union = np.logical_or.reduce([needed[value], *sources])
-                for each in (needed[value], *sources):
-                    each |= union
-        if before == sum(int(each.sum()) for each in needed):
-            empty = [value for value, each in enumerate(needed) if not each.any()]
-            if not empty:
+            source = node.inputs[0]
+            found = _needed_inputs(
+                node.operation,
+                used[value][:, channels.of(needed, value)].any(1),
+                channels.constants[source],
+                channels.of(needed, source),
+                merge,
+            )
+            needed[channels.numbers[source][found]] = True
+        if before == int(needed.sum()):
+            for value in range(len(graph.nodes), 0, -1):
+                if not channels.of(needed, value).any():
+                    # Prefers a constant channel, which needs no input itself.
+                    chosen = np.argmax(~np.isnan(channels.constants[value]))
+                    needed[channels.numbers[value][chosen]] = True
+                    break
+            else:
                 return needed
-            # Prefers a constant channel, which needs no input itself.
-            needed[empty[-1]][np.argmax(~np.isnan(constants[empty[-1]]))] = True
 
 
 def _needed_inputs(
-    layer: Conv,
-    outputs: np.ndarray,
+    layer: Operation,
+    used: np.ndarray,
     constants: np.ndarray,
     needed: np.ndarray,
     merge: bool,
 ) -> np.ndarray:
-    """Finds the input channels that a convolution needs.
+    """Finds the input channels that a layer needs.
 
     Args:
-      layer: the convolution.
-      outputs: bool `[out_channels]`, its needed outputs.
+      layer: convolution or dense layer.
+      used: bool `[in_channels]`, inputs with a weight to a needed output.
       constants: float64 `[in_channels]`, constant inputs or NaN.
       needed: bool `[in_channels]`, inputs that are needed so far.
       merge: as in `compact`.
@@ -158,9 +156,8 @@ def _needed_inputs(
     Returns:
       bool `[in_channels]`.
     """
-    used = (layer.kernel[..., outputs] != 0).any((0, 1, 3))
     varying = np.isnan(constants)
-    if layer.padding == 0:
+    if not _pads(layer):
         return used & varying
     nonzero = ~varying & (constants != 0)
     if merge and (used & nonzero).any():
@@ -174,52 +171,81 @@ def _needed_inputs(
     return used & (varying | nonzero)
 
 
+def _pads(layer: Operation) -> bool:
+    """Returns True if a layer meets zeros beside its input."""
+    return isinstance(layer, Conv) and any(map(any, layer.padding))
+
+
 def _largest_constant(constants: np.ndarray, among: np.ndarray) -> int:
     """Returns the channel with the largest absolute constant among some channels."""
     return int(np.argmax(np.where(among, np.nan_to_num(np.abs(constants)), -1)))
 
 
-def _fill_up(needed: np.ndarray, multiple: int) -> np.ndarray:
-    """Adds the first other channels, up to a multiple or until there are no more."""
-    missing = -int(needed.sum()) % multiple
-    return needed | (~needed & (np.cumsum(~needed) <= missing))
+def _fill_up(
+    graph: Graph, channels: Channels, needed: np.ndarray, multiple: int
+) -> np.ndarray:
+    """Adds the first other channels of each layer, up to a multiple or to its end."""
+    kept = needed.copy()
+    for value in range(1, len(graph.nodes) + 1):
+        if channels.chooses[value]:
+            mask = channels.of(kept, value)
+            missing = -int(mask.sum()) % multiple
+            added = ~mask & (np.cumsum(~mask) <= missing)
+            kept[channels.numbers[value][added]] = True
+    return kept
+
+
+def _is_unsafe(operation: Operation) -> bool:
+    """Returns True if an operation may make no number of 0."""
+    match operation:
+        case Binary("div", constant=constant, constant_first=False):
+            return constant is None
+        case Binary(function) | Unary(function):
+            return function in _NOT_OF_ZERO
+    return False
 
 
 def _fold_constants(
-    layer: Conv, constants: np.ndarray, needed: np.ndarray, *, merge: bool
-) -> Conv:
-    """Moves constant inputs of a convolution into its shifts or into one input.
+    layer: Conv | Dense, constants: np.ndarray, needed: np.ndarray, *, merge: bool
+) -> Conv | Dense:
+    """Moves constant inputs of a layer into its shifts or into one input.
 
     Args:
-      layer: the convolution.
+      layer: the layer.
       constants: float64 `[in_channels]`, constant inputs or NaN.
       needed: bool `[in_channels]`, inputs that remain.
       merge: as in `compact`.
 
     Returns:
-      The convolution. Its weights of constant inputs are 0, except for those of the
-      one constant input that replaces the others before padding.
+      The layer. Its weights of constant inputs are 0, except for those of the one
+      constant input that replaces the others before padding.
     """
     constant = ~np.isnan(constants)
-    if not constant.any() or (layer.padding and not merge):
+    pads = _pads(layer)
+    if not constant.any() or (pads and not merge):
         return layer
     kernel = layer.kernel.copy()
     # Contribution of all constant channels to each kernel position and output.
-    given = np.einsum("hwio,i->hwo", kernel[:, :, constant], constants[constant])
-    kernel[:, :, constant] = 0
-    if layer.padding:
+    given = np.einsum("...io,i->...o", kernel[..., constant, :], constants[constant])
+    kernel[..., constant, :] = 0
+    if pads:
         index = _largest_constant(constants, needed & constant)
         if constants[index] > 0 or constants[index] < 0:
-            kernel[:, :, index] = given / constants[index]
+            kernel[..., index, :] = given / constants[index]
         return dataclasses.replace(layer, kernel=kernel)
-    shift = _scale_and_shift(layer, given.sum((0, 1))).astype(np.float32)
+    shift = given.sum(tuple(range(given.ndim - 1)))
+    shift = shift if layer.scale is None else shift * layer.scale
+    shift = shift if layer.shift is None else shift + layer.shift
+    shift = shift.astype(np.float32)
     if layer.shift is None and not shift.any():
         return dataclasses.replace(layer, kernel=kernel)
     return dataclasses.replace(layer, kernel=kernel, shift=shift)
 
 
-def _zero_other_channels(layer: Conv, inputs: np.ndarray, outputs: np.ndarray) -> Conv:
-    """Sets all weights and shifts of a convolution to 0, except for some channels."""
+def _zero_other_channels(
+    layer: Conv | Dense, inputs: np.ndarray, outputs: np.ndarray
+) -> Conv | Dense:
+    """Sets all weights and shifts of a layer to 0, except for some channels."""
     zero, shift = np.float32(0), layer.shift
     kernel = np.where(inputs[:, None] & outputs, layer.kernel, zero)
     if shift is not None:
@@ -227,11 +253,66 @@ def _zero_other_channels(layer: Conv, inputs: np.ndarray, outputs: np.ndarray) -
     return dataclasses.replace(layer, kernel=kernel, shift=shift)
 
 
-def _select_channels(layer: Conv, inputs: np.ndarray, outputs: np.ndarray) -> Conv:
-    """Returns a convolution with some of its channels only."""
-    return dataclasses.replace(
-        layer,
-        kernel=layer.kernel[:, :, inputs][..., outputs],
-        scale=None if layer.scale is None else layer.scale[outputs],
-        shift=None if layer.shift is None else layer.shift[outputs],
-    )
+def _select_channels(
+    operation: Operation, inputs: list[np.ndarray], outputs: np.ndarray
+) -> Operation:
+    """Returns an operation with some of its channels only.
+
+    Args:
+      operation: the operation.
+      inputs: bool `[channels]` of each input, the channels that remain.
+      outputs: bool `[channels]`, those of the result.
+    """
+
+    def selected(array: np.ndarray | None) -> np.ndarray | None:
+        if array is None or np.ndim(array) == 0:
+            return array
+        return array[..., outputs] if array.shape[-1] == len(outputs) else array
+
+    match operation:
+        case Conv() | Dense():
+            kernel = operation.kernel[..., outputs]
+            changed: dict[str, int] = {}
+            if isinstance(operation, Conv) and operation.groups > 1:
+                if is_depthwise(operation):
+                    changed["groups"] = int(inputs[0].sum())
+            else:
+                kernel = kernel[..., inputs[0], :]
+            return dataclasses.replace(
+                operation,
+                kernel=kernel,
+                scale=selected(operation.scale),
+                shift=selected(operation.shift),
+                **changed,
+            )
+        case Binary(constant=constant):
+            return dataclasses.replace(operation, constant=selected(constant))
+        case Select(constants):
+            return Select(tuple(map(selected, constants)))
+        case Concatenate():
+            return _select_parts(operation, inputs, outputs)
+        case Slice(starts, strides):
+            start = int(inputs[0][: starts[-1]].sum())
+            return Slice((*starts[:-1], start), strides)
+    return operation
+
+
+def _select_parts(
+    operation: Concatenate, inputs: list[np.ndarray], outputs: np.ndarray
+) -> Concatenate:
+    """Returns a concatenation with some of its channels only."""
+    rest, start = iter(inputs), 0
+    constants: list[np.ndarray | None] = []
+    for each in operation.constants:
+        if each is None:
+            start += len(next(rest))
+            constants.append(None)
+        elif operation.axis < each.ndim - 1:
+            constants.append(each[..., outputs])
+        else:
+            width = each.shape[-1]
+            part = each[..., outputs[start : start + width]]
+            start += width
+            if part.shape[-1]:
+                constants.append(part)
+    return Concatenate(operation.axis, tuple(constants))

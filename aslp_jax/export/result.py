@@ -8,7 +8,7 @@ import numpy as np
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.packing import mask_entropy
-from aslp_jax.export.graph import Cost
+from aslp_jax.export.cost import Cost
 
 __all__ = ["MULTIPLIED_AS_ZEROS", "ExportResult", "report"]
 

@@ -1,14 +1,20 @@
 """Encoder of StableHLO, by `jax.export`; XLA runs it without this library."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import export
 
 from aslp_jax.artefact import Subnetwork
-from aslp_jax.export import graph as graphs
 from aslp_jax.export import passes
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import Cost, cost
+from aslp_jax.export.network import function_of, graph_of
+from aslp_jax.export.operations import Shape, run
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
+from aslp_jax.export.trace import UnsupportedError
 
 __all__ = ["PLATFORMS", "encode"]
 
@@ -24,34 +30,58 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
     one. The function computes in float32, whatever the dtype of the network. The logits
     equal those of a float32 network up to rounding.
 
+    A network that has no graph, because it computes something that `trace` does not
+    know, is exported as it is: nothing is left out, and an NNX module computes in its
+    own dtype.
+
     Args:
       subnetwork: the network.
       compact: True removes dead units (`passes.compact`), except for those that keep
         the number of channels a multiple of `passes.CHANNEL_MULTIPLE`.
 
     Returns:
-      One file.
+      One file. Its costs are None for a network without a graph.
 
     Raises:
-      ValueError: the network's module is not supported.
+      ValueError: JAX cannot export the network for any batch.
     """
     shape = subnetwork.description.image_shape
-    network = layers_of(subnetwork.net, subnetwork.variables, shape)
-    before = after = graphs.cost(network)
-    if compact:
-        network = passes.compact(network, multiple=passes.CHANNEL_MULTIPLE)
-        after = graphs.cost(network)
+    function, before, after = _function(subnetwork, shape, compact)
 
     def logits(images: jax.Array) -> jax.Array:
-        return graphs.run(network, subnetwork.prepare(images))
+        return function(subnetwork.prepare(images))
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    try:
+        exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    except jax.core.InconclusiveDimensionOperation as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"stablehlo: the network cannot take batches of any size: {reason}"
+        ) from None
     return ExportResult(
         {"": bytes(exported.serialize())},
         before,
         after,
-        operations=after.multiply_adds,
+        operations=None if after is None else after.multiply_adds,
         dropped=MULTIPLIED_AS_ZEROS,
     )
+
+
+def _function(
+    subnetwork: Subnetwork, shape: Shape, compact: bool
+) -> tuple[Callable[[Any], Any], Cost | None, Cost | None]:
+    """Returns the function of prepared images, and its costs before and after."""
+    try:
+        graph = graph_of(subnetwork.net, subnetwork.variables, shape)
+    except UnsupportedError:
+        network = function_of(subnetwork.net)
+        collections = dict(subnetwork.variables)
+        weights = collections.pop("params", {})
+        return lambda x: network.apply(weights, collections, x)[0], None, None
+    before = after = cost(graph)
+    if compact:
+        graph = passes.compact(graph, multiple=passes.CHANNEL_MULTIPLE)
+        after = cost(graph)
+    return functools.partial(run, graph), before, after

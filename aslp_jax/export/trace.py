@@ -2,8 +2,8 @@
 
 JAX traces the function on a batch. A value that does not depend on the inputs is
 computed at once and is a constant of the graph. Every other equation of the jaxpr
-becomes one operation. Nothing here knows a framework or a network. The file is long
-because it holds a rule for each primitive.
+becomes one operation or a few. Nothing here knows a framework or a network. The file is
+long because it holds a rule for each primitive.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from aslp_jax.export.constants import Constant, compute, for_one_example, shrink
 from aslp_jax.export.operations import (
     BINARY,
     UNARY,
@@ -42,7 +43,7 @@ from aslp_jax.export.operations import (
 __all__ = ["SUPPORTED", "UnsupportedError", "trace"]
 
 _BATCH = 5
-"""Examples in the batch that is traced; the first axis of every value has this size."""
+"""Examples in the batch that is traced."""
 
 _CALLS = {
     "checkpoint": "jaxpr",
@@ -56,7 +57,15 @@ _CALLS = {
 }
 """Primitives that call another jaxpr, and the parameter that holds it."""
 
-_IDENTITIES = {"copy", "copy_p", "optimization_barrier", "stop_gradient"}
+_IDENTITIES = frozenset(
+    {"copy", "copy_p", "name", "optimization_barrier", "reduce_precision"}
+    | {"sharding_constraint", "stop_gradient"}
+)
+
+_COMMUTATIVE = frozenset({"add", "eq", "max", "min", "mul", "ne"})
+
+_LARGEST_POWER = 8
+"""Largest integer power that is written as multiplications."""
 
 
 class _Refusal(Exception):
@@ -78,18 +87,25 @@ class UnsupportedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class _Value:
-    """A number of a value of the graph, and its shape without the batch."""
+    """A value of the graph, as a value of the jaxpr.
+
+    Attributes:
+      index: number of the value in the graph.
+      shape: shape of one example.
+      batch: place of the batch among the axes of the jaxpr's value.
+    """
 
     index: int
     shape: Shape
+    batch: int = 0
 
+    def axis(self, axis: int) -> int:
+        """Returns the axis of one example, from another axis than the batch."""
+        return axis - (axis > self.batch)
 
-@dataclasses.dataclass(frozen=True)
-class _Constant:
-    """An array that no input reaches, and the weight that it is, if it is one."""
-
-    array: Any
-    name: str = ""
+    def without_batch(self, sizes: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns entries of all axes of the jaxpr's value, without the batch's."""
+        return (*sizes[: self.batch], *sizes[self.batch + 1 :])
 
 
 def trace(
@@ -115,8 +131,8 @@ def trace(
     batch = jax.ShapeDtypeStruct((_BATCH, *example.shape), example.dtype)
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(weights, batch)
     leaves = jax.tree_util.tree_leaves_with_path(weights)
-    arguments: list[_Value | _Constant] = [
-        _Constant(leaf, jax.tree_util.keystr(path, simple=True, separator="/"))
+    arguments: list[_Value | Constant] = [
+        Constant.weight(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in leaves
     ]
     arguments.append(_Value(0, tuple(example.shape)))
@@ -130,12 +146,17 @@ def trace(
     try:
         (output,) = tracer.run(closed.jaxpr, closed.consts, arguments)
     except _Refusal as refused:
+        where = f" ({refused.line})" if refused.line else ""
         raise UnsupportedError(
-            f"trace: {refused.text} is not supported ({refused.line}); supported "
+            f"trace: {refused.text} is not supported{where}; supported "
             f"primitives are {', '.join(SUPPORTED)}"
         ) from None
     if not isinstance(output, _Value):
         raise UnsupportedError("trace: the outputs do not depend on the inputs")
+    if output.batch != 0:
+        raise UnsupportedError(
+            f"trace: the batch is axis {output.batch} of the outputs; expected axis 0"
+        )
     if output.index != len(tracer.nodes):
         tracer.add(Reshape(), [output], output.shape)
     return Graph(tuple(example.shape), tuple(tracer.nodes))
@@ -148,23 +169,27 @@ class _Tracer:
     nodes: list[Node]
 
     def add(
-        self, operation: Operation, inputs: Sequence[_Value], shape: Sequence[int]
+        self,
+        operation: Operation,
+        inputs: Sequence[_Value],
+        shape: Sequence[int],
+        batch: int = 0,
     ) -> _Value:
         """Adds a node and returns its result."""
         shape = tuple(shape)
         self.nodes.append(Node(operation, tuple(v.index for v in inputs), shape))
-        return _Value(len(self.nodes), shape)
+        return _Value(len(self.nodes), shape, batch)
 
     def run(
         self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]
-    ) -> list[_Value | _Constant]:
+    ) -> list[_Value | Constant]:
         """Adds the equations of a jaxpr and returns its outputs."""
-        known: dict[Any, _Value | _Constant] = {}
+        known: dict[Any, _Value | Constant] = {}
 
-        def read(atom: Any) -> _Value | _Constant:
-            return _Constant(atom.val) if isinstance(atom, Literal) else known[atom]
+        def read(atom: Any) -> _Value | Constant:
+            return Constant.of(atom.val) if isinstance(atom, Literal) else known[atom]
 
-        known.update(zip(jaxpr.constvars, map(_Constant, constants), strict=True))
+        known.update(zip(jaxpr.constvars, map(Constant.of, constants), strict=True))
         known.update(zip(jaxpr.invars, arguments, strict=True))
         for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
@@ -186,277 +211,404 @@ class _Tracer:
                 ) from None
         values = [each for each in operands if isinstance(each, _Value)]
         if not values:
-            return _compute(equation, operands)
-        shape = tuple(equation.outvars[0].aval.shape)
-        if shape[:1] != (_BATCH,):
-            _refuse(equation, "across the examples of a batch")
+            return compute(equation, operands)
         if name in _IDENTITIES:
             return [values[0]]
         rule = _RULES.get(name)
         if rule is None:
             _refuse(equation)
-        result = rule(self, equation, operands, shape[1:])
+        result = rule(self, equation, operands)
         return result if isinstance(result, list) else [result]
 
-    # Rules: from an equation, its operands and the shape of its result to that result.
+    # Rules: from an equation and its operands to its result.
 
-    def convert(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def convert(self, equation: Any, operands: list[Any]) -> _Value:
         kind = equation.params["new_dtype"]
         if not (jnp.issubdtype(kind, jnp.floating) or kind == jnp.bool_):
             _refuse(equation, f"to {kind}")
         return operands[0]
 
-    def unary(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        return self.add(Unary(equation.primitive.name), operands, shape)
+    def unary(self, equation: Any, operands: list[Any]) -> _Value:
+        return self._unary(equation.primitive.name, operands[0])
 
-    def square(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        return self.add(Binary("mul"), operands * 2, shape)
+    def square(self, equation: Any, operands: list[Any]) -> _Value:
+        return self._binary("mul", operands[0], operands[0])
 
-    def integer_pow(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def exp2(self, equation: Any, operands: list[Any]) -> _Value:
+        return self._unary("exp", self._binary("mul", operands[0], math.log(2)))
+
+    def integer_pow(self, equation: Any, operands: list[Any]) -> _Value:
         power = equation.params["y"]
-        if not 1 <= power <= 8:
+        if not 1 <= abs(power) <= _LARGEST_POWER:
             _refuse(equation, f"with the power {power}")
-        result = operands[0]
-        for _ in range(power - 1):
-            result = self.add(Binary("mul"), [result, operands[0]], shape)
-        return result
+        result = value = operands[0]
+        for _ in range(abs(power) - 1):
+            result = self._binary("mul", result, value)
+        if power > 0:
+            return result
+        one = Binary("div", np.float32(1), constant_first=True)
+        return self.add(one, [result], result.shape, result.batch)
 
-    def binary(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        first, second = operands
-        name = equation.primitive.name
-        if isinstance(first, _Value) and isinstance(second, _Value):
-            return self.add(Binary(name), operands, shape)
-        constant = second if isinstance(first, _Value) else first
-        value = first if isinstance(first, _Value) else second
-        array = _of_one_example(equation, constant, len(shape))
-        operation = Binary(name, array, constant_first=constant is first)
-        return self.add(operation, [value], shape)
+    def is_finite(self, equation: Any, operands: list[Any]) -> _Value:
+        # Infinities and NaN differ from themselves by NaN.
+        return self._binary("eq", self._binary("sub", operands[0], operands[0]), 0)
 
-    def select(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def logical(self, equation: Any, operands: list[Any]) -> _Value:
+        if equation.outvars[0].aval.dtype != jnp.bool_:
+            _refuse(equation, "of integers")
+        function = {"and": "min", "or": "max", "xor": "ne", "not": "eq"}
+        name = function[equation.primitive.name]
+        if len(operands) == 1:
+            return self._binary(name, operands[0], 0)
+        return self._pair(equation, name, *operands)
+
+    def binary(self, equation: Any, operands: list[Any]) -> _Value:
+        return self._pair(equation, equation.primitive.name, *operands)
+
+    def select(self, equation: Any, operands: list[Any]) -> _Value:
+        if len(operands) != 3:
+            _refuse(equation, f"of {len(operands) - 1} cases")
         which = operands[0]
-        if isinstance(which, _Constant):
+        if isinstance(which, Constant):
             chosen = np.asarray(which.array)
             if (chosen == chosen.flat[0]).all():
                 result = operands[1 + int(chosen.flat[0])]
                 if isinstance(result, _Value):
                     return result
+        batch = self._common_batch(equation, operands)
+        shape = _shape(equation, batch)
         constants = tuple(
             None
             if isinstance(each, _Value)
-            else _of_one_example(equation, each, len(shape))
+            else shrink(_one(equation, each, batch), shape)
             for each in operands
         )
         values = [each for each in operands if isinstance(each, _Value)]
-        return self.add(Select(constants), values, shape)
+        return self.add(Select(constants), values, shape, batch)
 
-    def clamp(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def clamp(self, equation: Any, operands: list[Any]) -> _Value:
         least, value, most = operands
-        if isinstance(least, _Value) or isinstance(most, _Value):
-            _refuse(equation, "with limits that depend on the inputs")
-        for name, limit in (("max", least), ("min", most)):
-            array = _of_one_example(equation, limit, len(shape))
-            value = self.add(Binary(name, array), [value], shape)
-        return value
+        if isinstance(value, Constant):
+            _refuse(equation, "of a constant")
+        value = self._pair(equation, "max", value, least)
+        return self._pair(equation, "min", value, most)
 
-    def reduce(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        axes = tuple(axis - 1 for axis in equation.params["axes"])
-        function = equation.primitive.name.removeprefix("reduce_")
-        return self.add(Reduce(function, axes), operands, shape)
-
-    def window(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        options = equation.params
-        dilations = (*options["base_dilation"], *options["window_dilation"])
-        if options["window_dimensions"][0] != 1 or set(dilations) != {1}:
-            _refuse(equation, "with a dilation")
-        operation = Window(
-            equation.primitive.name.removeprefix("reduce_window_"),
-            tuple(options["window_dimensions"][1:]),
-            tuple(options["window_strides"][1:]),
-            tuple((int(low), int(high)) for low, high in options["padding"][1:]),
+    def reduce(self, equation: Any, operands: list[Any]) -> _Value:
+        value, axes = operands[0], equation.params["axes"]
+        if value.batch in axes:
+            _refuse(equation, "across the examples of a batch")
+        function = {"and": "min", "or": "max"}
+        name = equation.primitive.name.removeprefix("reduce_")
+        batch = value.batch - sum(axis < value.batch for axis in axes)
+        operation = Reduce(
+            function.get(name, name),  # type: ignore[arg-type]
+            tuple(sorted(value.axis(axis) for axis in axes)),
         )
-        return self.add(operation, operands[:1], shape)
+        return self.add(operation, [value], _shape(equation, batch), batch)
 
-    def reshape(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        value = operands[0]
+    def window(self, equation: Any, operands: list[Any]) -> _Value:
+        value, options = operands[0], equation.params
+        dilations = (*options["base_dilation"], *options["window_dilation"])
+        if set(dilations) != {1}:
+            _refuse(equation, "with a dilation")
+        if options["window_dimensions"][value.batch] != 1:
+            _refuse(equation, "across the examples of a batch")
+        name = equation.primitive.name.removeprefix("reduce_window_")
+        if name == "min":
+            value = self._unary("neg", value)
+        padding = value.without_batch(options["padding"])
+        operation = Window(
+            "max" if name == "min" else name,  # type: ignore[arg-type]
+            value.without_batch(options["window_dimensions"]),
+            value.without_batch(options["window_strides"]),
+            tuple((int(low), int(high)) for low, high in padding),
+        )
+        shape = _shape(equation, value.batch)
+        result = self.add(operation, [value], shape, value.batch)
+        return self._unary("neg", result) if name == "min" else result
+
+    def reshape(self, equation: Any, operands: list[Any]) -> _Value:
+        value, sizes = operands[0], tuple(equation.outvars[0].aval.shape)
+        before = math.prod(value.shape[: value.batch])
+        starts = [math.prod(sizes[:axis]) for axis in range(len(sizes))]
+        places = [
+            axis
+            for axis, start in enumerate(starts)
+            if start == before and sizes[axis] == _BATCH
+        ]
+        if not places:
+            _refuse(equation, "across the examples of a batch")
+        return self._reshape(value, _shape(equation, places[0]), places[0])
+
+    def broadcast(self, equation: Any, operands: list[Any]) -> _Value:
+        value, axes = operands[0], equation.params["broadcast_dimensions"]
+        batch = axes[value.batch]
+        result = _Value(0, (), batch)
+        shape = _shape(equation, batch)
+        aligned = [1] * len(shape)
+        for size, axis in zip(value.shape, value.without_batch(axes), strict=True):
+            aligned[result.axis(axis)] = size
+        value = self._reshape(value, tuple(aligned), batch)
         if value.shape == shape:
             return value
-        return self.add(Reshape(), [value], shape)
+        return self.add(Broadcast(), [value], shape, batch)
 
-    def broadcast(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        value, axes = operands[0], equation.params["broadcast_dimensions"]
-        if axes[0] != 0:
-            _refuse(equation, "that moves the batch")
-        aligned = [1] * len(shape)
-        for size, axis in zip(value.shape, axes[1:], strict=True):
-            aligned[axis - 1] = size
-        if tuple(aligned) != value.shape:
-            value = self.add(Reshape(), [value], aligned)
-        return value if value.shape == shape else self.add(Broadcast(), [value], shape)
+    def transpose(self, equation: Any, operands: list[Any]) -> _Value:
+        value, permutation = operands[0], equation.params["permutation"]
+        batch = permutation.index(value.batch)
+        order = [value.axis(axis) for axis in permutation if axis != value.batch]
+        return self._order(value, order, batch)
 
-    def transpose(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        permutation = equation.params["permutation"]
-        if permutation[0] != 0:
-            _refuse(equation, "that moves the batch")
-        return self._order(operands[0], [axis - 1 for axis in permutation[1:]])
-
-    def concatenate(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        axis = equation.params["dimension"] - 1
+    def concatenate(self, equation: Any, operands: list[Any]) -> _Value:
+        batch = self._common_batch(equation, operands)
+        axis = equation.params["dimension"]
+        if axis == batch:
+            _refuse(equation, "across the examples of a batch")
         constants = tuple(
-            None
-            if isinstance(each, _Value)
-            else _of_one_example(equation, each, len(shape))
+            None if isinstance(each, _Value) else _one(equation, each, batch)
             for each in operands
         )
         values = [each for each in operands if isinstance(each, _Value)]
-        return self.add(Concatenate(axis, constants), values, shape)
+        operation = Concatenate(values[0].axis(axis), constants)
+        return self.add(operation, values, _shape(equation, batch), batch)
 
-    def pad(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def pad(self, equation: Any, operands: list[Any]) -> _Value:
         value, filler = operands
-        pads = equation.params["padding_config"]
-        if isinstance(filler, _Value) or any(inner for *_, inner in pads):
-            _refuse(equation, "between the numbers of its input")
-        cut = [(max(0, -low), max(0, -high)) for low, high, _ in pads[1:]]
-        if any(map(any, cut)):
-            sizes = [
-                size - sum(ends) for size, ends in zip(value.shape, cut, strict=True)
-            ]
-            starts = tuple(low for low, _ in cut)
-            value = self.add(Slice(starts, (1,) * len(starts)), [value], sizes)
-        added = tuple((max(0, low), max(0, high)) for low, high, _ in pads[1:])
-        if not any(map(any, added)):
-            return value
-        return self.add(Pad(added, float(np.asarray(filler.array))), [value], shape)
+        if isinstance(filler, _Value) or isinstance(value, Constant):
+            _refuse(equation, "with a value that depends on the inputs")
+        config = equation.params["padding_config"]
+        if tuple(config[value.batch]) != (0, 0, 0):
+            _refuse(equation, "across the examples of a batch")
+        pads = value.without_batch(config)
+        number = float(np.asarray(filler.array))
+        value = self._spread(value, [inner + 1 for *_, inner in pads], number)
+        return self._pad(value, [(low, high) for low, high, _ in pads], number)
 
-    def slice(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        starts = equation.params["start_indices"][1:]
-        strides = (equation.params["strides"] or (1,) * (len(shape) + 1))[1:]
-        return self.add(Slice(tuple(starts), tuple(strides)), operands, shape)
+    def slice(self, equation: Any, operands: list[Any]) -> _Value:
+        value, options = operands[0], equation.params
+        starts = options["start_indices"]
+        strides = options["strides"] or (1,) * len(starts)
+        if equation.outvars[0].aval.shape[value.batch] != _BATCH:
+            _refuse(equation, "across the examples of a batch")
+        operation = Slice(value.without_batch(starts), value.without_batch(strides))
+        shape = _shape(equation, value.batch)
+        return self.add(operation, [value], shape, value.batch)
 
-    def dynamic_slice(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
-        if any(isinstance(each, _Value) for each in operands[1:]):
+    def dynamic_slice(self, equation: Any, operands: list[Any]) -> _Value:
+        value, *places = operands
+        if any(isinstance(each, _Value) for each in places):
             _refuse(equation, "at a place that depends on the inputs")
-        starts = tuple(int(np.asarray(each.array)) for each in operands[2:])
-        return self.add(Slice(starts, (1,) * len(starts)), operands[:1], shape)
+        sizes = equation.params["slice_sizes"]
+        if sizes[value.batch] != _BATCH:
+            _refuse(equation, "across the examples of a batch")
+        shape = _shape(equation, value.batch)
+        starts = value.without_batch([int(np.asarray(each.array)) for each in places])
+        # A slice that reaches over an end is moved.
+        starts = tuple(
+            min(max(start, 0), whole - size)
+            for start, whole, size in zip(starts, value.shape, shape, strict=True)
+        )
+        operation = Slice(starts, (1,) * len(starts))
+        return self.add(operation, [value], shape, value.batch)
 
-    def split(self, equation: Any, operands: list[Any], shape: Shape) -> list[_Value]:
-        axis, results, start = equation.params["axis"] - 1, [], 0
+    def split(self, equation: Any, operands: list[Any]) -> list[_Value]:
+        value, axis, start = operands[0], equation.params["axis"], 0
+        if axis == value.batch:
+            _refuse(equation, "across the examples of a batch")
+        axis, results = value.axis(axis), []
         for variable in equation.outvars:
-            part = tuple(variable.aval.shape[1:])
+            part = value.without_batch(variable.aval.shape)
             starts = tuple(start if each == axis else 0 for each in range(len(part)))
-            results.append(
-                self.add(Slice(starts, (1,) * len(part)), operands[:1], part)
-            )
+            operation = Slice(starts, (1,) * len(part))
+            results.append(self.add(operation, [value], part, value.batch))
             start += part[axis]
         return results
 
-    def conv(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def conv(self, equation: Any, operands: list[Any]) -> _Value:
         value, kernel = operands
         options = equation.params
         if isinstance(kernel, _Value) or not isinstance(value, _Value):
             _refuse(equation, "with a kernel that depends on the inputs")
-        if options["batch_group_count"] != 1 or set(options["lhs_dilation"]) != {1}:
-            _refuse(equation, "that is transposed")
         numbers = options["dimension_numbers"]
-        if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0:
-            _refuse(equation, "that moves the batch")
+        if options["batch_group_count"] != 1 or numbers.lhs_spec[0] != value.batch:
+            _refuse(equation, "across the examples of a batch")
         # JAX lists batch, channels and window; here channels come last.
-        source = [axis - 1 for axis in (*numbers.lhs_spec[2:], numbers.lhs_spec[1])]
-        target = [axis - 1 for axis in (*numbers.out_spec[2:], numbers.out_spec[1])]
+        batch = numbers.out_spec[0]
+        result = _Value(0, (), batch)
+        source = [value.axis(a) for a in (*numbers.lhs_spec[2:], numbers.lhs_spec[1])]
+        target = [result.axis(a) for a in (*numbers.out_spec[2:], numbers.out_spec[1])]
+        shape = _shape(equation, batch)
         out, inner, *window = numbers.rhs_spec
+        kernel = _ordered(kernel, (*window, inner, out))
+        value = self._order(value, source)
+        # A transposed convolution is one of pixels that lie apart.
+        value = self._spread(value, [*options["lhs_dilation"], 1], 0.0)
+        padding = [(int(low), int(high)) for low, high in options["padding"]]
+        if min(map(min, padding)) < 0:
+            cropped = [(min(low, 0), min(high, 0)) for low, high in padding]
+            value = self._pad(value, [*cropped, (0, 0)], 0.0)
         operation = Conv(
-            name=kernel.name
-            if (*window, inner, out) == tuple(range(len(shape) + 1))
-            else "",
-            kernel=np.transpose(np.asarray(kernel.array), (*window, inner, out)),
+            name=kernel.name,
+            kernel=np.asarray(kernel.array),
             strides=tuple(options["window_strides"]),
-            padding=tuple((int(low), int(high)) for low, high in options["padding"]),
+            padding=tuple((max(low, 0), max(high, 0)) for low, high in padding),
             dilation=tuple(options["rhs_dilation"]),
             groups=options["feature_group_count"],
+            origin=kernel.origin,
         )
-        result = self.add(
-            operation, [self._order(value, source)], [shape[axis] for axis in target]
-        )
-        return self._order(result, list(np.argsort(target)))
+        found = self.add(operation, [value], [shape[axis] for axis in target])
+        return self._order(found, list(np.argsort(target)), batch)
 
-    def dot(self, equation: Any, operands: list[Any], shape: Shape) -> _Value:
+    def dot(self, equation: Any, operands: list[Any]) -> _Value:
         (over_first, over_second), (with_first, with_second) = equation.params[
             "dimension_numbers"
         ]
         first, second = operands
         if isinstance(first, _Value) and isinstance(second, _Value):
-            if with_first[:1] != (0,) or with_second[:1] != (0,):
+            pairs = tuple(zip(with_first, with_second, strict=True))
+            if (first.batch, second.batch) not in pairs:
                 _refuse(equation, "between the examples of a batch")
-            return self._matmul(
-                first, second, over_first, over_second, with_first, with_second, shape
-            )
-        if with_first or 0 in (
-            over_first if isinstance(first, _Value) else over_second
-        ):
-            _refuse(equation, "with a constant for each example")
-        if isinstance(second, _Value):
-            _refuse(equation, "with the constant on the left")
-        free = [
-            axis for axis in range(1, len(first.shape) + 1) if axis not in over_first
-        ]
-        value = self._order(first, [axis - 1 for axis in (*free, *over_first)])
-        kept = value.shape[: len(free)]
-        inputs = math.prod(value.shape[len(free) :])
-        value = self._reshape(value, (*kept, inputs))
-        array = np.asarray(second.array)
-        rest = [axis for axis in range(array.ndim) if axis not in over_second]
-        order = (*over_second, *rest)
-        kernel = np.transpose(array, order).reshape(inputs, -1)
-        name = second.name if order == tuple(range(array.ndim)) else ""
-        result = self.add(Dense(name, kernel), [value], (*kept, kernel.shape[1]))
-        return self._reshape(result, shape)
+            batch = pairs.index((first.batch, second.batch))
+            return self._matmul(equation, operands, batch)
+        if with_first:
+            _refuse(equation, "with a constant for each index of an axis")
+        constant_first = isinstance(first, Constant)
+        value, constant = (second, first) if constant_first else (first, second)
+        over, with_ = over_first, over_second
+        if constant_first:
+            over, with_ = over_second, over_first
+        if value.batch in over:
+            _refuse(equation, "across the examples of a batch")
+        free = [axis for axis in range(len(value.shape) + 1) if axis not in over]
+        rest = [axis for axis in range(np.ndim(constant.array)) if axis not in with_]
+        kept = [value.axis(axis) for axis in free if axis != value.batch]
+        rows = tuple(value.shape[axis] for axis in kept)
+        columns = tuple(np.shape(constant.array)[axis] for axis in rest)
+        kernel = _reshaped(
+            _ordered(constant, (*with_, *rest)), (-1, math.prod(columns))
+        )
+        value_ = self._order(value, [*kept, *(value.axis(axis) for axis in over)])
+        value_ = self._reshape(value_, (*rows, np.shape(kernel.array)[0]))
+        operation = Dense(kernel.name, np.asarray(kernel.array), origin=kernel.origin)
+        result = self.add(operation, [value_], (*rows, math.prod(columns)))
+        result = self._reshape(result, (*rows, *columns))
+        batch = free.index(value.batch)
+        if not constant_first:
+            return dataclasses.replace(result, batch=batch)
+        places = range(len(rows) + len(columns))
+        order = [*places[len(rows) :], *places[: len(rows)]]
+        return self._order(result, order, len(columns) + batch)
 
-    def _matmul(
-        self,
-        first: _Value,
-        second: _Value,
-        over_first: Sequence[int],
-        over_second: Sequence[int],
-        with_first: Sequence[int],
-        with_second: Sequence[int],
-        shape: Shape,
-    ) -> _Value:
+    def _matmul(self, equation: Any, operands: list[Any], batch: int) -> _Value:
         """Adds a product of matrices, one for each index of the axes in common."""
+        numbers = equation.params["dimension_numbers"]
+        first, second = operands
+        (over_first, over_second), (with_first, with_second) = (
+            tuple(
+                tuple(value.axis(axis) for axis in axes if axis != value.batch)
+                for value, axes in zip(operands, pair, strict=True)
+            )
+            for pair in numbers
+        )
         rows = _others(first, (*over_first, *with_first))
         columns = _others(second, (*over_second, *with_second))
-        first = self._order(
-            first, [axis - 1 for axis in (*with_first[1:], *rows, *over_first)]
-        )
-        second = self._order(
-            second, [axis - 1 for axis in (*with_second[1:], *over_second, *columns)]
-        )
-        common = len(with_first) - 1
-        batch = first.shape[:common]
-        height = math.prod(first.shape[common : common + len(rows)])
-        inner = math.prod(first.shape[common + len(rows) :])
-        width = math.prod(second.shape[common + len(over_second) :])
-        first = self._reshape(first, (*batch, height, inner))
-        second = self._reshape(second, (*batch, inner, width))
-        result = self.add(MatMul(), [first, second], (*batch, height, width))
-        return self._reshape(result, shape)
+        common = tuple(first.shape[axis] for axis in with_first)
+        height = math.prod(first.shape[axis] for axis in rows)
+        inner = math.prod(first.shape[axis] for axis in over_first)
+        width = math.prod(second.shape[axis] for axis in columns)
+        first = self._order(first, [*with_first, *rows, *over_first])
+        second = self._order(second, [*with_second, *over_second, *columns])
+        first = self._reshape(first, (*common, height, inner))
+        second = self._reshape(second, (*common, inner, width))
+        result = self.add(MatMul(), [first, second], (*common, height, width))
+        return self._reshape(result, _shape(equation, batch), batch)
 
-    def _order(self, value: _Value, permutation: Sequence[int]) -> _Value:
+    # Parts of rules.
+
+    def _unary(self, function: str, value: _Value) -> _Value:
+        return self.add(Unary(function), [value], value.shape, value.batch)
+
+    def _binary(self, function: str, value: _Value, other: _Value | float) -> _Value:
+        """Adds a function of a value and itself, another of its shape, or a number."""
+        if isinstance(other, _Value):
+            return self.add(Binary(function), [value, other], value.shape, value.batch)
+        operation = Binary(function, np.float32(other))
+        return self.add(operation, [value], value.shape, value.batch)
+
+    def _pair(self, equation: Any, function: str, first: Any, second: Any) -> _Value:
+        """Adds a function of two operands of an equation."""
+        batch = self._common_batch(equation, (first, second))
+        shape = _shape(equation, batch)
+        if isinstance(first, _Value) and isinstance(second, _Value):
+            return self.add(Binary(function), [first, second], shape, batch)
+        constant_first = isinstance(first, Constant)
+        value, constant = (second, first) if constant_first else (first, second)
+        array = shrink(_one(equation, constant, batch), value.shape)
+        constant_first &= function not in _COMMUTATIVE
+        operation = Binary(function, array, constant_first=constant_first)
+        return self.add(operation, [value], shape, batch)
+
+    def _common_batch(self, equation: Any, operands: Sequence[Any]) -> int:
+        """Returns the axis of the batch, which all values must have in one place."""
+        batches = {each.batch for each in operands if isinstance(each, _Value)}
+        if len(batches) != 1:
+            _refuse(equation, "across the examples of a batch")
+        return batches.pop()
+
+    def _pad(
+        self, value: _Value, pads: Sequence[tuple[int, int]], number: float
+    ) -> _Value:
+        """Adds a number around a value; crops where the padding is negative."""
+        cut = [(max(0, -low), max(0, -high)) for low, high in pads]
+        sizes = [size - sum(ends) for size, ends in zip(value.shape, cut, strict=True)]
+        if any(map(any, cut)):
+            starts = tuple(low for low, _ in cut)
+            operation = Slice(starts, (1,) * len(starts))
+            value = self.add(operation, [value], sizes, value.batch)
+        added = tuple((max(0, low), max(0, high)) for low, high in pads)
+        if not any(map(any, added)):
+            return value
+        sizes = [size + sum(ends) for size, ends in zip(sizes, added, strict=True)]
+        return self.add(Pad(added, number), [value], sizes, value.batch)
+
+    def _spread(self, value: _Value, steps: Sequence[int], number: float) -> _Value:
+        """Moves the entries of a value apart and fills the gaps with a number."""
+        if set(steps) == {1}:
+            return value
+        sizes, batch = value.shape, value.batch
+        pairs, pads, widths, ends = [], [], [], []
+        for size, step in zip(sizes, steps, strict=True):
+            apart = step > 1
+            pairs += [size, 1] if apart else [size]
+            pads += [(0, 0), (0, step - 1)] if apart else [(0, 0)]
+            widths.append(size * step)
+            ends.append((0, 1 - step))
+        value = self._reshape(value, tuple(pairs))
+        value = self._pad(value, pads, number)
+        value = self._reshape(value, tuple(widths), batch)
+        return self._pad(value, ends, number)
+
+    def _order(
+        self, value: _Value, permutation: Sequence[int], batch: int = 0
+    ) -> _Value:
         """Returns a value with its axes in another order."""
         order = tuple(int(axis) for axis in permutation)
         if order == tuple(range(len(order))):
-            return value
+            return dataclasses.replace(value, batch=batch)
         shape = [value.shape[axis] for axis in order]
-        return self.add(Transpose(order), [value], shape)
+        return self.add(Transpose(order), [value], shape, batch)
 
-    def _reshape(self, value: _Value, shape: Shape) -> _Value:
+    def _reshape(self, value: _Value, shape: Shape, batch: int = 0) -> _Value:
         """Returns a value in another shape."""
         if value.shape == tuple(shape):
-            return value
-        return self.add(Reshape(), [value], shape)
+            return dataclasses.replace(value, batch=batch)
+        return self.add(Reshape(), [value], shape, batch)
 
 
 _RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(UNARY, _Tracer.unary),
     **dict.fromkeys(BINARY, _Tracer.binary),
+    **dict.fromkeys(("and", "not", "or", "xor"), _Tracer.logical),
     "broadcast_in_dim": _Tracer.broadcast,
     "clamp": _Tracer.clamp,
     "concatenate": _Tracer.concatenate,
@@ -464,13 +616,18 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "convert_element_type": _Tracer.convert,
     "dot_general": _Tracer.dot,
     "dynamic_slice": _Tracer.dynamic_slice,
+    "exp2": _Tracer.exp2,
     "expand_dims": _Tracer.reshape,
     "integer_pow": _Tracer.integer_pow,
+    "is_finite": _Tracer.is_finite,
     "pad": _Tracer.pad,
+    "reduce_and": _Tracer.reduce,
     "reduce_max": _Tracer.reduce,
     "reduce_min": _Tracer.reduce,
+    "reduce_or": _Tracer.reduce,
     "reduce_sum": _Tracer.reduce,
     "reduce_window_max": _Tracer.window,
+    "reduce_window_min": _Tracer.window,
     "reduce_window_sum": _Tracer.window,
     "reshape": _Tracer.reshape,
     "select_n": _Tracer.select,
@@ -486,39 +643,39 @@ SUPPORTED = tuple(sorted({*_RULES, *_CALLS, *_IDENTITIES}))
 """Names of the JAX primitives that a graph can hold."""
 
 
+def _shape(equation: Any, batch: int) -> Shape:
+    """Returns the shape of the result of an equation for one example."""
+    shape = tuple(equation.outvars[0].aval.shape)
+    if shape[batch : batch + 1] != (_BATCH,):
+        _refuse(equation, "across the examples of a batch")
+    return (*shape[:batch], *shape[batch + 1 :])
+
+
 def _others(value: _Value, axes: Sequence[int]) -> list[int]:
-    """Returns the axes of a value, the batch being 0, that are not among some."""
-    return [axis for axis in range(len(value.shape) + 1) if axis not in axes]
+    """Returns the axes of one example that are not among some."""
+    return [axis for axis in range(len(value.shape)) if axis not in axes]
 
 
-def _compute(equation: Any, operands: Sequence[_Constant]) -> list[_Constant]:
-    """Computes an equation that no input reaches."""
-    with jax.ensure_compile_time_eval():
-        results = equation.primitive.bind(
-            *(each.array for each in operands), **equation.params
-        )
-    if not equation.primitive.multiple_results:
-        results = [results]
-    name = ""
-    if equation.primitive.name in (*_IDENTITIES, "convert_element_type", "reshape"):
-        name = operands[0].name
-    return [_Constant(each, name) for each in results]
+def _ordered(constant: Constant, axes: Sequence[int]) -> Constant:
+    """Returns a constant with its axes in another order."""
+    if tuple(axes) == tuple(range(np.ndim(constant.array))):
+        return constant
+    return constant.moved(lambda array: array.transpose(axes))
 
 
-def _of_one_example(equation: Any, constant: _Constant, rank: int) -> np.ndarray:
-    """Returns a constant operand without the axis of the batch.
+def _reshaped(constant: Constant, shape: Sequence[int]) -> Constant:
+    """Returns a constant in another shape, with its name."""
+    moved = constant.moved(lambda array: array.reshape(shape))
+    return dataclasses.replace(moved, name=constant.name)
 
-    Args:
-      equation: equation that takes the operand.
-      constant: the operand.
-      rank: number of axes of the result, without the batch.
-    """
-    array = np.asarray(constant.array)
-    if array.ndim <= rank:
-        return array
-    if not (array == array[:1]).all():
+
+def _one(equation: Any, constant: Constant, batch: int) -> np.ndarray:
+    """Returns a constant operand without the axis of the batch."""
+    rank = len(equation.outvars[0].aval.shape)
+    array = for_one_example(constant, rank, batch)
+    if array is None:
         _refuse(equation, "with a constant that differs from example to example")
-    return array[0]
+    return array
 
 
 def _refuse(equation: Any, where: str = "") -> NoReturn:

@@ -100,11 +100,9 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         return state
 
     def connect(masks: Any) -> Connectivity:
-        shapes = jax.eval_shape(
-            lambda key: model.net.init(key, prepare(image), train=False),
-            jax.random.key(0),
-        )
-        return connectivity(model.net, shapes, masks, prepare(image), train=False)
+        inputs = jax.eval_shape(prepare, image)
+        weights, collections = jax.eval_shape(network.init, jax.random.key(0), inputs)
+        return connectivity(network, weights, collections, masks, inputs)
 
     stepping: dict[str, Any] = {
         "batch_size": spec.batch_size,

@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 
 from aslp_jax.artefact import Description, Subnetwork, WeightRecipe
 from aslp_jax.artefact.subnetwork import make_layer_weights
 from aslp_jax.artefact.weight_recipe import initialise
+from aslp_jax.export.onnx import model_of
 from aslp_jax.models import ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet
@@ -104,6 +106,22 @@ def small(name, shape=SHAPE):
     """Returns a network of `SMALL`."""
     net, options = SMALL[name]
     return subnetwork(net, shape, **options, **STANDARDISED)
+
+
+def run_onnx(content, inputs):
+    """Runs a model on inputs as a module takes them, and returns its outputs."""
+    session = onnxruntime.InferenceSession(content)
+    (source,) = session.get_inputs()
+    given = inputs.transpose(0, 3, 1, 2) if inputs.ndim == 4 else inputs
+    if source.type == "tensor(float)":
+        given = given.astype(np.float32)
+    (found,) = session.run(["logits"], {source.name: given})
+    return found
+
+
+def run_graph(graph, inputs):
+    """Runs a graph in onnxruntime."""
+    return run_onnx(model_of(graph).SerializeToString(), inputs)
 
 
 def random_images(shape=SHAPE, count=20):

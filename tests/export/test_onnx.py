@@ -2,25 +2,26 @@
 
 import json
 
+import jax
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from aslp_jax import export
 from aslp_jax.export import onnx as onnx_export
+from aslp_jax.export.operations import Conv, Graph, Node
+from aslp_jax.export.trace import trace
 from aslp_jax.models.resnet import ResNet
-from tests.export import networks
-from tests.export.networks import SMALL, assert_same, logits, random_images, small
-
-
-def run_onnx(content, images):
-    session = onnxruntime.InferenceSession(content)
-    given = images.transpose(0, 3, 1, 2)
-    if session.get_inputs()[0].type == "tensor(float)":
-        given = given.astype(np.float32)
-    (found,) = session.run(["logits"], {"images": given})
-    return found
+from tests.export import modules, networks
+from tests.export.networks import (
+    SMALL,
+    assert_same,
+    logits,
+    random_images,
+    run_graph,
+    run_onnx,
+    small,
+)
 
 
 @pytest.mark.slow
@@ -69,6 +70,60 @@ def test_signs_with_batch_norm():
     # The magnitude of a layer and batch-norm's scale of each unit, in one.
     content = onnx_export.encode(small("vgg"), storage="int8").content
     assert_same(run_onnx(content, random_images()), logits("vgg"))
+
+
+def test_images_stay_channels_first():
+    model = onnx.load_from_string(onnx_export.encode(small("resnet")).content)
+    kinds = [node.op_type for node in model.graph.node]
+    assert set(kinds) == {
+        *("Cast", "Div", "Sub", "Conv", "Relu", "Add"),
+        *("GlobalAveragePool", "Flatten", "Gemm"),
+    }
+    model = onnx.load_from_string(onnx_export.encode(small("conv")).content)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds == [
+        *("Cast", "Div", "Sub", "Div"),
+        *("Conv", "Relu", "Conv", "Relu", "MaxPool") * 2,
+        *("Flatten", "Gemm", "Relu", "Gemm"),
+    ]
+
+
+def test_signs_of_a_depthwise_convolution():
+    kernel = np.random.default_rng(0).choice([-2, 0, 2], (3, 3, 1, 4))
+    depthwise = Conv(
+        "depth/kernel",
+        kernel.astype(np.float32),
+        (1, 1),
+        ((1, 1), (1, 1)),
+        (1, 1),
+        groups=4,
+        scale=np.linspace(1, 2, 4, dtype=np.float32),
+    )
+    graph = Graph((5, 6, 4), (Node(depthwise, (0,), (5, 6, 4)),))
+    images = np.random.default_rng(1).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    model = onnx_export.model_of(graph, storage="int8")
+    (stored,) = [each for each in model.graph.initializer if "signs" in each.name]
+    assert stored.data_type == onnx.TensorProto.INT8 and stored.dims == [4, 1, 3, 3]
+    np.testing.assert_allclose(
+        run_onnx(model.SerializeToString(), images), run_graph(graph, images), rtol=1e-6
+    )
+
+
+def test_inputs_that_are_no_images_are_as_the_module_takes_them():
+    name = "attention"
+    fn, weights, shape = modules.module(name)
+    with modules.promotion():
+        graph = trace(fn, weights, jax.ShapeDtypeStruct(shape, np.float32))
+    model = onnx_export.model_of(graph)
+    (source,) = model.graph.input
+    sizes = [
+        each.dim_param or each.dim_value for each in source.type.tensor_type.shape.dim
+    ]
+    assert (source.name, sizes) == ("inputs", ["batch", 7, 6])
+    assert "channels last" in source.doc_string
+    # The sequence is held as it is: all transposes are those of the heads.
+    transposes = [node for node in model.graph.node if node.op_type == "Transpose"]
+    assert len(transposes) <= 5
 
 
 def test_int8_refuses_several_magnitudes():

@@ -1,4 +1,4 @@
-"""Smaller networks with the same outputs, against a slow computation in NumPy."""
+"""Smaller networks with the same outputs; onnxruntime computes both."""
 
 import functools
 
@@ -8,47 +8,31 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.lib.stride_tricks import sliding_window_view
 
 from aslp_jax.connectivity import connectivity
-from aslp_jax.export import graph as graphs
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
+from aslp_jax.export.operations import (
+    Binary,
+    Concatenate,
+    Conv,
+    Dense,
+    Graph,
+    Node,
+    Reduce,
+    Unary,
+    run,
+)
 from aslp_jax.export.passes import compact
+from aslp_jax.export.simplify import simplify
+from aslp_jax.export.trace import trace
 from aslp_jax.models import ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
+from tests.export import modules
+from tests.export.networks import run_graph as compute
 from tests.export.networks import shapes_of
-
-
-def compute(graph, images):
-    """Computes a graph as `graphs.run` does, in float64 and without JAX."""
-    values = [np.asarray(images, np.float64)]
-    for node in graph.nodes:
-        layer, inputs = node.layer, [values[index] for index in node.inputs]
-        if isinstance(layer, Conv):
-            border = (layer.padding, layer.padding)
-            padded = np.pad(inputs[0], ((0, 0), border, border, (0, 0)))
-            windows = sliding_window_view(padded, layer.kernel.shape[:2], (1, 2))
-            windows = windows[:, :: layer.stride, :: layer.stride]
-            result = np.einsum("nyxihw,hwio->nyxo", windows, layer.kernel)
-            result = result * (1 if layer.scale is None else layer.scale)
-            result = result + (0 if layer.shift is None else layer.shift)
-        elif isinstance(layer, Add):
-            result = inputs[0] + inputs[1]
-        else:
-            result = inputs[0].mean((1, 2), keepdims=True)
-        if not isinstance(layer, Mean) and layer.relu:
-            result = np.maximum(result, 0)
-        if isinstance(layer, Conv) and layer.pool:
-            n, height, width, channels = result.shape
-            result = result[:, : height // 2 * 2, : width // 2 * 2]
-            result = result.reshape(n, height // 2, 2, width // 2, 2, channels)
-            result = result.max((2, 4))
-        assert result.shape[1:] == node.shape
-        values.append(result)
-    return values[-1].reshape(len(images), -1)
 
 
 def random_weights(net, shape, seed, keep):
@@ -89,7 +73,7 @@ NETWORKS = {
 @settings(max_examples=20, deadline=None)
 def test_the_outputs_stay(name, seed, keep, multiple):
     net, shape = NETWORKS[name]
-    graph = layers_of(net, random_weights(net, shape, seed, keep), shape)
+    graph = graph_of(net, random_weights(net, shape, seed, keep), shape)
     images = pixels(shape)
     expected = compute(graph, images)
     size = max(1.0, float(np.abs(expected).max()))
@@ -99,25 +83,26 @@ def test_the_outputs_stay(name, seed, keep, multiple):
             compute(small, images), expected, rtol=0, atol=1e-5 * size
         )
         assert len(small.nodes) == len(graph.nodes)
-        before, after = graphs.cost(graph), graphs.cost(small)
+        before, after = cost(graph), cost(small)
         assert after.nonzero <= before.nonzero
         assert after.multiply_adds <= before.multiply_adds
         for old, new in zip(graph.nodes, small.nodes, strict=True):
-            if isinstance(new.layer, Conv) and not merge:
-                left = set(new.layer.kernel.ravel().tolist()) - {0.0}
-                assert left <= set(old.layer.kernel.ravel().tolist())
-            if not isinstance(new.layer, Mean | Add):
-                channels = new.shape[2]
-                assert channels % multiple == 0 or channels == old.shape[2]
+            if not isinstance(new.operation, Conv | Dense):
+                continue
+            if not merge:
+                left = set(new.operation.kernel.ravel().tolist()) - {0.0}
+                assert left <= set(old.operation.kernel.ravel().tolist())
+            channels = new.shape[-1]
+            assert channels % multiple == 0 or channels == old.shape[-1]
 
 
 @pytest.mark.slow
-def test_the_oracle_agrees_with_jax():
+def test_onnxruntime_agrees_with_jax():
     for net, shape in NETWORKS.values():
-        graph = layers_of(net, random_weights(net, shape, 3, 0.5), shape)
+        graph = graph_of(net, random_weights(net, shape, 3, 0.5), shape)
         images = pixels(shape)
         np.testing.assert_allclose(
-            jax.jit(functools.partial(graphs.run, graph))(images),
+            jax.jit(functools.partial(run, graph))(images),
             compute(graph, images),
             rtol=1e-4,
         )
@@ -129,7 +114,7 @@ def test_the_weights_on_a_path_remain(seed):
     # Without biases nothing is constant but 0, and one pixel leaves no padding between.
     net, shape = ConvNet(stages=(12,), hidden=(10, 9), classes=5), (2, 2, 3)
     variables = random_weights(net, shape, seed, 0.12)
-    small = compact(layers_of(net, variables, shape))
+    small = compact(graph_of(net, variables, shape))
     masks = {
         f"{layer}/kernel": jnp.asarray(entry["kernel"] != 0)
         for layer, entry in variables["params"].items()
@@ -137,8 +122,9 @@ def test_the_weights_on_a_path_remain(seed):
     images = jnp.ones((1, *shape))
     found = jax.jit(functools.partial(connectivity, net))(variables, masks, images)
     left = {
-        f"{node.layer.name}/kernel": np.count_nonzero(node.layer.kernel)
+        node.operation.name: np.count_nonzero(node.operation.kernel)
         for node in small.nodes
+        if isinstance(node.operation, Conv | Dense)
     }
     for name, layer in found.layers.items():
         # A convolution's taps in the padding are counted by us alone.
@@ -150,18 +136,29 @@ def test_the_weights_on_a_path_remain(seed):
     assert sum(left.values()) < 0.9 * total
 
 
-def conv(kernel, **options):
-    return Conv("Conv", np.asarray(kernel, np.float32), **options)
+def conv(kernel, *, padding=0, **options):
+    kernel = np.asarray(kernel, np.float32)
+    return Conv("Conv", kernel, (1, 1), ((padding, padding),) * 2, (1, 1), **options)
 
 
-def chain(shape, *layers):
-    """A graph of layers one behind another, that ends in the mean of all pixels."""
-    nodes, (height, width, _) = [], shape
-    for index, layer in enumerate(layers):
-        nodes.append(Node(layer, (index,), (height, width, layer.kernel.shape[3])))
-    channels = layers[-1].kernel.shape[3]
-    nodes.append(Node(Mean(), (len(layers),), (1, 1, channels)))
+RELU, ADD = Binary("max", np.float32(0)), Binary("add")
+MEAN = Reduce("mean", (0, 1))
+
+
+def chain(shape, *operations):
+    """A graph of operations one behind another, that ends in the mean of all pixels."""
+    nodes, (height, width, channels) = [], shape
+    for index, each in enumerate(operations):
+        channels = each.kernel.shape[3] if isinstance(each, Conv) else channels
+        nodes.append(Node(each, (index,), (height, width, channels)))
+    nodes.append(Node(MEAN, (len(operations),), (channels,)))
     return Graph(shape, tuple(nodes))
+
+
+def widths(graph):
+    """Number of channels of each layer, and of the outputs."""
+    layers = [node for node in graph.nodes if isinstance(node.operation, Conv | Dense)]
+    return [node.shape[-1] for node in (*layers, graph.nodes[-1])]
 
 
 def test_a_constant_meets_the_zeros_of_the_padding():
@@ -171,15 +168,16 @@ def test_a_constant_meets_the_zeros_of_the_padding():
     shift = np.array([0, 0, 0.5, 2, -1, 0], np.float32)
     graph = chain(
         (4, 5, 1),
-        conv(first, padding=1, shift=shift, relu=True),
+        conv(first, padding=1, shift=shift),
+        RELU,
         conv(rng.normal(size=(3, 3, 6, 3)), padding=1),
     )
     small = compact(graph)
-    assert [node.shape[2] for node in small.nodes] == [4, 3, 3]
+    assert widths(small) == [4, 3, 3]
     # The largest one stands for both.
-    np.testing.assert_array_equal(small.nodes[0].layer.shift, [0, 0, 2, 0])
+    np.testing.assert_array_equal(small.nodes[0].operation.shift, [0, 0, 2, 0])
     whole = compact(graph, merge=False)
-    assert [node.shape[2] for node in whole.nodes] == [5, 3, 3]
+    assert widths(whole) == [5, 3, 3]
     for each in (small, whole):
         np.testing.assert_allclose(
             compute(each, pixels((4, 5, 1))),
@@ -197,9 +195,9 @@ def test_a_constant_goes_into_the_shift_where_nothing_is_padded():
         conv([[[[1, 0], [2, 0], [0, 0]]]], scale=np.array([10, 10], np.float32)),
     )
     small = compact(graph)
-    assert [node.shape[2] for node in small.nodes] == [1, 2, 2]
-    np.testing.assert_array_equal(small.nodes[1].layer.kernel, [[[[1, 0]]]])
-    np.testing.assert_array_equal(small.nodes[1].layer.shift, [60, 0])
+    assert widths(small) == [1, 2, 2]
+    np.testing.assert_array_equal(small.nodes[1].operation.kernel, [[[[1, 0]]]])
+    np.testing.assert_array_equal(small.nodes[1].operation.shift, [60, 0])
 
 
 def test_both_sides_of_a_sum_keep_the_same_channels():
@@ -211,12 +209,13 @@ def test_both_sides_of_a_sum_keep_the_same_channels():
         (
             Node(conv(left, shift=np.array([0, 4, 1], np.float32)), (0,), (1, 1, 3)),
             Node(conv(right), (0,), (1, 1, 3)),
-            Node(Add(relu=True), (1, 2), (1, 1, 3)),
-            Node(conv(np.ones((1, 1, 3, 1))), (3,), (1, 1, 1)),
+            Node(ADD, (1, 2), (1, 1, 3)),
+            Node(RELU, (3,), (1, 1, 3)),
+            Node(conv(np.ones((1, 1, 3, 1))), (4,), (1, 1, 1)),
         ),
     )
     small = compact(graph)
-    assert [node.shape[2] for node in small.nodes] == [2, 2, 2, 1]
+    assert widths(small) == [2, 2, 1, 1]
     images = np.array([-1.0, 0, 2]).reshape(3, 1, 1, 1)
     # relu(x) + relu(4 + x) + 1
     np.testing.assert_array_equal(compute(small, images).ravel(), [4, 5, 9])
@@ -233,8 +232,8 @@ def test_one_constant_stands_for_those_that_several_layers_need():
             Node(conv(first, shift=np.array([0, 2, 5], np.float32)), (0,), (3, 3, 3)),
             Node(conv(kernel[0], padding=1), (1,), (3, 3, 2)),
             Node(conv(kernel[1], padding=1), (1,), (3, 3, 2)),
-            Node(Add(), (2, 3), (3, 3, 2)),
-            Node(Mean(), (4,), (1, 1, 2)),
+            Node(ADD, (2, 3), (3, 3, 2)),
+            Node(MEAN, (4,), (2,)),
         ),
     )
     small = compact(graph)
@@ -251,8 +250,8 @@ def test_a_layer_that_nothing_needs_keeps_a_constant():
     shift = np.array([7, 8], np.float32)
     graph = chain((2, 2, 1), conv(first), conv(np.zeros((1, 1, 3, 2)), shift=shift))
     small = compact(graph)
-    assert [node.shape[2] for node in small.nodes] == [1, 2, 2]
-    assert graphs.cost(small).nonzero == 0
+    assert widths(small) == [1, 2, 2]
+    assert cost(small).nonzero == 0
     np.testing.assert_array_equal(compute(small, pixels((2, 2, 1))), [shift] * 3)
 
 
@@ -262,14 +261,14 @@ def test_a_network_without_any_path_is_a_constant(name):
     variables = random_weights(net, shape, 5, 0.5)
     kernel = variables["params"]["Conv_0"]["kernel"]
     variables["params"]["Conv_0"]["kernel"] = np.zeros_like(kernel)
-    graph = layers_of(net, variables, shape)
+    graph = graph_of(net, variables, shape)
     small = compact(graph)
     found = compute(small, pixels(shape))
     np.testing.assert_allclose(found, compute(graph, pixels(shape)), rtol=1e-5)
     if name != "resnet":
         assert np.ptp(found, axis=0).max() == 0
     if name == "plain":
-        assert [node.shape[2] for node in small.nodes] == [1, 1, 1, 1, 1, 1, 4]
+        assert widths(small) == [1, 1, 1, 1, 1, 1, 4, 4]
 
 
 def test_channels_stay_a_multiple_with_units_of_zeros():
@@ -279,23 +278,24 @@ def test_channels_stay_a_multiple_with_units_of_zeros():
     last = np.ones((1, 1, 16, 6), np.float32)
     last[..., 4:] = 0
     layers = (
-        conv(first, shift=shift, relu=True),
+        conv(first, shift=shift),
+        RELU,
         conv(last),
         conv(np.ones((1, 1, 6, 3))),
     )
     graph = chain((2, 2, 1), *layers)
-    assert [node.shape[2] for node in compact(graph).nodes] == [5, 4, 3, 3]
+    assert widths(compact(graph)) == [5, 4, 3, 3]
     small = compact(graph, multiple=8)
     # The second has no eight, and all logits stay in any case.
-    assert [node.shape[2] for node in small.nodes] == [8, 6, 3, 3]
+    assert widths(small) == [8, 6, 3, 3]
     images = pixels((2, 2, 1))
     np.testing.assert_allclose(
         compute(small, images), compute(graph, images), rtol=1e-6
     )
-    zeros = small.nodes[0].layer.kernel.ravel() == 0
+    zeros = small.nodes[0].operation.kernel.ravel() == 0
     assert zeros.tolist() == [True] * 3 + [False] * 5
-    assert (small.nodes[0].layer.shift[zeros] == 0).all()
-    assert (small.nodes[1].layer.kernel[:, :, zeros] == 0).all()
+    assert (small.nodes[0].operation.shift[zeros] == 0).all()
+    assert (small.nodes[2].operation.kernel[:, :, zeros] == 0).all()
 
 
 def test_a_remainder_of_rounding_stands_for_nothing():
@@ -311,12 +311,12 @@ def test_a_remainder_of_rounding_stands_for_nothing():
         (
             Node(conv(first, shift=shift), (0,), (3, 3, 3)),
             Node(conv(kernel, padding=1), (1,), (3, 3, 3)),
-            Node(Add(), (1, 2), (3, 3, 3)),
+            Node(ADD, (1, 2), (3, 3, 3)),
             Node(conv(last), (3,), (1, 1, 2)),
         ),
     )
     small = compact(graph)
-    assert np.abs(small.nodes[1].layer.kernel).max() < 100
+    assert np.abs(small.nodes[1].operation.kernel).max() < 100
     images = pixels((3, 3, 1))
     np.testing.assert_allclose(
         compute(small, images), compute(graph, images), rtol=1e-5
@@ -325,9 +325,132 @@ def test_a_remainder_of_rounding_stands_for_nothing():
 
 def test_a_dense_network_stays_as_it_is():
     net, shape = NETWORKS["biased"]
-    graph = layers_of(net, random_weights(net, shape, 0, 1.0), shape)
+    graph = graph_of(net, random_weights(net, shape, 0, 1.0), shape)
     small = compact(graph)
     for old, new in zip(graph.nodes, small.nodes, strict=True):
-        np.testing.assert_array_equal(new.layer.kernel, old.layer.kernel)
-        np.testing.assert_array_equal(new.layer.shift, old.layer.shift)
-    assert graphs.cost(small) == graphs.cost(graph)
+        if isinstance(new.operation, Conv | Dense):
+            np.testing.assert_array_equal(new.operation.kernel, old.operation.kernel)
+            np.testing.assert_array_equal(new.operation.shift, old.operation.shift)
+    assert cost(small) == cost(graph)
+
+
+SHRINK = {"convolutions", "perceptron", "signals", "squeeze_and_excite"}
+"""Modules of which units are left out; the others mix channels, or return all."""
+
+
+def sparse(weights, keep=0.15, seed=1):
+    """Weights of which few are kept, none of some units."""
+    rng = np.random.default_rng(seed)
+
+    def prune(leaf):
+        if leaf.ndim < 2:
+            return leaf
+        mask = rng.random(leaf.shape) < keep
+        return leaf * (mask & (rng.random(leaf.shape[-1]) < 0.6))
+
+    return jax.tree.map(prune, weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", modules.NAMES)
+def test_modules_with_dead_units(name):
+    fn, weights, shape = modules.module(name)
+    with modules.promotion():
+        graph = trace(fn, sparse(weights), jax.ShapeDtypeStruct(shape, jnp.float32))
+    graph, inputs = simplify(graph), modules.inputs_of(name)
+    expected = compute(graph, inputs)
+    for multiple in (1, 4):
+        for merge in (True, False):
+            small = compact(graph, merge=merge, multiple=multiple)
+            found = compute(small, inputs)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    fewer = cost(compact(graph)).parameters / cost(graph).parameters
+    assert fewer < 0.9 or name not in SHRINK
+
+
+def pointwise(rows, *, scale=None, shift=None):
+    """A 1x1 convolution."""
+    shift = None if shift is None else np.asarray(shift, np.float32)
+    return conv(np.asarray(rows)[None, None], scale=scale, shift=shift)
+
+
+FIRST = pointwise([[1, 0, 2, 0]], shift=[0, 3, 1, -1])
+"""Four units of one channel; unit 1 and 3 are constant."""
+
+
+def depthwise(kernel, channels, times=1, **options):
+    layer = conv(np.reshape(kernel, (1, 1, 1, channels * times)), **options)
+    return Conv("Depth", layer.kernel, (1, 1), layer.padding, (1, 1), groups=channels)
+
+
+@pytest.mark.parametrize(("times", "left"), [(1, [1, 1, 2, 2]), (2, [1, 2, 2, 2])])
+def test_a_unit_goes_with_its_depthwise_filter(times, left):
+    width = 4 * times
+    last = np.ones((width, 2))
+    last[2 * times :] = 0  # unit 2 and 3 give nothing; 0 varies, and 1 is constant
+    graph = chain(
+        (2, 2, 1),
+        FIRST,
+        Unary("tanh"),
+        depthwise(np.arange(1, width + 1), 4, times),
+        pointwise(last),
+    )
+    nodes = list(graph.nodes)
+    assert nodes[2].shape == (2, 2, width)
+    small = compact(graph)
+    assert widths(small) == left
+    assert small.nodes[2].operation.groups == 1
+    images = pixels((2, 2, 1))
+    np.testing.assert_allclose(
+        compute(small, images), compute(graph, images), rtol=1e-5
+    )
+
+
+def test_groups_of_several_channels_stay():
+    kernel = np.zeros((1, 1, 2, 4), np.float32)
+    kernel[..., 0, 0] = 1
+    grouped = Conv("Group", kernel, (1, 1), ((0, 0),) * 2, (1, 1), groups=2)
+    graph = chain((2, 2, 1), FIRST, grouped, pointwise(np.eye(4)))
+    assert widths(compact(graph)) == [4, 4, 4, 4]
+
+
+def test_concatenated_channels_are_those_of_the_parts():
+    constant = np.full((2, 2, 3), 7, np.float32)
+    last = np.zeros((11, 2))
+    last[[0, 1, 4, 8, 9]] = 1  # of both parts, two of the constant, unit 1 of all
+    last = np.where(last == 0, 0, np.arange(22).reshape(11, 2) + 1)
+    graph = Graph(
+        (2, 2, 1),
+        (
+            Node(FIRST, (0,), (2, 2, 4)),
+            Node(pointwise(np.eye(4)[:1]), (0,), (2, 2, 4)),
+            Node(Concatenate(2, (None, constant, None)), (1, 2), (2, 2, 11)),
+            Node(pointwise(last), (3,), (2, 2, 2)),
+            Node(MEAN, (4,), (2,)),
+        ),
+    )
+    small = compact(graph)
+    # The constants, 3 of unit 1 and 7, go into the shifts.
+    assert widths(small) == [1, 1, 2, 2]
+    assert small.nodes[2].operation.constants == (None, None)
+    images = pixels((2, 2, 1))
+    np.testing.assert_allclose(
+        compute(small, images), compute(graph, images), rtol=1e-5
+    )
+
+
+def test_units_that_fill_up_are_numbers_where_they_divide():
+    # One over the unit; of 0 it would be infinite, and 0 times that no number.
+    first = pointwise([[1, 2, 3, 4]], shift=[2, 2, 2, 2])
+    one_over = Binary("div", np.float32(1), constant_first=True)
+    last = np.zeros((4, 2))
+    last[0] = 1
+    graph = chain((2, 2, 1), first, one_over, pointwise(last))
+    root = chain((2, 2, 1), first, Unary("log"), pointwise(last))
+    images = pixels((2, 2, 1))
+    for each in (graph, root):
+        small = compact(each, multiple=3)
+        assert widths(small) == [3, 2, 2]
+        np.testing.assert_allclose(
+            compute(small, images), compute(each, images), rtol=1e-5
+        )

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from aslp_jax import export
-from aslp_jax.export import graph as graphs
 from aslp_jax.export import report
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
 from aslp_jax.models import ConvNet
 from tests.export import networks
 from tests.export.networks import SHAPE
@@ -37,8 +37,7 @@ def dead_units():
 def test_the_report_states_size_and_work(tmp_path, kind, storage, operations):
     options = {} if storage is None else {"storage": storage}
     written = export.write(dead_units(), kind, tmp_path / "net.c", **options).result
-    graph = layers_of(dead_units().net, dead_units().variables, SHAPE)
-    before = graphs.cost(graph)
+    before = cost(graph_of(dead_units().net, dead_units().variables, SHAPE))
     text = report(dead_units(), written)
     layers = dead_units().layers.values()
     weights = sum(each.mask.size for each in layers)

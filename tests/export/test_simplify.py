@@ -12,6 +12,7 @@ from aslp_jax.export.operations import (
     Graph,
     Node,
     Reduce,
+    Reshape,
     Slice,
     Window,
     run,
@@ -67,7 +68,43 @@ def test_a_scale_that_varies_over_pixels_stays():
     assert layer.scale is None and scale.constant.shape == (1, 6, 1)
 
 
+def test_scales_go_past_a_reshape_that_divides_the_channels():
+    scales = jnp.linspace(1, 2, 4).reshape(2, 2)
+    layer, reshape = operations(
+        lambda x: (x @ KERNEL).reshape(-1, 7, 6, 2, 2) * scales + 1.0
+    )
+    np.testing.assert_allclose(layer.scale, scales.ravel())
+    assert isinstance(reshape, Reshape)
+    _, _, scale = operations(
+        lambda x: (
+            (x @ KERNEL).reshape(-1, 42, 2, 2) * jnp.linspace(1, 2, 42)[:, None, None]
+        )
+    )
+    assert isinstance(scale, Binary)
+
+
+def test_a_network_with_channels_first_has_no_transposes_within():
+    def fn(x):
+        x = x.transpose(0, 3, 1, 2)
+        for stride in (1, 2):
+            y = jax.lax.conv_general_dilated(
+                x, KERNEL[:, :, None, None], (stride, stride), "SAME"
+            )
+            x = jax.nn.relu(y * VECTOR[:, None, None] + VECTOR[:, None, None])
+        x = jnp.tanh(x) + x
+        return x.mean((2, 3))
+
+    kinds = [type(each).__name__ for each in operations(fn)]
+    assert kinds == ["Conv", "Binary", "Conv", "Binary", "Unary", "Binary", "Reduce"]
+    kept = operations(lambda x: jnp.tanh(x.transpose(0, 2, 1, 3)))
+    assert [type(each).__name__ for each in kept] == ["Unary", "Transpose"]
+    (none,) = operations(lambda x: x.transpose(0, 2, 1, 3).transpose(0, 2, 1, 3))
+    assert isinstance(none, Reshape)  # the result of a graph is a node's
+
+
 def test_a_sum_divided_by_its_count_is_a_mean():
+    mean, back = operations(lambda x: x.mean((1, 2), keepdims=True))
+    assert mean.function == "mean" and isinstance(back, Reshape)
     (mean,) = operations(lambda x: x.mean((1, 2)))
     assert (mean.function, mean.axes) == ("mean", (0, 1))
     total, _ = operations(lambda x: x.sum((1, 2)) / 41.0)

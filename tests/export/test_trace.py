@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from aslp_jax.export.operations import Conv, Dense, run
 from aslp_jax.export.simplify import simplify
@@ -29,67 +28,6 @@ def check(fn, weights, shape, *, batch=3, seed=0):
     return small
 
 
-class Many(nn.Module):
-    """A bit of everything that convolutional networks are made of."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(4, (3, 3), strides=2)(x)
-        x = jax.nn.relu6(nn.BatchNorm(use_running_average=True)(x))
-        x = nn.Conv(4, (3, 3), feature_group_count=4, kernel_dilation=2)(x)
-        x = nn.leaky_relu(nn.gelu(x) + nn.gelu(x, approximate=False))
-        y = nn.silu(nn.max_pool(x, (3, 3), (2, 2), "SAME"))
-        z = nn.avg_pool(x, (2, 2), (2, 2))
-        x = jnp.concatenate([y, nn.LayerNorm()(z), jnp.ones_like(z)], -1)
-        x = nn.Dropout(0.5, deterministic=True)(x).mean((1, 2))
-        return nn.softmax(nn.tanh(nn.Dense(5)(x)) + nn.sigmoid(nn.Dense(5)(x)))
-
-
-class Attention(nn.Module):
-    """A small vision transformer."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(8, (4, 4), strides=4)(x)
-        x = x.reshape(x.shape[0], -1, 8)
-        token = self.param("token", nn.initializers.normal(1.0), (1, 1, 8))
-        x = jnp.concatenate([jnp.tile(token, (x.shape[0], 1, 1)), x], 1)
-        y = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(num_heads=2)(y, y)
-        return nn.Dense(5)(x[:, 0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("net", [Many(), Attention()], ids=["many", "attention"])
-def test_linen_modules(net):
-    shape = (12, 12, 3)
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        variables = net.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    check(net.apply, variables, shape)
-
-
-@pytest.mark.slow
-def test_an_nnx_module():
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-            self.norm = nnx.BatchNorm(4, rngs=rngs)
-            self.drop = nnx.Dropout(0.5, rngs=rngs)
-            self.dense = nnx.Linear(4, 5, rngs=rngs)
-
-        def __call__(self, x):
-            x = nnx.relu(self.norm(self.conv(x)))
-            return self.dense(self.drop(x).mean((1, 2)))
-
-    net = Net(nnx.Rngs(0))
-    net.eval()
-    definition, weights = nnx.split(net)
-    small = check(lambda w, x: nnx.merge(definition, w)(x), weights, (6, 6, 3))
-    kinds = [type(node.operation).__name__ for node in small.nodes]
-    # Batch-norm and the bias are part of the convolution.
-    assert kinds == ["Conv", "Binary", "Reduce", "Dense"]
-
-
 def test_kernels_are_named_by_their_path():
     net = nn.Sequential([nn.Conv(2, (3, 3)), lambda x: x.mean((1, 2)), nn.Dense(4)])
     variables = net.init(jax.random.key(0), jnp.zeros((1, 5, 5, 1)))
@@ -100,6 +38,15 @@ def test_kernels_are_named_by_their_path():
         if isinstance(node.operation, Conv | Dense)
     ]
     assert names == ["params/layers_0/kernel", "params/layers_2/kernel"]
+
+
+def one_example(weights, x):
+    """A network of one example, channels first, as vmapped libraries write it."""
+    x = x.transpose(2, 0, 1)[None]
+    kernel = weights["a"].T[:, :, None, None]
+    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID")[0]
+    x = jnp.tanh(x * jnp.arange(1.0, 5)[:, None, None]).mean((1, 2))
+    return weights["a"] @ x + 1
 
 
 WEIGHTS = {"a": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)}
@@ -137,6 +84,13 @@ WEIGHTS = {"a": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)}
         ),
         jax.jit(lambda w, x: jax.checkpoint(jnp.tanh)(x @ w["a"])),
         lambda w, x: jax.nn.softplus(x) + jnp.exp(-jnp.abs(x)) + jnp.sqrt(x * x),
+        jax.vmap(one_example, in_axes=(None, 0)),
+        lambda w, x: jnp.einsum("oc,bhwc->ohwb", w["a"].T, x).transpose(3, 1, 2, 0),
+        lambda w, x: jax.lax.reduce_window(
+            x, jnp.inf, jax.lax.min, (1, 2, 1, 3), (1, 1, 1, 1), "VALID"
+        ),
+        lambda w, x: jax.lax.dynamic_slice(x, (0, 4, 0, 1), (x.shape[0], 4, 5, 2)),
+        lambda w, x: jnp.where(jnp.isfinite(x / jnp.maximum(x, 0)), 1.0, x),
     ],
 )
 def test_functions(fn):
@@ -152,9 +106,12 @@ def test_functions(fn):
         (lambda w, x: jnp.argmax(x, -1) + 0.0, "trace: argmax is not supported"),
         (lambda w, x: (x, x), "the function returns 2 arrays; expected one"),
         (lambda w, x: w["a"], "the outputs do not depend on the inputs"),
-        (lambda w, x: x.swapaxes(0, 1), "across the examples of a batch"),
+        (lambda w, x: x.swapaxes(0, 1), "the batch is axis 1 of the outputs; expected"),
         (lambda w, x: x + jnp.arange(x.shape[0])[:, None, None, None], "from example"),
         (lambda w, x: x.astype(jnp.int32) + 1, "convert_element_type to int32"),
+        (lambda w, x: x * x[:1], "across the examples of a batch"),
+        (lambda w, x: jnp.einsum("bhwc,chd->bhwd", x, jnp.ones((3, 6, 2))), "each ind"),
+        (lambda w, x: jax.lax.rev(x, (1,)), "trace: rev is not supported"),
     ],
 )
 def test_others_are_refused_by_name(fn, words):
@@ -169,3 +126,62 @@ def test_others_are_refused_by_name(fn, words):
     if "is not supported" in message:
         assert "test_trace.py:" in message  # the line of one's own source
         assert "supported primitives are abs, add, " in message
+
+
+def test_a_bfloat16_network_is_traced_in_float32():
+    net = nn.Sequential(
+        [
+            nn.Conv(4, (3, 3), dtype=jnp.bfloat16),
+            nn.BatchNorm(use_running_average=True, dtype=jnp.bfloat16),
+            nn.relu,
+            lambda x: x.mean((1, 2)).astype(jnp.float32),
+            nn.Dense(3, dtype=jnp.bfloat16),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    with jax.numpy_dtype_promotion("standard"):
+        shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 6, 5, 2)))
+    variables = jax.tree.map(
+        lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        small = simplify(trace(net.apply, variables, jnp.zeros((6, 5, 2))))
+    kinds = [type(node.operation).__name__ for node in small.nodes]
+    assert kinds == ["Conv", "Binary", "Reduce", "Dense"]
+    conv, *_, dense = [node.operation for node in small.nodes]
+    # Nothing was rounded: the kernels are those of the tree, and named.
+    params = variables["params"]
+    np.testing.assert_array_equal(conv.kernel, params["layers_0"]["kernel"])
+    np.testing.assert_array_equal(dense.kernel, params["layers_4"]["kernel"])
+    assert dense.name == "params/layers_4/kernel"
+    stats = variables["batch_stats"]["layers_1"]
+    scale = params["layers_1"]["scale"] / np.sqrt(stats["var"] + 1e-5)
+    np.testing.assert_allclose(conv.scale, scale, rtol=1e-6)
+    shift = (params["layers_0"]["bias"] - stats["mean"]) * scale
+    np.testing.assert_allclose(
+        conv.shift, shift + params["layers_1"]["bias"], rtol=1e-5
+    )
+
+
+def test_a_kernel_in_another_order_knows_its_weight():
+    weights = {"a": np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1)}
+
+    def fn(w, x):
+        kernel = jnp.flip(w["a"], 2).transpose(2, 3, 1, 0) * 2.0
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return w["a"].reshape(3, 8).T @ x.reshape(x.shape[0], -1, 3)[..., None]
+
+    def other(w, x):
+        return x @ (w["a"].reshape(3, 8) - 1)
+
+    graph = trace(lambda w, x: fn(w, x @ jnp.eye(3)), weights, jnp.zeros((6, 5, 3)))
+    conv = next(n.operation for n in graph.nodes if isinstance(n.operation, Conv))
+    dense = [n.operation for n in graph.nodes if isinstance(n.operation, Dense)]
+    assert conv.name == "" and conv.origin.name == "a"
+    np.testing.assert_array_equal(2 * conv.origin.arrange(weights["a"]), conv.kernel)
+    assert [each.origin.name for each in dense if each.origin] == ["a"]
+    # Arithmetic that moves zeros has no origin.
+    (found,) = trace(other, weights, jnp.zeros((3,))).nodes
+    assert found.operation.origin is None and found.operation.name == ""

@@ -1,10 +1,20 @@
 """Encoder of a C99 source and header.
 
-`encode` and the storages are what other packages use; the submodules (code, layers,
-weights, memory plan) and the C files in `runtime/` are internal.
+`encode`, `encode_graph` and their types are what other packages use; the submodules and
+the C files in `runtime/` are internal.
 """
 
-from aslp_jax.export.c.code import encode
+from aslp_jax.export.c.code import Code, encode_graph
+from aslp_jax.export.c.encode import encode
+from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import STORAGES, Storage
 
-__all__ = ["STORAGES", "Storage", "encode"]
+__all__ = [
+    "STORAGES",
+    "Code",
+    "Inputs",
+    "Pixels",
+    "Storage",
+    "encode",
+    "encode_graph",
+]

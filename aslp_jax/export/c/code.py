@@ -5,67 +5,71 @@ a network needs, and writes the constants and the calls.
 """
 
 import importlib.resources
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from aslp_jax._version import __version__
-from aslp_jax.artefact import Subnetwork
-from aslp_jax.export import graph as graphs
-from aslp_jax.export import passes
-from aslp_jax.export.c.layers import array, constants, identifier
+from aslp_jax.artefact import LayerWeights
+from aslp_jax.export.c.functions import apply, needs_library
+from aslp_jax.export.c.interface import Interface, Pixels, header
+from aslp_jax.export.c.layers import Layer
 from aslp_jax.export.c.memory import Memory, plan
+from aslp_jax.export.c.program import Map, Pool, Run, Step, make_program
+from aslp_jax.export.c.text import Constants, array, calls
 from aslp_jax.export.c.weights import STORAGES, PackedWeights, Storage, pack
-from aslp_jax.export.graph import Add, Conv, Graph, Mean
-from aslp_jax.export.lower import layers_of
-from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
+from aslp_jax.export.operations import Graph, Shape
 
-__all__ = ["encode"]
+__all__ = ["Code", "encode_graph"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-_DROPPED: dict[Storage, str] = {
-    "dense": MULTIPLIED_AS_ZEROS,
-    "sparse": "weights take neither memory nor time",
-    "signs": "weights take one bit; dense layers add them as zeros, except empty bytes",
-    "seed": "weights take one bit; computing the kept ones takes longer than adding",
-}
+
+class Code(NamedTuple):
+    """Source and header of a network, and facts about them.
+
+    Attributes:
+      files: contents by suffix, `".h"` and `".c"`.
+      operations: multiply-adds (or additions) of the layers for one input.
+      constant_bytes: bytes of all weights and other constants.
+      memory_bytes: bytes of the array that holds all values between layers.
+    """
+
+    files: Mapping[str, bytes]
+    operations: int
+    constant_bytes: int
+    memory_bytes: int
 
 
-def encode(
-    subnetwork: Subnetwork,
+def encode_graph(
+    graph: Graph,
     name: str,
     *,
     storage: Storage = "sparse",
-    compact: bool = True,
-) -> ExportResult:
-    """Returns the header and the source of a network.
-
-    The files declare and define `NAME_logits` and `NAME_class`. Both functions take an
-    image of bytes, row by row and channels last, as cameras give them. All values
-    between layers share one static array, so two calls must not run at the same time.
-    The code computes in float32, whatever the dtype of the network. It is for machines
-    with an `int` of 32 bits that read constants like other memory. It calls no function
-    of another library, except `log1pf` and `sqrtf` if normally distributed weights are
-    computed from a seed.
+    pixels: Pixels | None = None,
+    classes: bool = True,
+    layers: Mapping[str, LayerWeights] | None = None,
+    about: Sequence[str] = (),
+) -> Code:
+    """Returns the source and the header of a graph.
 
     Args:
-      subnetwork: the network.
+      graph: a simplified graph; for `"seed"` not a compacted one.
       name: prefix of all public names; an identifier of C.
-      storage: way to store the weights. `"sparse"`: a float for each kept weight, and a
-        byte for its position. `"signs"`: one bit for each weight and one more for each
-        kept weight, for layers of one magnitude, which only add and subtract. `"seed"`:
-        one bit for each weight; the weights are computed from the seed again for every
-        image. `"dense"`: a float for each weight.
-      compact: True removes dead units (`passes.compact`). `"seed"` keeps all units.
-
-    Returns:
-      Two files, `".h"` and `".c"`.
+      storage: way to store the weights.
+      pixels: preparation of the inputs; None if the network takes float32 numbers as
+        they are.
+      classes: True if the output is a vector of logits. The functions are then
+        `NAME_logits` and `NAME_class`, otherwise `NAME_run`.
+      layers: parts of the weights by name, for `"seed"`. None for none.
+      about: first lines of the header.
 
     Raises:
-      ValueError: the name is not an identifier, the storage is unknown or cannot hold
-        the weights, or the network's module is not supported.
+      UnsupportedError: the C code cannot compute an operation.
+      ValueError: the name is not an identifier, or the storage is unknown or cannot
+        hold the weights.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -74,155 +78,127 @@ def encode(
         )
     if storage not in STORAGES:
         raise ValueError(f"c: storage must be one of {STORAGES}, got {storage!r}")
-    shape = subnetwork.description.image_shape
-    network = layers_of(subnetwork.net, subnetwork.variables, shape)
-    before = graphs.cost(network)
-    if compact and storage != "seed":
-        network = passes.compact(network, merge=storage != "signs")
-    packed, operations = {}, 0
-    for node in network.nodes:
-        if isinstance(node.layer, Conv):
-            layer = node.layer
-            weights = subnetwork.layers[f"{layer.name}/kernel"]
-            packed[layer.name] = pack(layer, weights, storage)
-            summed = graphs.summed_shape(layer, network.shapes[node.inputs[0]])
-            operations += summed[0] * summed[1] * packed[layer.name].summands
-    memory = plan(network)
-    facts = _facts(subnetwork, network, packed, memory, storage, operations)
-    files = {
-        ".h": _header(name, network, facts),
-        ".c": _source(name, subnetwork, network, packed, memory, storage),
+    program = make_program(graph, channels_first=pixels is not None)
+    packed = {
+        step.layer: pack(step.layer, (layers or {}).get(step.layer.name), storage)
+        for step in program.steps
+        if isinstance(step, Run)
     }
-    return ExportResult(
-        {suffix: text.encode() for suffix, text in files.items()},
-        before,
-        graphs.cost(network),
-        operations=operations,
-        dropped=_DROPPED[storage],
+    interface = Interface(name, graph.input_shape, graph.shapes[-1], pixels, classes)
+    outside = {0: interface.input} if pixels is None else {}
+    memory, constants = plan(program, outside=outside), Constants()
+    body = calls(
+        program, memory, packed, constants, outside=outside, output=interface.output
     )
+    steps = [
+        step for index, step in enumerate(program.steps) if index not in memory.idle
+    ]
+    if pixels is not None:
+        start = memory.buffers[0]
+        body.insert(0, f"prepare({interface.input}, memory + {start});")
+    operations = sum(
+        layer.height * layer.width * each.summands for layer, each in packed.items()
+    )
+    facts = _facts(interface, steps, packed, storage, constants, memory, operations)
+    parts = [
+        *_runtime_parts(interface, steps, packed, storage),
+        *constants.definitions,
+        *_public_functions(interface, memory, body),
+    ]
+    files = {
+        ".h": header(interface, [*about, *facts]).encode(),
+        ".c": "\n".join(parts).encode(),
+    }
+    return Code(files, operations, constants.size, 4 * memory.size)
 
 
 def _facts(
-    subnetwork: Subnetwork,
-    network: Graph,
-    packed: Mapping[str, PackedWeights],
-    memory: Memory,
+    interface: Interface,
+    steps: Sequence[Step],
+    packed: Mapping[Layer, PackedWeights],
     storage: Storage,
+    constants: Constants,
+    memory: Memory,
     operations: int,
 ) -> list[str]:
-    """Returns the lines of the header's first comment."""
-    description = subnetwork.description
-    arrays = [values for each in packed.values() for values in each.arrays.values()]
-    constant_bytes = sum(values.nbytes for values in arrays)
-    for node in network.nodes:
-        if isinstance(node.layer, Conv):
-            extra = (node.layer.scale, node.layer.shift)
-            constant_bytes += sum(each.nbytes for each in extra if each is not None)
+    """Returns the last lines of the header's first comment."""
     normal = any(each.normal for each in packed.values())
     signed = storage == "signs" or (storage == "seed" and not normal)
     kind = "additions or subtractions" if signed else "multiply-adds"
-    # Text from a file could end the comment.
-    arch, dataset = (
-        re.sub(r"[^\w .,:()%+-]", "_", text, flags=re.ASCII)
-        for text in (description.arch, description.dataset)
-    )
+    what = "an image" if interface.is_image else "an input"
     facts = [
-        f"{arch}, {network.classes} classes"
-        + (f", selected on {dataset}" if dataset else ""),
-        f"weights ({storage}): {constant_bytes:,} bytes of constants",
+        f"weights ({storage}): {constants.size:,} bytes of constants",
         f"memory between layers: {4 * memory.size:,} bytes",
-        f"an image takes {operations:,} {kind}",
+        f"{what} takes {operations:,} {kind}",
     ]
-    if "thresholding" in description.accuracies:
-        accuracy = description.accuracies["thresholding"]
-        facts.insert(1, f"accuracy on the test images: {accuracy:.2%}")
-    if normal:
+    if normal or needs_library(_functions(steps)):
         facts.append("link with -lm")
     return facts
 
 
-def _header(name: str, network: Graph, facts: Sequence[str]) -> str:
-    """Returns the header."""
-    height, width, channels = network.input_shape
-    upper = name.upper()
-    comment = "\n   ".join([f"Written by aslp-jax {__version__}.", *facts])
-    return f"""/* {comment} */
-#ifndef {upper}_H
-#define {upper}_H
-
-#include <stdint.h>
-
-#define {upper}_HEIGHT {height}
-#define {upper}_WIDTH {width}
-#define {upper}_CHANNELS {channels}
-#define {upper}_CLASSES {network.classes}
-#define {upper}_IMAGE_BYTES ({upper}_HEIGHT * {upper}_WIDTH * {upper}_CHANNELS)
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-/* Computes a logit for each class; the largest is that of the likeliest one. The image
-   is row by row, channels last, bytes from 0 to 255. Not reentrant. */
-void {name}_logits(const uint8_t image[{upper}_IMAGE_BYTES],
-{" " * len(f"void {name}_logits(")}float logits[{upper}_CLASSES]);
-
-/* Returns the likeliest class, from 0 up. Not reentrant. */
-int {name}_class(const uint8_t image[{upper}_IMAGE_BYTES]);
-
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
+def _functions(steps: Sequence[Step]) -> list[str]:
+    """Returns the functions of numbers that some steps apply."""
+    return sorted({step.function for step in steps if isinstance(step, Map)})
 
 
-def _source(
-    name: str,
-    subnetwork: Subnetwork,
-    network: Graph,
-    packed: Mapping[str, PackedWeights],
-    memory: Memory,
+def _runtime_parts(
+    interface: Interface,
+    steps: Sequence[Step],
+    packed: Mapping[Layer, PackedWeights],
     storage: Storage,
-) -> str:
-    """Returns the source."""
-    description = subnetwork.description
+) -> Iterator[str]:
+    """Yields what lies before the constants of a source."""
     normal = any(each.normal for each in packed.values())
-    kinds = {type(node.layer) for node in network.nodes}
-    files = {
-        "bits": storage in ("signs", "seed"),
-        f"weights_{storage}": True,
-        "layer": True,
-        "add_weighted": storage in ("dense", "sparse") or normal,
-        "add_signed": storage in ("signs", "seed"),
-        "normal": normal,
-        f"sum_{storage}": True,
-        "sum": storage != "sparse",
-        "run": True,
-        "add": Add in kinds,
-        "mean": Mean in kinds,
-    }
-    height, width, channels = network.input_shape
-    standardised = description.mean is not None and description.std is not None
-    parts = [f'#include "{name}.h"\n' + ("\n#include <math.h>\n" if normal else "")]
-    if storage == "seed":
-        parts.append(f"#define NORMAL_WEIGHTS {int(normal)}\n")
-    parts += [_runtime(file) for file, needed in files.items() if needed]
-    parts.append(
-        f"enum {{ PIXELS = {height * width}, CHANNELS = {channels} }};\n"
+    functions = _functions(steps)
+    windows = any(isinstance(step, Pool) for step in steps)
+    infinite = any(
+        not np.isfinite(each).all()
+        for step in steps
+        for each in step.operands
+        if isinstance(each, np.ndarray)
+    )
+    mathematical = normal or windows or infinite or needs_library(functions)
+    yield f'#include "{interface.name}.h"\n' + "\n#include <math.h>\n" * mathematical
+    if packed:
+        if storage == "seed":
+            yield f"#define NORMAL_WEIGHTS {int(normal)}\n"
+        files = {
+            "bits": storage in ("signs", "seed"),
+            f"weights_{storage}": True,
+            "layer": True,
+            "add_weighted": storage in ("dense", "sparse") or normal,
+            "add_signed": storage in ("signs", "seed"),
+            "normal": normal,
+            f"sum_{storage}": True,
+            "sum": storage != "sparse",
+            "run": True,
+        }
+        yield from (_runtime(file) for file, needed in files.items() if needed)
+    if functions:
+        loops = max(len(step.sizes) for step in steps if isinstance(step, Map))
+        yield f"enum {{ LOOPS = {loops} }};\n"
+        yield apply(functions)
+        yield _runtime("map")
+    if windows:
+        yield _runtime("window")
+    if interface.pixels is not None:
+        yield from _preparation(interface.pixels, interface.input_shape)
+
+
+def _preparation(pixels: Pixels, shape: Shape) -> Iterator[str]:
+    """Yields the function that prepares pixels, and its constants."""
+    channels = shape[-1] if shape else 1
+    standardised = pixels.mean is not None and pixels.std is not None
+    kind = "uint8_t" if pixels.dtype == "uint8" else "float"
+    yield (
+        f"enum {{ PIXELS = {math.prod(shape[:-1])}, CHANNELS = {channels} }};\n"
+        f"#define PIXEL {kind}\n"
         f"#define STANDARDISED {int(standardised)}\n"
     )
     if standardised:
-        parts.append(array("pixel_mean", np.asarray(description.mean, np.float32)))
-        parts.append(array("pixel_std", np.asarray(description.std, np.float32)))
-    parts.append(_runtime("prepare"))
-    for node in network.nodes:
-        if isinstance(node.layer, Conv):
-            shape = network.shapes[node.inputs[0]]
-            parts += constants(node.layer, shape, packed[node.layer.name])
-    parts += _functions(name, network, memory)
-    return "\n".join(parts)
+        yield array("pixel_mean", np.asarray(pixels.mean, np.float32))
+        yield array("pixel_std", np.asarray(pixels.std, np.float32))
+    yield _runtime("prepare")
 
 
 def _runtime(file: str) -> str:
@@ -231,41 +207,27 @@ def _runtime(file: str) -> str:
     return (folder / f"{file}.c").read_text()
 
 
-def _functions(name: str, network: Graph, memory: Memory) -> Iterator[str]:
-    """Yields the array between layers and the two public functions."""
-    last = len(network.nodes)
-
-    def pointer(value: int) -> str:
-        return "logits" if value == last else f"memory + {memory.values[value]}"
-
-    calls = ["prepare(image, memory);"]
-    for step, node in enumerate(network.nodes):
-        inputs, out = [pointer(index) for index in node.inputs], pointer(step + 1)
-        height, width, channels = network.shapes[node.inputs[0]]
-        match node.layer:
-            case Conv() as layer:
-                sums = f"memory + {memory.scratch[step]}" if layer.pool else out
-                calls.append(
-                    f"run(&{identifier(layer.name)}, {inputs[0]}, {sums}, {out});"
-                )
-            case Add(relu=relu):
-                size = height * width * channels
-                calls.append(f"add({', '.join(inputs)}, {size}, {int(relu)}, {out});")
-            case Mean():
-                calls.append(f"mean({inputs[0]}, {channels}, {height * width}, {out});")
-    upper, body = name.upper(), "\n    ".join(calls)
-    yield f"/* What lies between layers. */\nstatic float memory[{memory.size}];\n"
-    yield f"""void {name}_logits(const uint8_t image[{upper}_IMAGE_BYTES],
-{" " * len(f"void {name}_logits(")}float logits[{upper}_CLASSES])
+def _public_functions(
+    interface: Interface, memory: Memory, body: Sequence[str]
+) -> Iterator[str]:
+    """Yields the array between layers and the public functions."""
+    if memory.size:
+        yield (
+            f"/* What lies between layers. */\nstatic float memory[{memory.size}];\n"
+        )
+    calls = "\n    ".join(body)
+    yield f"""{interface.declaration}
 {{
-    {body}
+    {calls}
 }}
 """
-    yield f"""int {name}_class(const uint8_t image[{upper}_IMAGE_BYTES])
+    if interface.classes:
+        name, upper = interface.name, interface.name.upper()
+        yield f"""int {name}_class({interface.parameter})
 {{
     float logits[{upper}_CLASSES];
     int best = 0;
-    {name}_logits(image, logits);
+    {name}_logits({interface.input}, logits);
     for (int index = 1; index < {upper}_CLASSES; index++) {{
         if (logits[index] > logits[best]) {{
             best = index;

@@ -1,126 +1,143 @@
-"""Constants of a layer in C: sizes, weights, and kernel positions."""
+"""Layers as the C code computes them: planes of sums, and the taps of each weight."""
 
-from collections.abc import Iterator
+import dataclasses
 
 import numpy as np
 
-from aslp_jax.export.c.weights import PackedWeights
-from aslp_jax.export.graph import Conv, Shape, summed_shape
+from aslp_jax.export.operations import Conv, Dense, Shape
 
-__all__ = ["array", "constants", "identifier"]
+__all__ = ["Layer", "conv_layer", "dense_layer"]
 
 
-def constants(layer: Conv, shape: Shape, packed: PackedWeights) -> Iterator[str]:
-    """Yields the definitions of a layer.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """Convolution or dense layer, whose input lies channel by channel.
+
+    Attributes:
+      name: path of the weight that the kernel is made from, such as `"Conv_0/kernel"`.
+      in_order: True if the kernel holds that weight in its own order.
+      kernel: float32 `[taps, in_channels / groups, out_channels]`.
+      taps: int32 `[taps, 5]`, a `struct tap` for each weight of a channel; None if the
+        weights cover the whole input.
+      in_size: numbers of a channel of the input.
+      height: rows of the sums.
+      width: columns of the sums.
+      row_step: distance in the input of neighbouring rows of sums.
+      step: distance in the input of neighbouring columns of sums.
+      groups: number of groups that the channels are divided into.
+      scale: float32 `[out_channels]`, multiplies the sums; None is 1.
+      shift: float32 `[out_channels]`, added after the scale; None is 0.
+      relu: True if negative results become 0.
+      pool: True if the result is the maximum of each 2x2 window; an odd last row or
+        column is ignored.
+    """
+
+    name: str
+    in_order: bool
+    kernel: np.ndarray
+    taps: np.ndarray | None
+    in_size: int
+    height: int
+    width: int
+    row_step: int
+    step: int
+    groups: int = 1
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
+    relu: bool = False
+    pool: bool = False
+
+
+def conv_layer(conv: Conv, source: Shape, result: Shape) -> Layer:
+    """Returns the layer of a convolution.
 
     Args:
-      layer: the layer.
-      shape: `(height, width, channels)` of its input.
-      packed: its weights.
-
-    Yields:
-      Definitions in C. The last one is a `struct layer` named by `identifier`.
+      conv: the convolution, over one or two axes.
+      source: shape of its input.
+      result: shape of its sums.
     """
-    own = identifier(layer.name)
-    fields: dict[str, object] = dict(
-        zip(("in_height", "in_width", "in_channels"), shape, strict=True)
+    missing = 2 - len(conv.strides)
+    in_size, size, strides, dilation, window = (
+        [1] * missing + list(numbers)
+        for numbers in (
+            source[:-1],
+            result[:-1],
+            conv.strides,
+            conv.dilation,
+            conv.kernel.shape[:-2],
+        )
     )
-    summed = summed_shape(layer, shape)
-    fields |= dict(zip(("height", "width", "units"), summed, strict=True))
-    fields |= {
-        "kernel_size": layer.kernel.shape[0] * layer.kernel.shape[1],
-        "stride": layer.stride,
-        "dense": int(layer.dense),
-        "relu": int(layer.relu),
-        "pool": int(layer.pool),
-        "scale": _float(packed.scale),
-    }
-    scales = None if layer.scale is None else layer.scale * packed.scale
-    for field, numbers in (("scales", scales), ("shifts", layer.shift)):
-        if numbers is not None:
-            yield array(f"{own}_{field}", numbers)
-            fields[field] = f"{own}_{field}"
-    if not layer.dense:
-        yield _taps(f"{own}_taps", layer, shape)
-        fields["taps"] = f"{own}_taps"
-    weights = dict(packed.fields)
-    for field, numbers in packed.arrays.items():
-        yield array(f"{own}_{field}", numbers)
-        weights[field] = f"{own}_{field}"
-    stored = ", ".join(f".{field} = {value}" for field, value in weights.items())
-    fields["weights"] = f"{{{stored}}}"
-    lines = [f"    .{field} = {value}," for field, value in fields.items()]
-    yield "\n".join([f"static const struct layer {own} = {{", *lines, "};", ""])
+    lows = [0] * missing + [low for low, _ in conv.padding]
+    taps = []
+    for row in range(window[0]):
+        above = row * dilation[0] - lows[0]
+        top, bottom = _inside(above, strides[0], in_size[0], size[0])
+        for column in range(window[1]):
+            before = column * dilation[1] - lows[1]
+            left, right = _inside(before, strides[1], in_size[1], size[1])
+            taps.append((above * in_size[1] + before, top, bottom, left, right))
+    return Layer(
+        *_origin(conv),
+        conv.kernel.reshape(-1, *conv.kernel.shape[-2:]),
+        np.array(taps, np.int32),
+        in_size=in_size[0] * in_size[1],
+        height=size[0],
+        width=size[1],
+        row_step=strides[0] * in_size[1],
+        step=strides[1],
+        groups=conv.groups,
+        scale=conv.scale,
+        shift=conv.shift,
+    )
 
 
-def _taps(name: str, layer: Conv, shape: Shape) -> str:
-    """Returns an array of a `struct tap` for each kernel position.
-
-    A tap is the offset of the input that a kernel position multiplies, and the range of
-    outputs for which the input lies inside the image.
-    """
-    outputs = summed_shape(layer, shape)
-    lines = []
-    for row in range(layer.kernel.shape[0]):
-        top, bottom = _inside(layer, row, shape[0], outputs[0])
-        for column in range(layer.kernel.shape[1]):
-            left, right = _inside(layer, column, shape[1], outputs[1])
-            above = (row - layer.padding) * shape[1]
-            offset = above + column - layer.padding
-            lines.append(f"    {{{offset}, {top}, {bottom}, {left}, {right}}},")
-    opening = f"static const struct tap {name}[{len(lines)}] = {{"
-    return "\n".join([opening, *lines, "};", ""])
-
-
-def _inside(layer: Conv, position: int, inputs: int, outputs: int) -> tuple[int, int]:
-    """Returns the range of outputs for which a kernel position is inside the image.
+def dense_layer(dense: Dense, planes: tuple[int, int], result: Shape) -> Layer:
+    """Returns the layer of a product with a matrix.
 
     Args:
-      layer: the convolution.
-      position: row or column of the kernel.
+      dense: the product.
+      planes: number and size of the planes of its input. Those of a vector are the
+        channels of a flattened image.
+      result: shape of its result.
+    """
+    channels, size = planes
+    *space, units = result
+    width = space[-1] if space else 1
+    height = size // width if space else 1
+    whole = height * width == 1
+    return Layer(
+        *_origin(dense),
+        dense.kernel.reshape(-1, channels, units),
+        None if whole else np.array([(0, 0, height, 0, width)], np.int32),
+        in_size=size,
+        height=height,
+        width=width,
+        row_step=width,
+        step=1,
+        scale=dense.scale,
+        shift=dense.shift,
+    )
+
+
+def _origin(layer: Conv | Dense) -> tuple[str, bool]:
+    """Returns the name of a layer's weight, and True if the kernel has its order."""
+    name = layer.name if layer.origin is None else layer.origin.name
+    return name or "a kernel that is computed", bool(layer.name)
+
+
+def _inside(first: int, stride: int, inputs: int, outputs: int) -> tuple[int, int]:
+    """Returns the range of outputs for which a weight meets the input.
+
+    Args:
+      first: input that the weight meets for output 0; outside if negative.
+      stride: inputs from one output to the next.
       inputs: size of the input on this axis.
       outputs: size of the output on this axis.
 
     Returns:
-      First output, and the output after the last one.
+      First output, and the output after the last one; (0, 0) for none.
     """
     found = [
-        output
-        for output in range(outputs)
-        if 0 <= output * layer.stride + position - layer.padding < inputs
+        output for output in range(outputs) if 0 <= first + output * stride < inputs
     ]
     return (found[0], found[-1] + 1) if found else (0, 0)
-
-
-def array(name: str, numbers: np.ndarray) -> str:
-    """Returns the definition of a constant array.
-
-    An empty array is written with one 0, because C has no arrays of no elements.
-
-    Args:
-      name: name of the array.
-      numbers: float32 or uint8 `[count]`.
-
-    Returns:
-      A definition in C.
-    """
-    kind, row, texts = "uint8_t", 18, [str(each) for each in numbers.tolist()]
-    if numbers.dtype == np.float32:
-        kind, row, texts = "float", 5, [_float(each) for each in numbers.tolist()]
-    texts = texts or ["0"]
-    lines = [
-        "    " + ", ".join(texts[begin : begin + row]) + ","
-        for begin in range(0, len(texts), row)
-    ]
-    opening = f"static const {kind} {name}[{len(texts)}] = {{"
-    return "\n".join([opening, *lines, "};", ""])
-
-
-def identifier(layer: str) -> str:
-    """Returns the C identifier of a layer, such as `block_0_conv_1`."""
-    return layer.replace("/", "_").lower()
-
-
-def _float(value: float | np.float32) -> str:
-    """Returns a float literal, with the nine digits that identify a float32."""
-    return f"{value:.8e}f"

@@ -1,10 +1,10 @@
-"""Memory plan of a network: all values share one array of floats."""
+"""Memory plan of a program: all buffers share one array of floats."""
 
+import math
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from aslp_jax.export.graph import Add, Conv, Graph, summed_shape
+from aslp_jax.export.c.program import Map, Place, Program
 
 __all__ = ["Memory", "plan"]
 
@@ -13,68 +13,178 @@ class Memory(NamedTuple):
     """Offsets in an array of floats.
 
     Attributes:
-      values: offset of each value's first float; 0 for the last value, the logits,
-        which have memory of their own.
-      scratch: offset for one unit's sums, for each node that pools 2x2 windows; 0 for
-        the other nodes.
+      buffers: offset of each buffer's first float, for each buffer of the array, and
+        for each one in the output its offset there.
+      output: buffers that lie in the output of the network.
+      scratch: offset of the scratch memory of each step that needs some.
+      idle: steps that would copy a buffer to its own place.
       size: number of floats in the array.
     """
 
-    values: tuple[int, ...]
-    scratch: tuple[int, ...]
+    buffers: dict[int, int]
+    output: frozenset[int]
+    scratch: dict[int, int]
+    idle: frozenset[int]
     size: int
 
 
-def plan(graph: Graph) -> Memory:
-    """Plans an offset for every value; no value is overwritten before its last use.
+class _Use(NamedTuple):
+    """Floats, and the first and the last step in which they are in use."""
 
-    Each value gets the first gap that is large enough. The sum of two values gets the
-    offset of an input that no later node needs.
+    size: int
+    begin: int
+    end: int
+
+
+def plan(program: Program, *, outside: Collection[int] = ()) -> Memory:
+    """Plans an offset for every buffer; none is overwritten before its last use.
+
+    The result of a function of numbers takes the place of an operand that no later step
+    needs. A part of a concatenation is computed in its place there.
 
     Args:
-      graph: the network.
+      program: the program.
+      outside: buffers that lie elsewhere and must not be written.
 
     Returns:
       The offsets.
     """
-    sizes = [int(np.prod(shape)) for shape in graph.shapes]
-    last_use = dict.fromkeys(range(len(sizes)), 0)
-    for step, node in enumerate(graph.nodes):
-        last_use.update(dict.fromkeys(node.inputs, step))
-    values, scratch = [0], []
-    # Begin and end of each value that a later node needs.
-    live = {0: (0, sizes[0])}
-    size = sizes[0]
-    for step, node in enumerate(graph.nodes):
-        value, layer = step + 1, node.layer
-        dying = [index for index in node.inputs if last_use[index] == step]
-        occupied = dict(live)
-        if value == len(graph.nodes):
-            values.append(0)
-        elif isinstance(layer, Add) and dying:
-            values.append(values[dying[0]])
-        else:
-            values.append(_first_gap(list(occupied.values()), sizes[value]))
-        if value < len(graph.nodes):
-            occupied[value] = (values[value], values[value] + sizes[value])
-        if isinstance(layer, Conv) and layer.pool:
-            height, width, _ = summed_shape(layer, graph.shapes[node.inputs[0]])
-            offset = _first_gap(list(occupied.values()), height * width)
-            scratch.append(offset)
-            occupied[-1] = (offset, offset + height * width)
-        else:
-            scratch.append(0)
-        size = max(size, *(end for _, end in occupied.values()))
-        occupied.pop(-1, None)
-        live = {index: each for index, each in occupied.items() if index not in dying}
-    return Memory(tuple(values), tuple(scratch), size)
+    sharing = _Sharing(program, outside)
+    idle = frozenset(
+        index for index, step in enumerate(program.steps) if sharing.share(index, step)
+    )
+    output = sharing.root(program.output)[0]
+    uses: list[tuple[tuple[bool, int], _Use]] = [
+        ((False, buffer), use)
+        for buffer, use in sharing.uses.items()
+        if buffer not in outside and buffer != output
+    ]
+    uses += [
+        ((True, index), _Use(step.scratch, index, index))
+        for index, step in enumerate(program.steps)
+        if step.scratch
+    ]
+    # Neither order is always the better one.
+    by_time = sorted(uses, key=lambda each: (each[1].begin, each[0][0]))
+    by_size = sorted(uses, key=lambda each: -each[1].size)
+    size, places = min(map(_place, (by_time, by_size)), key=lambda found: found[0])
+    roots = {buffer: sharing.root(buffer) for buffer in range(len(program.sizes))}
+    buffers = {
+        buffer: offset + places.get((False, root), 0)
+        for buffer, (root, offset) in roots.items()
+        if root == output or (False, root) in places
+    }
+    in_output = frozenset(each for each, (root, _) in roots.items() if root == output)
+    scratch = {index: at for (is_scratch, index), at in places.items() if is_scratch}
+    return Memory(buffers, in_output, scratch, idle, size)
 
 
-def _first_gap(occupied: list[tuple[int, int]], size: int) -> int:
-    """Returns the lowest offset of a free range of `size` floats."""
-    offset = 0
-    for begin, end in sorted(occupied):
-        if begin - offset >= size:
-            return offset
-        offset = max(offset, end)
-    return offset
+class _Sharing:
+    """Buffers that lie in another one, and the use of all others.
+
+    Attributes:
+      uses: use of each buffer that lies in no other one.
+    """
+
+    def __init__(self, program: Program, outside: Collection[int]) -> None:
+        self._program, self._outside = program, outside
+        self._owners: dict[int, tuple[int, int]] = {}
+        self._writes: dict[int, int] = {}
+        self.uses = {0: _Use(program.sizes[0], -1, -1)}
+        for index, step in enumerate(program.steps):
+            written = step.out.buffer
+            self._writes[written] = self._writes.get(written, 0) + 1
+            places = [each for each in step.operands if isinstance(each, Place)]
+            for buffer in (written, *(each.buffer for each in places)):
+                known = self.uses.get(buffer)
+                begin = index if known is None else known.begin
+                self.uses[buffer] = _Use(program.sizes[buffer], begin, index)
+        last = self.uses[program.output]
+        self.uses[program.output] = last._replace(end=len(program.steps))
+
+    def root(self, buffer: int) -> tuple[int, int]:
+        """Returns the buffer that holds a buffer, and the offset in it."""
+        offset = 0
+        while buffer in self._owners:
+            buffer, more = self._owners[buffer]
+            offset += more
+        return buffer, offset
+
+    def share(self, index: int, step: object) -> bool:
+        """Lets the result of a step share memory; returns True if the step is idle."""
+        if not isinstance(step, Map):
+            return False
+        out = step.out
+        if step.is_part:
+            source = step.operands[0]
+            if isinstance(source, Place) and self._is_part_of(source, step):
+                self._put(self.root(source.buffer)[0], out.buffer, out.offset)
+                return True
+        elif self._writes[out.buffer] == 1:
+            for number, operand in enumerate(step.operands):
+                if isinstance(operand, Place) and self._may_take(index, step, number):
+                    self._put(out.buffer, self.root(operand.buffer)[0], 0)
+                    break
+        return False
+
+    def _is_part_of(self, source: Place, step: Map) -> bool:
+        """Returns True if a whole buffer can lie in a part of a concatenation."""
+        root, offset = self.root(source.buffer)
+        return (
+            root not in self._outside
+            and root != self.root(self._program.output)[0]
+            and source.offset == offset == 0
+            and self.uses[root].size == math.prod(step.sizes)
+            and _is_contiguous(step)
+        )
+
+    def _may_take(self, index: int, step: Map, number: int) -> bool:
+        """Returns True if the result of a step may overwrite one of its operands."""
+        operand = step.operands[number]
+        assert isinstance(operand, Place)
+        root, offset = self.root(operand.buffer)
+        moves = [[steps[each] for steps in step.steps] for each in range(4)]
+        return (
+            root not in self._outside
+            and self.uses[root].end == index
+            and self.uses[root].size == self._program.sizes[step.out.buffer]
+            and operand.offset == offset == step.out.offset == 0
+            and all(
+                moves[each] == moves[3] and other.offset == 0
+                for each, other in enumerate(step.operands)
+                if isinstance(other, Place) and self.root(other.buffer)[0] == root
+            )
+        )
+
+    def _put(self, inner: int, outer: int, offset: int) -> None:
+        """Puts a buffer that lies in no other one into another one."""
+        self._owners[inner] = (outer, offset)
+        root = self.root(outer)[0]
+        mine, its = self.uses.pop(inner), self.uses[root]
+        begin, end = min(mine.begin, its.begin), max(mine.end, its.end)
+        self.uses[root] = its._replace(begin=begin, end=end)
+
+
+def _is_contiguous(step: Map) -> bool:
+    """Returns True if a step copies numbers that lie one after another."""
+    return len(step.sizes) == 1 and set(step.steps[0]) <= {int(step.sizes[0] > 1)}
+
+
+def _place(
+    uses: Sequence[tuple[tuple[bool, int], _Use]],
+) -> tuple[int, dict[tuple[bool, int], int]]:
+    """Gives each use, in turn, the first gap that is large enough."""
+    placed: list[tuple[int, _Use]] = []
+    places, total = {}, 0
+    for key, use in uses:
+        offset = 0
+        for begin, other in sorted(placed, key=lambda each: each[0]):
+            if other.end < use.begin or use.end < other.begin:
+                continue
+            if begin - offset >= use.size:
+                break
+            offset = max(offset, begin + other.size)
+        placed.append((offset, use))
+        places[key] = offset
+        total = max(total, offset + use.size)
+    return total, places

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from aslp_jax.artefact import LayerWeights
-from aslp_jax.export.graph import Conv, signs
+from aslp_jax.export.c.layers import Layer
+from aslp_jax.export.signs import signs
 from aslp_jax.ops.threefry import bits_on_host
 
 __all__ = ["STORAGES", "PackedWeights", "Storage", "pack"]
@@ -30,26 +31,29 @@ class PackedWeights:
     """Weights of a layer in one storage.
 
     Attributes:
-      arrays: constant arrays, uint8 or float32, by field of `struct weights`.
-      fields: other fields of `struct weights`, each as C.
+      fields: fields of `struct weights` in the order of their declaration: arrays of
+        uint8 or float32, and others as C.
       scale: float32, factor of every weight.
       summands: number of weights that the C code adds for all units at one pixel.
       normal: True if the C code computes normally distributed weights. Default: False.
     """
 
-    arrays: Mapping[str, np.ndarray]
-    fields: Mapping[str, str]
+    fields: Mapping[str, np.ndarray | str]
     scale: np.float32
     summands: int
     normal: bool = False
 
 
-def pack(layer: Conv, weights: LayerWeights, storage: Storage) -> PackedWeights:
+def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> PackedWeights:
     """Packs the weights of a layer.
 
+    The order is unit by unit, in a unit channel by channel of its group, and in a
+    channel tap by tap.
+
     Args:
-      layer: layer of a graph; for `"seed"` not a compacted one.
-      weights: weights of the layer's kernel in the subnetwork, used for `"seed"`.
+      layer: the layer; for `"seed"` not a compacted one.
+      weights: weights of the layer's kernel, from which `"seed"` takes the recipe; None
+        if the kernel is no array of the network.
       storage: one of `STORAGES`.
 
     Returns:
@@ -58,31 +62,31 @@ def pack(layer: Conv, weights: LayerWeights, storage: Storage) -> PackedWeights:
     Raises:
       ValueError: the storage cannot hold the weights; the message names the layer.
     """
-    one, nothing = np.float32(1), dict[str, str]()
+    one = np.float32(1)
     match storage:
         case "dense":
             values = _unit_first(layer.kernel).ravel()
-            return PackedWeights({"values": values}, nothing, one, values.size)
+            return PackedWeights({"values": values}, one, values.size)
         case "sparse":
             values = _unit_first(layer.kernel).ravel()
             kept = np.flatnonzero(values)
             arrays = {"values": values[kept], "gaps": _gaps(kept, values.size)}
-            return PackedWeights(arrays, nothing, one, kept.size)
+            return PackedWeights(arrays, one, kept.size)
         case "signs":
-            ternary, magnitude = signs(layer)
-            ternary = _unit_first(ternary).reshape(layer.kernel.shape[3], -1)
+            ternary, magnitude = signs(layer.kernel, layer.name)
+            ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
             negative = np.append(ternary[mask] < 0, False)
             arrays = {"kept": _bits(mask), "negative": _bits(negative)}
-            summands = _dense_summands(mask) if layer.dense else int(mask.sum())
-            return PackedWeights(arrays, nothing, magnitude, summands)
+            summands = _dense_summands(mask) if layer.taps is None else int(mask.sum())
+            return PackedWeights(arrays, magnitude, summands)
         case "seed":
             return _pack_seed(layer, weights)
 
 
 def _unit_first(kernel: np.ndarray) -> np.ndarray:
-    """Transposes `[height, width, in, out]` to `[out, in, height, width]`."""
-    return kernel.transpose(3, 2, 0, 1)
+    """Transposes `[taps, in, out]` to `[out, in, taps]`."""
+    return kernel.transpose(2, 1, 0)
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
@@ -129,13 +133,12 @@ def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
     return gaps
 
 
-def _pack_seed(layer: Conv, weights: LayerWeights) -> PackedWeights:
+def _pack_seed(layer: Layer, weights: LayerWeights | None) -> PackedWeights:
     """Packs a layer as the key and the distribution of its weights, and its mask."""
-    recipe = weights.recipe
-    if recipe is None:
-        raise ValueError(
-            f"{weights.name!r} has no seed of its weights; use another storage"
-        )
+    recipe = None if weights is None else weights.recipe
+    if weights is None or recipe is None or not layer.in_order:
+        lacks = "order of its weights" if recipe else "seed of its weights"
+        raise ValueError(f"c: {layer.name!r} has no {lacks}; use another storage")
     words = bits_on_host(recipe.key, weights.frozen.size)
     high = words >> np.uint32(31) == 1
     law, negative, size = "SIGNS", ~high, weights.magnitude
@@ -152,21 +155,24 @@ def _pack_seed(layer: Conv, weights: LayerWeights) -> PackedWeights:
         same = same and np.allclose(checked, expected, rtol=1e-4, atol=1e-6)
     if not same:
         raise ValueError(
-            f"{weights.name!r} differs from what its seed gives in C; use another "
+            f"c: {layer.name!r} differs from what its seed gives in C; use another "
             "storage"
         )
     ternary = weights.ternary_mask
     if ternary is None:
         ternary = np.ones_like(weights.frozen, np.int8)
     ternary = _unit_first(ternary.reshape(layer.kernel.shape)).ravel()
-    arrays = {"kept": _bits(ternary != 0)}
-    if (ternary < 0).any():
-        arrays["inverted"] = _bits(ternary[ternary != 0] < 0)
     first, second = recipe.key
-    fields = {"key": f"{{{first}u, {second}u}}", "law": law}
+    inverted = _bits(ternary[ternary != 0] < 0) if (ternary < 0).any() else "0"
+    fields = {
+        "kept": _bits(ternary != 0),
+        "inverted": inverted,
+        "key": f"{{{first}u, {second}u}}",
+        "law": law,
+    }
     scale = size if weights.scale is None else weights.scale * size
     summands = int(np.count_nonzero(ternary))
-    return PackedWeights(arrays, fields, scale, summands, normal=law == "NORMAL")
+    return PackedWeights(fields, scale, summands, normal=law == "NORMAL")
 
 
 def _normal(words: np.ndarray) -> np.ndarray:

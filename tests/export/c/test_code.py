@@ -15,8 +15,8 @@ from aslp_jax import export
 from aslp_jax.artefact import embed
 from aslp_jax.data import datasets
 from aslp_jax.export import c
-from aslp_jax.export import graph as graphs
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
 from aslp_jax.export.passes import compact
 from aslp_jax.models import NETWORKS, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
@@ -218,7 +218,9 @@ def test_the_example_runs_as_its_readme_says(tmp_path, digits_logits):
 
 
 def test_storages_that_cannot_hold_the_weights_are_refused():
-    with pytest.raises(ValueError, match=r"'Dense_0' has weights of \d+ magnitudes"):
+    with pytest.raises(
+        ValueError, match=r"'Dense_0/kernel' has weights of \d+ magnitudes"
+    ):
         c.encode(small("mixed"), "net", storage="signs")
     with pytest.raises(ValueError, match=r"'Conv_0/kernel' has no seed of its weights"):
         c.encode(embed(small("mixed")), "net", storage="seed")
@@ -257,6 +259,15 @@ def test_the_header_serves_cpp(tmp_path):
     subprocess.run([tmp_path / "user"], check=True)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+@pytest.mark.parametrize("storage", c.STORAGES)
+def test_a_source_is_cpp_too(tmp_path, storage):
+    name = "resnet" if storage in ("sparse", "dense") else "conv"
+    export.write(small(name), "c", tmp_path / "net.c", storage=storage)
+    flags = ["-std=c++11", "-fsyntax-only", "-xc++", *STRICT[1:]]
+    subprocess.run(["g++", *flags, "net.c"], cwd=tmp_path, check=True)
+
+
 def test_what_a_file_says_of_itself_stays_in_the_comment(tmp_path):
     hostile = {"arch": "*/ #error a /*", "dataset": "data/*.png \\", "accuracies": {}}
     about = dataclasses.replace(small("conv").description, **hostile)
@@ -273,8 +284,8 @@ def test_the_header_says_what_there_is_to_know(digits_network):
     header = c.encode(subnetwork, "net", storage="sparse").files[".h"].decode()
     assert "accuracy on the test images: 97.78%\n" in header
     assert "averaging" not in header and "-lm" not in header
-    graph = layers_of(digits_network.net, digits_network.variables, (8, 8, 1))
-    kept = graphs.cost(compact(graph)).nonzero_multiply_adds
+    graph = graph_of(digits_network.net, digits_network.variables, (8, 8, 1))
+    kept = cost(compact(graph)).nonzero_multiply_adds
     assert f"an image takes {kept:,} multiply-adds" in header
     header = c.encode(small("mixed"), "net", storage="seed").files[".h"].decode()
     assert "link with -lm" in header and "multiply-adds" in header

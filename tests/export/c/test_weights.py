@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from aslp_jax.export import c
-from aslp_jax.export import graph as graphs
-from aslp_jax.export.c import layers
+from aslp_jax.export.c.layers import dense_layer
+from aslp_jax.export.c.text import array
 from aslp_jax.export.c.weights import pack
+from aslp_jax.export.operations import Dense
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc, which compiles the exports, is missing"
@@ -62,23 +63,30 @@ def test_normal_numbers_are_those_of_jax(tmp_path, key):
 def test_the_additions_of_dense_signs_are_counted(tmp_path, keep, units):
     # Counted by the C code itself, a bit read being a weight that is added.
     rng = np.random.default_rng(0)
-    mask = rng.random((3, 3, 5, 1)) < keep
-    kernel = np.where(mask, np.sign(rng.normal(size=(3, 3, 5, units))), 0)
-    layer = graphs.Conv("Dense_0", kernel.astype(np.float32), dense=True)
+    mask = rng.random((45, 1)) < keep
+    kernel = np.where(mask, np.sign(rng.normal(size=(45, units))), 0)
+    dense = Dense("Dense_0/kernel", kernel.astype(np.float32))
+    layer = dense_layer(dense, (5, 9), (units,))
     packed = pack(layer, None, "signs")
     text = "#include <stdint.h>\n#include <stdio.h>\nstatic int32_t summands;\n"
     for file in ("bits", "weights_signs", "layer", "sum_signs"):
         text += (RUNTIME / f"{file}.c").read_text()
     text = text.replace("sum += choices", "summands++;\n            sum += choices")
     text = text[: text.index("static void add_next")]
-    text += "\n".join(layers.constants(layer, (3, 3, 5), packed))
+    text += array("kept", packed.fields["kept"])
+    text += array("negative", packed.fields["negative"])
     text += f"""
     int main(void)
     {{
         static const float in[45];
-        struct cursor cursor = start(&dense_0.weights);
+        struct layer dense = {{0}};
+        dense.channels = 5;
+        dense.kernel_size = 9;
+        dense.weights.kept = kept;
+        dense.weights.negative = negative;
+        struct cursor cursor = start(&dense.weights);
         for (int32_t unit = 0; unit < {units}; unit++) {{
-            dense_sum(&dense_0, &cursor, in, unit);
+            dense_sum(&dense, &cursor, in, unit);
         }}
         printf("%d", (int)summands);
         return 0;

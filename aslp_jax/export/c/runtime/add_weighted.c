@@ -3,10 +3,10 @@ static void add_weighted(const struct layer *layer, const float *channel,
                          const struct tap *tap, float weight, float *sums)
 {
     for (int32_t y = tap->top; y < tap->bottom; y++) {
-        const int32_t first = tap->offset + y * layer->stride * layer->in_width;
+        const int32_t first = tap->offset + y * layer->row_step;
         float *sum = sums + y * layer->width;
         for (int32_t x = tap->left; x < tap->right; x++) {
-            sum[x] += weight * channel[first + x * layer->stride];
+            sum[x] += weight * channel[first + x * layer->step];
         }
     }
 }

@@ -9,10 +9,13 @@ struct tap {
    is negative and takes the maximum of 2x2 windows, as its fields say. Values lie in
    memory channel by channel, row by row. */
 struct layer {
-    int32_t in_channels, in_height, in_width;
-    int32_t units, height, width; /* of the sums, before 2x2 windows are taken */
-    int32_t kernel_size;          /* weights of a unit for each channel */
-    int32_t stride;
+    int32_t channels;    /* of the input that a unit takes: those of its group */
+    int32_t in_size;     /* numbers of a channel of the input */
+    int32_t units;
+    int32_t group_units; /* of units that take the same channels */
+    int32_t height, width; /* of the sums, before 2x2 windows are taken */
+    int32_t kernel_size;   /* weights of a unit for each channel */
+    int32_t row_step, step; /* in the input, from one sum to that below or beside it */
     uint8_t dense; /* the kernel covers the whole input */
     uint8_t relu, pool;
     float scale;            /* of all units, where `scales` is a null pointer */

@@ -1,5 +1,5 @@
 /* Turns bytes, channels last, into what the network was selected on, channels first. */
-static void prepare(const uint8_t *image, float *out)
+static void prepare(const PIXEL *image, float *out)
 {
     for (int32_t pixel = 0; pixel < PIXELS; pixel++) {
         for (int32_t channel = 0; channel < CHANNELS; channel++) {

@@ -6,10 +6,10 @@ static void sum_unit(const struct layer *layer, struct cursor *cursor, const flo
         *sums = dense_sum(layer, cursor, in, unit);
         return;
     }
-    for (int32_t channel = 0; channel < layer->in_channels; channel++) {
+    for (int32_t channel = 0; channel < layer->channels; channel++) {
         for (int32_t index = 0; index < layer->kernel_size; index++) {
             add_next(layer, cursor, in, channel, index, unit, sums);
         }
-        in += layer->in_height * layer->in_width;
+        in += layer->in_size;
     }
 }

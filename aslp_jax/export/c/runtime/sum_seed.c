@@ -22,7 +22,7 @@ static int next_kept(const struct weights *weights, struct cursor *cursor, int *
 static uint32_t word_of(const struct layer *layer, int32_t channel, int32_t index,
                         int32_t unit)
 {
-    const int32_t input = index * layer->in_channels + channel;
+    const int32_t input = index * layer->channels + channel;
     return random_word(layer->weights.key, (uint32_t)(input * layer->units + unit));
 }
 
@@ -37,7 +37,7 @@ static float dense_sum(const struct layer *layer, struct cursor *cursor,
 {
     const struct weights *weights = &layer->weights;
     float sum = 0;
-    for (int32_t channel = 0; channel < layer->in_channels; channel++) {
+    for (int32_t channel = 0; channel < layer->channels; channel++) {
         for (int32_t index = 0; index < layer->kernel_size; index++) {
             const float value = *in++;
             int inverted = 0;

@@ -23,7 +23,7 @@ static struct cursor start(const struct weights *weights)
 static float dense_sum(const struct layer *layer, struct cursor *cursor,
                        const float *in, int32_t unit)
 {
-    const int32_t inputs = layer->in_channels * layer->kernel_size;
+    const int32_t inputs = layer->channels * layer->kernel_size;
     float sum = 0;
     (void)unit;
     for (int32_t index = 0; index < inputs;) {

@@ -12,7 +12,7 @@ static struct cursor start(const struct weights *weights)
 static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
                      int32_t unit, float *sums)
 {
-    const int32_t inputs = layer->in_channels * layer->kernel_size;
+    const int32_t inputs = layer->channels * layer->kernel_size;
     (void)unit;
     if (layer->dense) {
         float sum = 0;
@@ -22,7 +22,7 @@ static void sum_unit(const struct layer *layer, struct cursor *cursor, const flo
         }
         *sums = sum;
     } else {
-        const int32_t size = layer->in_height * layer->in_width;
+        const int32_t size = layer->in_size;
         while (cursor->ahead < inputs) {
             const int32_t channel = cursor->ahead / layer->kernel_size;
             const int32_t index = cursor->ahead - channel * layer->kernel_size;

@@ -1,0 +1,106 @@
+"""Encoder of a subnetwork: what the C code needs to know, from an artefact."""
+
+import re
+
+from aslp_jax.artefact import Subnetwork
+from aslp_jax.export import passes
+from aslp_jax.export.c.code import encode_graph
+from aslp_jax.export.c.interface import Inputs, Pixels
+from aslp_jax.export.c.weights import Storage
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
+from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
+
+__all__ = ["encode"]
+
+_DROPPED: dict[Storage, str] = {
+    "dense": MULTIPLIED_AS_ZEROS,
+    "sparse": "weights take neither memory nor time",
+    "signs": "weights take one bit; dense layers add them as zeros, except empty bytes",
+    "seed": "weights take one bit; computing the kept ones takes longer than adding",
+}
+
+
+def encode(
+    subnetwork: Subnetwork,
+    name: str,
+    *,
+    storage: Storage = "sparse",
+    inputs: Inputs = "uint8",
+    compact: bool = True,
+) -> ExportResult:
+    """Returns the header and the source of a network.
+
+    The files declare and define `NAME_logits` and `NAME_class`. Both functions take an
+    image of bytes, row by row and channels last, as cameras give them. A network whose
+    output is no vector of classes has `NAME_run` instead. Inputs that are no images,
+    such as a vector or a sequence `[length, channels]`, are float32, as the module
+    takes them. All values between layers share one static array, so two calls must not
+    run at the same time.
+    The code computes in float32, whatever the dtype of the network. It is for machines
+    with an `int` of 32 bits that read constants like other memory. It calls functions
+    of the mathematical library only if the network has such functions, or if normally
+    distributed weights are computed from a seed; the header says so.
+
+    Args:
+      subnetwork: the network.
+      name: prefix of all public names; an identifier of C.
+      storage: way to store the weights. `"sparse"`: a float for each kept weight, and a
+        byte for its position. `"signs"`: one bit for each weight and one more for each
+        kept weight, for layers of one magnitude, which only add and subtract. `"seed"`:
+        one bit for each weight; the weights are computed from the seed again for every
+        image. `"dense"`: a float for each weight.
+      inputs: dtype of the pixels, which are from 0 to 255.
+      compact: True removes dead units (`passes.compact`). `"seed"` keeps all units.
+
+    Returns:
+      Two files, `".h"` and `".c"`.
+
+    Raises:
+      UnsupportedError: the C code cannot compute the network.
+      ValueError: the name is not an identifier, the storage or the inputs are unknown,
+        or the storage cannot hold the weights.
+    """
+    if inputs not in ("uint8", "float32"):
+        raise ValueError(
+            f"c: inputs must be one of ('uint8', 'float32'), got {inputs!r}"
+        )
+    description = subnetwork.description
+    shape = description.image_shape
+    network = graph_of(subnetwork.net, subnetwork.variables, shape)
+    before = cost(network)
+    if compact and storage != "seed":
+        network = passes.compact(network, merge=storage != "signs")
+    pixels = Pixels(inputs, description.mean, description.std)
+    code = encode_graph(
+        network,
+        name,
+        storage=storage,
+        pixels=pixels if len(shape) == 3 else None,
+        classes=network.shapes[-1] == (description.classes,),
+        layers=subnetwork.layers,
+        about=_about(subnetwork),
+    )
+    return ExportResult(
+        code.files,
+        before,
+        cost(network),
+        operations=code.operations,
+        dropped=_DROPPED[storage],
+    )
+
+
+def _about(subnetwork: Subnetwork) -> list[str]:
+    """Returns what the header says about the origin of a network."""
+    description = subnetwork.description
+    # Text from a file could end the comment.
+    arch, dataset = (
+        re.sub(r"[^\w .,:()%+-]", "_", text, flags=re.ASCII)
+        for text in (description.arch, description.dataset)
+    )
+    selected = f", selected on {dataset}" if dataset else ""
+    about = [f"{arch}, {description.classes} classes{selected}"]
+    if "thresholding" in description.accuracies:
+        accuracy = description.accuracies["thresholding"]
+        about.append(f"accuracy on the test images: {accuracy:.2%}")
+    return about

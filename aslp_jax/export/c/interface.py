@@ -1,0 +1,146 @@
+"""The functions of a network as a caller sees them, and their header."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from aslp_jax._version import __version__
+from aslp_jax.export.operations import Shape
+
+__all__ = ["Inputs", "Interface", "Pixels", "header"]
+
+Inputs = Literal["uint8", "float32"]
+"""Dtype of the numbers that the C functions take."""
+
+
+class Pixels(NamedTuple):
+    """Preparation of inputs that are pixels from 0 to 255.
+
+    Attributes:
+      dtype: dtype of the pixels.
+      mean: mean of each channel, for pixels in [0, 1]; None if they are not
+        standardised.
+      std: standard deviation of each channel; None if they are not standardised.
+    """
+
+    dtype: Inputs = "uint8"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+
+class Interface(NamedTuple):
+    """The functions of a network, as a caller sees them."""
+
+    name: str
+    input_shape: Shape
+    output_shape: Shape
+    pixels: Pixels | None
+    classes: bool
+
+    @property
+    def is_image(self) -> bool:
+        """True if the input has height, width and channels."""
+        return len(self.input_shape) == 3
+
+    @property
+    def input(self) -> str:
+        """Name of the first parameter."""
+        return "image" if self.is_image else "input"
+
+    @property
+    def output(self) -> str:
+        """Name of the second parameter, and the last part of the function's name."""
+        return "logits" if self.classes else "output"
+
+    @property
+    def parameter(self) -> str:
+        """The first parameter."""
+        upper = self.name.upper()
+        if self.pixels is None or self.pixels.dtype == "float32":
+            return f"const float {self.input}[{upper}_INPUTS]"
+        count = f"{upper}_IMAGE_BYTES" if self.is_image else f"{upper}_INPUTS"
+        return f"const uint8_t {self.input}[{count}]"
+
+    @property
+    def function(self) -> str:
+        """Name of the function that computes the output."""
+        return f"{self.name}_{'logits' if self.classes else 'run'}"
+
+    @property
+    def declaration(self) -> str:
+        """The function that computes the output."""
+        count = f"{self.name.upper()}_{'CLASSES' if self.classes else 'OUTPUTS'}"
+        opening = f"void {self.function}("
+        result = f"float {self.output}[{count}])"
+        return f"{opening}{self.parameter},\n{' ' * len(opening)}{result}"
+
+
+def header(interface: Interface, facts: Sequence[str]) -> str:
+    """Returns the header.
+
+    Args:
+      interface: the functions.
+      facts: lines of the first comment, after the one that names this library.
+    """
+    numbers = "floats as the network takes them"
+    if interface.pixels is not None:
+        dtype = "bytes" if interface.pixels.dtype == "uint8" else "floats"
+        numbers = f"{dtype} from 0 to 255"
+    takes = f"""The {interface.input} is
+   row by row, channels last, {numbers}. Not reentrant. */"""
+    shape = " x ".join(map(str, interface.output_shape)) or "one number"
+    says, more = f"Computes the output, {shape}, row by row.", ""
+    if interface.classes:
+        says = (
+            "Computes a logit for each class; the largest is that of the likeliest one."
+        )
+        more = f"""
+/* Returns the likeliest class, from 0 up. Not reentrant. */
+int {interface.name}_class({interface.parameter});
+"""
+    upper = interface.name.upper()
+    return _HEADER.format(
+        comment="\n   ".join([f"Written by aslp-jax {__version__}.", *facts]),
+        upper=upper,
+        macros="\n".join(
+            f"#define {upper}_{key} {value}"
+            for key, value in _macros(interface).items()
+        ),
+        functions=f"/* {says} {takes}\n{interface.declaration};\n{more}",
+    )
+
+
+_HEADER = """/* {comment} */
+#ifndef {upper}_H
+#define {upper}_H
+
+#include <stdint.h>
+
+{macros}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+{functions}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def _macros(interface: Interface) -> dict[str, str]:
+    """Returns the sizes that the header defines."""
+    upper, macros = interface.name.upper(), {}
+    if interface.is_image:
+        sizes = zip(("HEIGHT", "WIDTH", "CHANNELS"), interface.input_shape, strict=True)
+        macros = {key: str(size) for key, size in sizes}
+    count = math.prod(interface.output_shape)
+    macros["CLASSES" if interface.classes else "OUTPUTS"] = str(count)
+    if interface.parameter.endswith("_IMAGE_BYTES]"):
+        macros["IMAGE_BYTES"] = f"({upper}_HEIGHT * {upper}_WIDTH * {upper}_CHANNELS)"
+    else:
+        macros["INPUTS"] = str(math.prod(interface.input_shape))
+    return macros
