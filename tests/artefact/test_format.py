@@ -12,6 +12,7 @@ import scipy.special
 
 from aslp_jax import ASLP, Masked, Signed
 from aslp_jax.artefact import extract, load, save
+from aslp_jax.artefact.decoding import read
 from aslp_jax.artefact.encoding import encode
 from aslp_jax.ops.threefry import bits_on_host
 from tests.artefact.networks import (
@@ -26,6 +27,9 @@ from tests.artefact.networks import (
 )
 
 ROOT = Path(__file__).parents[2]
+
+STORED = ("values", "signs")
+"""Files of format 1 whose weights are stored; made by the first version."""
 
 
 @pytest.mark.slow
@@ -75,8 +79,20 @@ def test_the_document_says_how_weights_are_drawn():
 
 @pytest.mark.parametrize(
     "file",
-    ["results/exports/conv4-cifar10-keep10.aslp", "examples/embedded/digits.aslp"],
+    [
+        "results/exports/conv4-cifar10-keep10.aslp",
+        "examples/embedded/digits.aslp",
+        *(f"tests/artefact/format1/{kind}.aslp" for kind in ("recipe", *STORED)),
+    ],
 )
 def test_a_file_of_before_is_read_and_written_with_equal_bytes(file, tmp_path):
     save(load(ROOT / file), tmp_path / "again.aslp")
     assert (tmp_path / "again.aslp").read_bytes() == (ROOT / file).read_bytes()
+
+
+def test_weights_drawn_in_floating_point_are_named_in_a_file_of_before():
+    """Another device or compiler may not draw the same last bits."""
+    contents = read(ROOT / "tests/artefact/format1/normal.aslp")
+    drawn = {array.recipe.initialiser for array in contents.header.arrays}
+    assert drawn == {"kaiming_normal", "fan_in_uniform"}
+    assert [mask.shape for mask in contents.ternary_masks.values()][0] == (3, 3, 3, 4)
