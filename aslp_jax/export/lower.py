@@ -30,7 +30,7 @@ SUPPORTED = (
 
 
 def layers_of(
-    net: nn.Module, variables: Mapping[str, Any], input_shape: Shape
+    net: nn.Module, variables: Mapping[str, Any], input_shape: tuple[int, ...]
 ) -> Graph:
     """Returns the layers of a network, traced from its module.
 

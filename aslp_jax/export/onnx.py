@@ -250,7 +250,7 @@ def _model(
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    facts = {"description": json.dumps(dataclasses.asdict(description))}
+    facts = {"description": json.dumps(description.facts())}
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     return model
