@@ -80,11 +80,31 @@ def load(
     try:
         _check_arguments(contents.header, net, like)
         if contents.header.network is None:
-            return _assemble_tree(contents, like)
+            return assemble_tree(contents, like)
         subnetwork = assemble(contents)
         return subnetwork if net is None else bind(subnetwork, net)
     except ArtefactError as error:
         raise ArtefactError(f"{os.fspath(path)} {error}") from error.__cause__
+
+
+def load_unbound(path: str | os.PathLike[str]) -> Subnetwork:
+    """Reads an artefact as `load` does, and any network without its module.
+
+    Args:
+      path: path of the file.
+
+    Returns:
+      The network; its `net` is None if it is not of this library.
+
+    Raises:
+      ArtefactError: as in `load`, or the file names no network.
+      OSError: the file cannot be read.
+    """
+    contents = read(path)
+    try:
+        return assemble(contents)
+    except ArtefactError as error:
+        raise ArtefactError(f"{os.fspath(path)} {error}") from None
 
 
 def _check_arguments(header: Header, net: Any, like: Any) -> None:
@@ -292,8 +312,17 @@ def assemble(contents: Contents) -> Subnetwork:
     )
 
 
-def _assemble_tree(contents: Contents, like: Any) -> Any:
-    """Returns the arrays of a file without a network."""
+def assemble_tree(contents: Contents, like: Any = None) -> Any:
+    """Returns the arrays of a file of a bare pytree.
+
+    Args:
+      contents: result of `read`, of a file that names no network.
+      like: pytree of the same structure; default: None, for nested dicts.
+
+    Raises:
+      ArtefactError: arrays differ from those that were saved, or from `like`; the
+        message continues the name of the file.
+    """
     layers = _assemble_layers(contents)
     arrays = {name: jnp.asarray(layer.weights) for name, layer in layers.items()}
     if like is None:

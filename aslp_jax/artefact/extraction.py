@@ -10,9 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from flax.typing import Initializer
 
 from aslp_jax import functional
+from aslp_jax import nnx as masked_nnx
 from aslp_jax._tree import Select, map_named, named_leaves
 from aslp_jax._version import __version__
 from aslp_jax.artefact import architecture, signature, weight_recipe
@@ -41,8 +43,8 @@ class _InitArguments(NamedTuple):
 
 
 def extract(
-    model: Masked | functional.Model,
-    variables: Mapping[str, Any],
+    model: Masked | functional.Model | masked_nnx.Masked,
+    variables: Mapping[str, Any] | None,
     description: Description,
     *,
     key: jax.Array | None = None,
@@ -52,12 +54,14 @@ def extract(
 
     Args:
       model: network of any framework with its method.
-      variables: variables of the model: frozen, params and other collections.
+      variables: variables of the model: frozen, params and other collections; None for
+        an `aslp_jax.nnx.Masked`, which holds its own.
       description: facts about the network; `extract` fills in the versions.
       key: PRNG key of `functional.init` (for a Linen `Masked`: of `model.init`), from
         which the frozen weights are initialised again. Without the key, or where this
         does not give the same bits, a file stores the frozen weights. A network that is
-        not of this library has such weights where the model has a `weight_init`.
+        not of this library has weights with a recipe where the model is a `Masked` of
+        Linen or a `functional.Model` with a `weight_init`.
       source: name of a network that is not of this library, for people; default: the
         name of its class. Without effect on a network of this library, which a file
         names itself.
@@ -73,6 +77,10 @@ def extract(
         outputs than the network; an array is missing, superfluous, of another dtype or
         not finite; or an effective weight is not 0 where the method's mask drops it.
     """
+    if isinstance(model, masked_nnx.Masked):
+        model, variables = _parts_of_nnx(model)
+    elif variables is None:
+        raise ArtefactError("extract: variables are missing")
     plain = model.net.module if isinstance(model.net, functional.Linen) else model.net
     if architecture.is_known(plain):
         net, source = architecture.from_config(architecture.to_config(plain)), None
@@ -114,6 +122,21 @@ def extract(
         description=dataclasses.replace(description, versions=_versions()),
         source=source,
     )
+
+
+def _parts_of_nnx(
+    model: masked_nnx.Masked,
+) -> tuple[functional.Model, Mapping[str, Any]]:
+    """Returns the model and the variables of a masked NNX module."""
+    net = masked_nnx.unmask(model)
+    # An NNX module stands for its own arrays, whatever the key and the inputs are.
+    _, collections = functional.network(net).init(jax.random.key(0), jnp.zeros(()))
+    variables = {
+        FROZEN: nnx.as_pure(model.frozen),
+        PARAMS: nnx.as_pure(model.params),
+        **collections,
+    }
+    return functional.Model(net, model.method), variables
 
 
 def _label(net: Any) -> str:

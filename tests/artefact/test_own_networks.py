@@ -12,6 +12,7 @@ from flax import nnx
 
 import aslp_jax
 from aslp_jax import ASLP, artefact, evaluate, functional
+from aslp_jax import nnx as masked_nnx
 from aslp_jax.artefact import ArtefactError, Source, embed, extract, load, save
 from aslp_jax.artefact.decoding import assemble, decode
 from aslp_jax.artefact.encoding import encode
@@ -136,10 +137,28 @@ def test_a_network_that_the_person_has_to_give(path):
         load(path, like={})
     unbound = assemble(decode(own_file("linen")))
     assert unbound.net is None and unbound.source == SOURCE
-    with pytest.raises(ValueError, match="of nets.py:TinyNet .* without the network"):
+    with pytest.raises(ValueError, match=r"of nets.py:TinyNet .* without the network"):
         unbound(np.zeros((1, *SHAPE), np.uint8))
     assert encode(unbound) == own_file("linen")
     assert embed(unbound).layers["stem/kernel"].origin == "signs"
+
+
+def test_a_masked_module_of_nnx_holds_its_own_variables(path):
+    model = masked_nnx.Masked(
+        Perceptron(nnx.Rngs(2)), ASLP(logit_std=1.0), rngs=nnx.Rngs(0)
+    )
+    model.net.norm.mean[...] += 0.25
+    subnetwork = extract(model, None, OWN)
+    assert subnetwork.source == Source("Perceptron")
+    save(subnetwork, path)
+    read = load(path, net=Perceptron(nnx.Rngs(4)))
+    inputs = np.float32(np.random.default_rng(0).normal(size=(4, *SHAPE)))
+    model.eval()
+    np.testing.assert_allclose(read(inputs), model(inputs), rtol=1e-5, atol=1e-6)
+    assert float(read.variables["state"]["norm"]["mean"][0]) == 0.25
+    assert read.layers["layers/0/kernel"].mask is not None
+    with pytest.raises(ArtefactError, match="extract: variables are missing"):
+        extract(model_of("nnx"), None, OWN)
 
 
 class Wider(Perceptron):
@@ -168,7 +187,7 @@ class Longer(Perceptron):
         (
             "plain",
             dataclasses.replace(PLAIN, apply=lambda w, c, x, **_: (x, c)),
-            r"described with outputs of \(3,\), where the network has outputs of \(6, 5",
+            r"with outputs of \(3,\), where the network has outputs of \(6, 5, 2\)",
         ),
     ],
 )
@@ -185,7 +204,7 @@ def test_another_network_is_not_extracted():
     with pytest.raises(ArtefactError, match=r"extract: the model is described with"):
         extract(model_of("linen"), variables, other)
     lacking = {name: variables[name] for name in ("frozen", "params", "count")}
-    with pytest.raises(ArtefactError, match="extract: .* nothing at 'batch_stats/norm"):
+    with pytest.raises(ArtefactError, match=r"extract: .* nothing at 'batch_stats/"):
         extract(model_of("linen"), lacking, OWN)
     broken = dict(variables, count={"calls": jnp.float32(jnp.nan)})
     with pytest.raises(ArtefactError, match=r"has float32\[\] at 'count/calls', where"):
