@@ -157,6 +157,9 @@ def _parse_each(
 
 def _check_paths(header: Header) -> None:
     """Checks that all paths can be those of one tree."""
+    for extra in header.collections:
+        if extra.path[0] == "params":
+            raise schema.invalid("path", extra.path, "a collection other than params")
     for key in ("arrays", "collections"):
         paths = sorted(each.path for each in getattr(header, key))
         # Sorted, a path comes directly before the first path that goes on from it.
