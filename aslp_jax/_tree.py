@@ -35,6 +35,19 @@ def path_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def leaf_paths(tree: Any) -> list[tuple[str, ...]]:
+    """Returns the path of each leaf of a pytree, as strings, in the order of the tree.
+
+    Args:
+      tree: pytree of arrays.
+
+    Returns:
+      Paths; joined by `/` they are the names of `named_leaves`.
+    """
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [tuple(path_name((entry,)) for entry in path) for path, _ in flat]
+
+
 def named_leaves(tree: Any, select: Select | None = None) -> dict[str, Any]:
     """Returns the leaves of a pytree by name, in the order of the tree.
 

@@ -20,7 +20,16 @@ from aslp_jax._tree import Select, kernels
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
 
-__all__ = ["MASK", "PARAMS", "Frozen", "Keys", "MaskParam", "Masked", "Placeholder"]
+__all__ = [
+    "MASK",
+    "PARAMS",
+    "Frozen",
+    "Keys",
+    "MaskParam",
+    "Masked",
+    "Placeholder",
+    "unmask",
+]
 
 MASK = "mask"
 """Stream of the keys that masks are sampled with."""
@@ -232,6 +241,22 @@ class Masked(nnx.Module):
         output = call(*args, **kwargs)
         _write_back(pairs)
         return output
+
+
+def unmask(model: Masked) -> nnx.Module:
+    """Returns the module of a model on the weights of its deterministic network.
+
+    Args:
+      model: masked module; it stays as it is.
+
+    Returns:
+      Module like the one that was masked. Its weights are new variables; it shares all
+      other variables with the model.
+    """
+    weights = model.method.effective_weights(
+        nnx.as_pure(model.frozen), nnx.as_pure(model.params)
+    )
+    return _with_weights(model.net, weights)
 
 
 def _check(net: Any, method: Any) -> None:

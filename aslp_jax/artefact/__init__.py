@@ -9,6 +9,7 @@ from aslp_jax.artefact.decoding import load
 from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.encoding import save
 from aslp_jax.artefact.extraction import extract
+from aslp_jax.artefact.source import Source
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, embed
 from aslp_jax.artefact.weight_recipe import WeightRecipe
 
@@ -20,6 +21,7 @@ __all__ = [
     "ArtefactError",
     "Description",
     "LayerWeights",
+    "Source",
     "Subnetwork",
     "WeightRecipe",
     "embed",

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from aslp_jax.artefact import schema
-from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.models import ConvNet, initialisers
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
@@ -27,32 +26,31 @@ DTYPES = ("float32", "bfloat16")
 """Dtypes that a network in a file can compute in."""
 
 
+def is_known(net: Any) -> bool:
+    """Returns True if a file can name a network by its config.
+
+    Args:
+      net: network of any kind.
+    """
+    return type(net) in FAMILIES.values() and jnp.dtype(net.dtype).name in DTYPES
+
+
 def to_config(net: Any) -> dict[str, Any]:
     """Returns the JSON values from which `from_config` makes an equal network.
 
     Args:
-      net: network of one of the `FAMILIES`.
+      net: network of one of the `FAMILIES`, as `is_known` has it.
 
     Returns:
       JSON values, with tuples for lists.
-
-    Raises:
-      ArtefactError: the network is of another class, or computes in a dtype that is not
-        one of `DTYPES`.
     """
     family = type(net).__name__
-    dtype = jnp.dtype(net.dtype).name if type(net) in FAMILIES.values() else ""
-    if dtype not in DTYPES:
-        raise ArtefactError(
-            f"extract: no file can hold the network {family}; expected one of "
-            f"{', '.join(FAMILIES)} that computes in {' or '.join(DTYPES)}"
-        )
     config = {
         "family": family,
         "stages": net.stages,
         "classes": schema.to_python(net.classes),
         "biases": net.bias_init is not None,
-        "dtype": dtype,
+        "dtype": jnp.dtype(net.dtype).name,
     }
     return config | ({"hidden": net.hidden} if family == "ConvNet" else {})
 
@@ -96,7 +94,7 @@ def count_arrays(config: Mapping[str, Any]) -> int:
 
 @functools.lru_cache(maxsize=8)
 def array_shapes(
-    net: nn.Module, image_shape: tuple[int, int, int]
+    net: nn.Module, image_shape: tuple[int, ...]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
     """Returns the shape of every array of a network without allocating any array.
 

@@ -10,7 +10,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 
 class ArtefactError(ValueError):
@@ -23,8 +23,8 @@ MAGIC = b"\x89ASLP\r\n\x1a"
 As in PNG, they change if a file is sent as text or with seven bits a byte.
 """
 
-VERSION = 1
-"""Version of the format."""
+FORMATS = (1, 2)
+"""Versions of the format that this library reads and writes."""
 
 LARGEST_FILE = 1 << 29
 """Largest size of a file in bytes."""
@@ -36,10 +36,25 @@ _PREFIX = struct.Struct("<8sII")
 _DIGEST = hashlib.sha256().digest_size
 
 
-def pack(header: Mapping[str, Any], segments: Sequence[bytes]) -> bytes:
+class Unpacked(NamedTuple):
+    """Parts of a file whose checksum is right.
+
+    Attributes:
+      version: version of the format, one of `FORMATS`.
+      header: JSON values.
+      body: bytes of all segments.
+    """
+
+    version: int
+    header: dict[str, Any]
+    body: memoryview
+
+
+def pack(version: int, header: Mapping[str, Any], segments: Sequence[bytes]) -> bytes:
     """Returns the bytes of a file.
 
     Args:
+      version: version of the format, one of `FORMATS`.
       header: JSON values.
       segments: contents of the segments, in the order of the header.
 
@@ -61,18 +76,18 @@ def pack(header: Mapping[str, Any], segments: Sequence[bytes]) -> bytes:
     size = _PREFIX.size + len(text) + sum(map(len, segments)) + _DIGEST
     if size > LARGEST_FILE:
         raise ArtefactError(f"takes {size} bytes, more than an artefact can have")
-    content = b"".join((_PREFIX.pack(MAGIC, VERSION, len(text)), text, *segments))
+    content = b"".join((_PREFIX.pack(MAGIC, version, len(text)), text, *segments))
     return content + hashlib.sha256(content).digest()
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], memoryview]:
+def unpack(data: bytes) -> Unpacked:
     """Returns the header and the segments of a file after checking its checksum.
 
     Args:
       data: all bytes of a file.
 
     Returns:
-      `(header, body)`: JSON values, and the bytes of all segments.
+      The parts of the file.
 
     Raises:
       ArtefactError: the bytes are no artefact, of a newer version, damaged, or have a
@@ -86,14 +101,15 @@ def unpack(data: bytes) -> tuple[dict[str, Any], memoryview]:
     if hashlib.sha256(content).digest() != data[-_DIGEST:]:
         raise ArtefactError("is damaged or truncated: its checksum does not match")
     _, version, size = _PREFIX.unpack_from(data)
-    if version != VERSION:
+    if version not in FORMATS:
         raise ArtefactError(
-            f"is of format {version}; this version of aslp_jax reads format {VERSION}"
+            f"is of format {version}; this version of aslp_jax reads formats "
+            f"{' and '.join(map(str, FORMATS))}"
         )
     if size > min(LARGEST_HEADER, len(content) - _PREFIX.size):
         raise ArtefactError(f"declares a header of {size} bytes, more than it can have")
     body = content[_PREFIX.size :]
-    return _parse(bytes(body[:size])), body[size:]
+    return Unpacked(version, _parse(bytes(body[:size])), body[size:])
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -13,10 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.artefact import architecture, container, validation
+from aslp_jax import functional
+from aslp_jax._tree import map_named, named_leaves
+from aslp_jax.artefact import architecture, container, signature, validation
 from aslp_jax.artefact.container import ArtefactError
-from aslp_jax.artefact.header import ArrayHeader, Header, Segment, from_json
-from aslp_jax.artefact.packing import sha256, unpack_bits, unpack_floats
+from aslp_jax.artefact.header import ArrayHeader, Header, Segment
+from aslp_jax.artefact.header_json import from_json
+from aslp_jax.artefact.packing import sha256, unpack_bits, unpack_numbers
+from aslp_jax.artefact.source import Source
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
 from aslp_jax.artefact.weight_recipe import apply_signs, initialise
 
@@ -27,33 +31,73 @@ class Contents:
 
     Attributes:
       header: header of the file.
-      net: network of the header's config.
+      net: network of the header's config; None if the header has none.
       ternary_masks: int8 mask of each masked array by name, each entry -1, 0 or 1.
-      frozen: frozen weights of each array without a recipe by name, float32.
-      collections: extra arrays by collection and name joined by `/`, float32.
+      frozen: frozen weights of each array without a recipe by name.
+      collections: extra arrays by collection and name joined by `/`.
       size: size of the file in bytes.
     """
 
     header: Header
-    net: nn.Module
+    net: nn.Module | None
     ternary_masks: Mapping[str, np.ndarray]
     frozen: Mapping[str, np.ndarray]
     collections: Mapping[str, np.ndarray]
     size: int
 
 
-def load(path: str | os.PathLike[str]) -> Subnetwork:
+def load(
+    path: str | os.PathLike[str], *, net: Any = None, like: Any = None
+) -> Subnetwork | Any:
     """Reads an artefact and initialises the frozen weights that it does not store.
+
+    Nothing that a file names is imported or executed. A network of this library is made
+    from its sizes in the file; any other network is given as `net`.
+
+    Args:
+      path: path of the file.
+      net: network of the file, in any form that `functional.network` takes: a Linen or
+        NNX module, or a pair of functions. Default: the network of this library that
+        the file names. Its own weights do not matter.
+      like: for a file of a bare pytree, a pytree of the same structure, of arrays or of
+        shapes and dtypes. Default: None, for nested dicts.
+
+    Returns:
+      The network; the sha256 of each array is verified. For a file of a bare pytree,
+      the pytree of arrays.
+
+    Raises:
+      ArtefactError: the file is no artefact, of another format, damaged or
+        inconsistent; its weights cannot be initialised again to the last bit; it names
+        a network that is not of this library, and there is no `net`; or its arrays are
+        not those of `net` or `like`. The message names the first array that differs.
+      OSError: the file cannot be read.
+      TypeError: `net` is no network.
+    """
+    contents = read(path)
+    if net is not None:
+        functional.network(net)
+    try:
+        _check_arguments(contents.header, net, like)
+        if contents.header.network is None:
+            return assemble_tree(contents, like)
+        subnetwork = assemble(contents)
+        return subnetwork if net is None else bind(subnetwork, net)
+    except ArtefactError as error:
+        raise ArtefactError(f"{os.fspath(path)} {error}") from error.__cause__
+
+
+def load_unbound(path: str | os.PathLike[str]) -> Subnetwork:
+    """Reads an artefact as `load` does, and any network without its module.
 
     Args:
       path: path of the file.
 
     Returns:
-      The network; the sha256 of each array is verified.
+      The network; its `net` is None if it is not of this library.
 
     Raises:
-      ArtefactError: the file is no artefact, of another format, damaged or
-        inconsistent, or its weights cannot be initialised again to the last bit.
+      ArtefactError: as in `load`, or the file names no network.
       OSError: the file cannot be read.
     """
     contents = read(path)
@@ -61,6 +105,45 @@ def load(path: str | os.PathLike[str]) -> Subnetwork:
         return assemble(contents)
     except ArtefactError as error:
         raise ArtefactError(f"{os.fspath(path)} {error}") from None
+
+
+def _check_arguments(header: Header, net: Any, like: Any) -> None:
+    if header.network is None:
+        if net is not None:
+            raise ArtefactError("holds a bare pytree, not a network; leave out net=")
+        return
+    if like is not None:
+        raise ArtefactError("holds a network, not a bare pytree; leave out like=")
+    if isinstance(header.network, Source) and net is None:
+        raise ArtefactError(
+            f"holds the network {header.network}, which is not of this library; give "
+            "it as load(path, net=...)"
+        )
+
+
+def bind(subnetwork: Subnetwork, net: Any) -> Subnetwork:
+    """Returns a network that runs on a person's own module.
+
+    Args:
+      subnetwork: result of `assemble`.
+      net: network, in any form that `functional.network` takes.
+
+    Returns:
+      The network, with `net` and with variables in its trees.
+
+    Raises:
+      ArtefactError: names, shapes, dtypes or outputs differ; the message continues the
+        name of the file.
+    """
+    about = subnetwork.description
+    try:
+        found = signature.trace(net, about.image_shape)
+    except ArtefactError as error:
+        raise ArtefactError(f"cannot be loaded: the network {error}") from error
+    arrays = named_leaves(subnetwork.variables)
+    signature.compare(found, arrays, about)
+    variables = signature.restore(found, arrays)
+    return dataclasses.replace(subnetwork, net=net, variables=variables)
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
@@ -108,10 +191,11 @@ def decode(data: bytes) -> Contents:
     Raises:
       ArtefactError: as in `read`; the message continues the name of the file.
     """
-    values, body = container.unpack(data)
-    header = from_json(values)
-    net = architecture.from_config(header.network)
-    shapes = validation.check(header, net, len(body))
+    version, values, body = container.unpack(data)
+    header, net = from_json(values, version), None
+    if isinstance(header.network, dict):
+        net = architecture.from_config(header.network)
+    header = validation.check(header, net, len(body))
     segments = _SegmentReader(body)
     ternary_masks, frozen = {}, {}
     for array in header.arrays:
@@ -124,10 +208,11 @@ def decode(data: bytes) -> Contents:
             frozen[array.name] = _read_frozen(array.data, kept, array, segments)
     collections = {}
     for extra in header.collections:
-        numbers = segments.floats(extra.data, math.prod(shapes[extra.name]))
+        shape = extra.shape or ()
+        numbers = segments.numbers(extra.data, math.prod(shape), extra.dtype)
         if sha256(numbers) != extra.sha256:
             raise ArtefactError(f"has {extra.name!r} with numbers of another sha256")
-        collections[extra.name] = numbers.reshape(shapes[extra.name])
+        collections[extra.name] = numbers.reshape(shape)
     for name, numbers in {**frozen, **collections}.items():
         if not np.isfinite(numbers).all():
             raise ArtefactError(f"has {name!r} with numbers that are not finite")
@@ -143,8 +228,9 @@ class _SegmentReader:
     def bits(self, segment: Segment, count: int) -> np.ndarray:
         return unpack_bits(self._next(segment, -(-count // 8)), count)
 
-    def floats(self, segment: Segment, count: int) -> np.ndarray:
-        return unpack_floats(self._next(segment, 4 * count))
+    def numbers(self, segment: Segment, count: int, dtype: str) -> np.ndarray:
+        size = jnp.dtype(dtype).itemsize * count
+        return unpack_numbers(self._next(segment, size), dtype)
 
     def _next(self, segment: Segment, size: int) -> bytes:
         stored = self._rest[: segment.bytes]
@@ -183,12 +269,13 @@ def _read_frozen(
     size = math.prod(array.shape)
     count = size if kept is None else int(kept.sum())
     where: Any = slice(None) if kept is None else kept
-    weights = np.zeros(size, np.float32)
+    weights = np.zeros(size, jnp.dtype(array.dtype))
     if array.magnitude is None:
-        weights[where] = segments.floats(data, count)
+        weights[where] = segments.numbers(data, count, array.dtype)
     else:
         negative = segments.bits(data, count)
-        weights[where] = apply_signs(np.float32(array.magnitude), negative)
+        with np.errstate(over="ignore"):  # a hostile magnitude; not finite then
+            weights[where] = apply_signs(np.float32(array.magnitude), negative)
     return weights.reshape(array.shape)
 
 
@@ -196,27 +283,58 @@ def assemble(contents: Contents) -> Subnetwork:
     """Initialises weights with a recipe and builds the network.
 
     Args:
-      contents: result of `read`.
+      contents: result of `read`, of a file that names a network.
 
     Returns:
-      The network; the sha256 of each array is verified.
+      The network; the sha256 of each array is verified. Its `net` is None if it is not
+      of this library, and its variables are nested dicts.
 
     Raises:
-      ArtefactError: weights differ from those that were saved; the message continues
-        the name of the file.
+      ArtefactError: weights differ from those that were saved, or the file names no
+        network; the message continues the name of the file.
     """
-    arrays = contents.header.arrays
-    layers = {array.name: _assemble_layer(array, contents) for array in arrays}
-    params = {f"params/{name}": layer.weights for name, layer in layers.items()}
-    variables: Any = flax.traverse_util.unflatten_dict(
-        {**params, **contents.collections}, sep="/"
-    )
+    header = contents.header
+    if header.description is None:
+        raise ArtefactError("holds a bare pytree, not a network")
+    layers = _assemble_layers(contents)
+    arrays: dict[tuple[str, ...], Any] = {
+        ("params", *array.path): layers[array.name].weights for array in header.arrays
+    }
+    for extra in header.collections:
+        arrays[extra.path] = contents.collections[extra.name]
+    variables: Any = {"params": {}, **flax.traverse_util.unflatten_dict(arrays)}
     return Subnetwork(
         net=contents.net,
         variables=jax.tree.map(jnp.asarray, variables),
         layers=layers,
-        description=contents.header.description,
+        description=header.description,
+        source=header.network if isinstance(header.network, Source) else None,
     )
+
+
+def assemble_tree(contents: Contents, like: Any = None) -> Any:
+    """Returns the arrays of a file of a bare pytree.
+
+    Args:
+      contents: result of `read`, of a file that names no network.
+      like: pytree of the same structure; default: None, for nested dicts.
+
+    Raises:
+      ArtefactError: arrays differ from those that were saved, or from `like`; the
+        message continues the name of the file.
+    """
+    layers = _assemble_layers(contents)
+    arrays = {name: jnp.asarray(layer.weights) for name, layer in layers.items()}
+    if like is None:
+        paths = {array.path: arrays[array.name] for array in contents.header.arrays}
+        return flax.traverse_util.unflatten_dict(paths)
+    signature.compare_arrays(like, arrays, "the tree given")
+    return map_named(like, arrays, lambda name, _: arrays[name])
+
+
+def _assemble_layers(contents: Contents) -> dict[str, LayerWeights]:
+    arrays = contents.header.arrays
+    return {array.name: _assemble_layer(array, contents) for array in arrays}
 
 
 def _assemble_layer(array: ArrayHeader, contents: Contents) -> LayerWeights:
@@ -238,12 +356,13 @@ def _assemble_layer(array: ArrayHeader, contents: Contents) -> LayerWeights:
             f"has {array.name!r} with weights of another sha256; signs are the same "
             "on every machine, so its mask, scale, magnitude or key was changed"
         )
-    versions = contents.header.description.versions.items()
+    about = contents.header.description
+    versions = about.versions.items() if about else ()
+    made_with = ", ".join(f"{name} {version}" for name, version in versions)
     raise ArtefactError(
         f"cannot be used here: jax {jax.__version__} on {jax.default_backend()} does "
         f"not initialise the weights of {array.name!r} to the same bits "
-        f"({array.recipe.initialiser}; made with "
-        f"{', '.join(f'{name} {version}' for name, version in versions)}); extract it "
+        f"({array.recipe.initialiser}; made with {made_with}); extract it "
         "again where it was made, with --embed-weights, which stores them in the file"
     )
 

@@ -6,17 +6,22 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.traverse_util
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from flax.typing import Initializer
 
+from aslp_jax import functional
+from aslp_jax import nnx as masked_nnx
 from aslp_jax._tree import Select, map_named, named_leaves
 from aslp_jax._version import __version__
-from aslp_jax.artefact import architecture, weight_recipe
+from aslp_jax.artefact import architecture, signature, weight_recipe
 from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.description import Description
+from aslp_jax.artefact.packing import DTYPES
+from aslp_jax.artefact.source import Source
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
 from aslp_jax.evaluate import effective_weights
 from aslp_jax.masked import FROZEN, PARAMS, Masked
@@ -38,34 +43,49 @@ class _InitArguments(NamedTuple):
 
 
 def extract(
-    model: Masked,
-    variables: Mapping[str, Any],
+    model: Masked | functional.Model | masked_nnx.Masked,
+    variables: Mapping[str, Any] | None,
     description: Description,
     *,
     key: jax.Array | None = None,
+    source: Source | None = None,
 ) -> Subnetwork:
     """Returns the deterministic network that a method selected.
 
     Args:
-      model: a ConvNet, VGG or ResNet with its method.
-      variables: variables of the model, float32: frozen, params and other collections.
+      model: network of any framework with its method.
+      variables: variables of the model: frozen, params and other collections; None for
+        an `aslp_jax.nnx.Masked`, which holds its own.
       description: facts about the network; `extract` fills in the versions.
-      key: PRNG key of `model.init`, from which the frozen weights are initialised
-        again. Without the key, or where this does not give the same bits, a file
-        stores the frozen weights.
+      key: PRNG key of `functional.init` (for a Linen `Masked`: of `model.init`), from
+        which the frozen weights are initialised again. Without the key, or where this
+        does not give the same bits, a file stores the frozen weights. A network that is
+        not of this library has weights with a recipe where the model is a `Masked` of
+        Linen or a `functional.Model` with a `weight_init`.
+      source: name of a network that is not of this library, for people; default: the
+        name of its class. Without effect on a network of this library, which a file
+        names itself.
 
     Returns:
       The subnetwork. Its weights are those of `method.effective_weights` bit for bit,
-      except for the sign of a 0. Its `net` is a new module with the convolution
-      `convolution.of_platform` of the default device, so outputs equal those of `model`
-      bit for bit only if `model.net` has the same convolution.
+      except for the sign of a 0. For a network of this library `net` is a new module
+      with the convolution `convolution.of_platform` of the default device, so outputs
+      equal those of `model` bit for bit only if `model.net` has the same convolution.
 
     Raises:
-      ArtefactError: no file can hold the network; the description has other classes or
-        images than the network; an array is missing, superfluous, not float32 or not
-        finite; or an effective weight is not 0 where the method's mask drops it.
+      ArtefactError: no file can hold the network; the description has other inputs or
+        outputs than the network; an array is missing, superfluous, of another dtype or
+        not finite; or an effective weight is not 0 where the method's mask drops it.
     """
-    net = architecture.from_config(architecture.to_config(model.net))
+    if isinstance(model, masked_nnx.Masked):
+        model, variables = _parts_of_nnx(model)
+    elif variables is None:
+        raise ArtefactError("extract: variables are missing")
+    plain = model.net.module if isinstance(model.net, functional.Linen) else model.net
+    if architecture.is_known(plain):
+        net, source = architecture.from_config(architecture.to_config(plain)), None
+    else:
+        net, source = model.net, source or Source(_label(plain))
     collections = dict(variables)
     frozen, params = collections.pop(FROZEN, {}), collections.pop(PARAMS)
     tree = effective_weights(frozen, params, None, method=model.method)
@@ -75,14 +95,15 @@ def extract(
         (named_leaves(tree), all_masks, named_leaves(frozen), collections)
     )
     arrays = named_leaves({"params": effective, **others})
-    _check_shapes(net, description, arrays)
+    order = _check_arrays(net, description, arrays)
     for name, array in arrays.items():
-        _check_floats(name, array)
+        _check_numbers(name, array, DTYPES if source else ("float32",))
     arguments: Mapping[str, _InitArguments] = {}
     if key is not None:
-        arguments = _init_arguments(model, key, description.image_shape)
+        arguments = _init_arguments(model, plain, key, description.image_shape)
     layers = {}
-    for name, weights in effective.items():
+    for name in order if source else effective:
+        weights = effective[name]
         init, mask = arguments.get(name), masks.get(name)
         if name in scaled_masks:
             layer = _layer_of_frozen(name, sources[name], scaled_masks[name], init)
@@ -99,7 +120,29 @@ def extract(
         },
         layers=layers,
         description=dataclasses.replace(description, versions=_versions()),
+        source=source,
     )
+
+
+def _parts_of_nnx(
+    model: masked_nnx.Masked,
+) -> tuple[functional.Model, Mapping[str, Any]]:
+    """Returns the model and the variables of a masked NNX module."""
+    net = masked_nnx.unmask(model)
+    # An NNX module stands for its own arrays, whatever the key and the inputs are.
+    _, collections = functional.network(net).init(jax.random.key(0), jnp.zeros(()))
+    variables = {
+        FROZEN: nnx.as_pure(model.frozen),
+        PARAMS: nnx.as_pure(model.params),
+        **collections,
+    }
+    return functional.Model(net, model.method), variables
+
+
+def _label(net: Any) -> str:
+    """Returns the name of a class or function that makes a network."""
+    made_by = net.make if isinstance(net, functional.NNX) else net
+    return getattr(made_by, "__name__", type(made_by).__name__)
 
 
 @functools.partial(jax.jit, static_argnames=("method",))
@@ -140,37 +183,71 @@ def _layer_of_effective(
 
 
 def _init_arguments(
-    model: Masked, key: jax.Array, image_shape: tuple[int, ...]
+    model: Masked | functional.Model,
+    net: Any,
+    key: jax.Array,
+    image_shape: tuple[int, ...],
 ) -> dict[str, _InitArguments]:
-    """Returns the arguments that each initialiser receives in `model.init`, by name."""
-    if str(jax.random.key_impl(key)) != weight_recipe.GENERATOR:
+    """Returns the arguments of the initialisers of a model that can be recorded.
+
+    These are `weight_init`, and all initialisers of the networks of this library.
+
+    Args:
+      model: network and method.
+      net: network of the model.
+      key: PRNG key of `functional.init`.
+      image_shape: shape of an input.
+
+    Returns:
+      Name to arguments.
+    """
+    known, drawn = architecture.is_known(net), model.weight_init is not None
+    threefry = str(jax.random.key_impl(key)) == weight_recipe.GENERATOR
+    if not threefry or not (known or drawn):
         return {}
     words, fan_ins, calls = jax.device_get(
-        _record_init(key, net=model.net, select=model.select, image_shape=image_shape)
+        _record_init(
+            key,
+            kind=type(model),
+            net=net if isinstance(net, nn.Module) else functional.network(net),
+            select=model.select,
+            drawn=drawn,
+            image_shape=image_shape,
+        )
     )
     arguments = {}
     for name, call in calls.items():
-        if call < 0:
+        if call < 0 and (known or model.select(name)):
             index = -int(call) - 1
             pair = (int(words[index, 0]), int(words[index, 1]))
             arguments[name] = _InitArguments(pair, int(fan_ins[index]) or None)
     return arguments
 
 
-@functools.partial(jax.jit, static_argnames=("net", "select", "image_shape"))
+@functools.partial(
+    jax.jit, static_argnames=("kind", "net", "select", "drawn", "image_shape")
+)
 def _record_init(
-    key: jax.Array, *, net: Any, select: Select, image_shape: tuple[int, ...]
+    key: jax.Array,
+    *,
+    kind: type[Masked] | type[functional.Model],
+    net: Any,
+    select: Select,
+    drawn: bool,
+    image_shape: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Initialises a network with initialisers that record their arguments.
 
     Each fills its array with the negative number of its call, -1 for the first. Other
-    initialisers of these networks give no negative numbers.
+    initialisers of the networks of this library give no negative numbers.
 
     Args:
-      key: PRNG key of `model.init`.
+      key: PRNG key of `functional.init`.
+      kind: class of the model.
       net: network of the model.
       select: the model's selection of weights.
-      image_shape: height, width and channels of an image.
+      drawn: True if the model has a `weight_init`.
+      image_shape: shape of an input.
 
     Returns:
       `(words, fan_ins, calls)`: uint32 `[calls, 2]` words of the keys; int32 `[calls]`,
@@ -187,15 +264,17 @@ def _record_init(
 
         return init
 
-    biases = None if net.bias_init is None else make_recorder
-    net = net.clone(
-        conv_init=make_recorder(), dense_init=make_recorder(), bias_init=biases
-    )
+    if architecture.is_known(net):
+        biases = None if net.bias_init is None else make_recorder
+        net = net.clone(
+            conv_init=make_recorder(), dense_init=make_recorder(), bias_init=biases
+        )
     images = jnp.zeros((1, *image_shape), jnp.float32)
     # Any method serves that leaves the initial weights as they are.
-    variables = Masked(net, ASLP(), select).init(key, images, train=False)
+    model = kind(net, ASLP(), select, make_recorder() if drawn else None)
+    variables = functional.init(model, key, images)
     frozen = named_leaves(variables[FROZEN])
-    calls = {name: leaf.ravel()[0] for name, leaf in frozen.items()}
+    calls = {name: leaf.ravel()[0] for name, leaf in frozen.items() if leaf.size}
     return jnp.stack(words), jnp.array(fan_ins, jnp.int32), calls
 
 
@@ -204,36 +283,29 @@ def _replace_weights(tree: Any, layers: Mapping[str, LayerWeights]) -> Any:
     return map_named(tree, layers, lambda name, _: jnp.asarray(layers[name].weights))
 
 
-def _check_shapes(
+def _check_arrays(
     net: Any, about: Description, arrays: Mapping[str, np.ndarray]
-) -> None:
-    """Checks a description and the shapes of arrays against a network."""
-    if about.classes != net.classes:
-        raise ArtefactError(
-            f"extract: the network has {net.classes} classes, and its description "
-            f"{about.classes}"
-        )
+) -> tuple[str, ...]:
+    """Checks a description and arrays against a network.
+
+    Returns:
+      Names of the weights, in the order in which the network uses them.
+    """
     try:
-        shapes = architecture.array_shapes(net, about.image_shape)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ArtefactError(
-            f"extract: the network takes no images of {about.image_shape}: {error}"
-        ) from None
-    wanted = flax.traverse_util.flatten_dict(shapes, sep="/")
-    found = {name: np.shape(array) for name, array in arrays.items()}
-    for name in sorted({*wanted, *found}):
-        if found.get(name) != wanted.get(name):
-            raise ArtefactError(
-                f"extract: {name!r} has shape {found.get(name, 'none')}, where the "
-                f"network for images of {about.image_shape} has "
-                f"{wanted.get(name, 'none')}"
-            )
+        found = signature.trace(net, about.image_shape)
+    except ArtefactError as error:
+        raise ArtefactError(f"extract: the network {error}") from error
+    try:
+        signature.compare(found, arrays, about)
+    except ArtefactError as error:
+        raise ArtefactError(f"extract: the model {error}") from None
+    return found.order
 
 
-def _check_floats(name: str, array: np.ndarray) -> None:
-    if array.dtype != np.float32 or not np.isfinite(array).all():
+def _check_numbers(name: str, array: np.ndarray, dtypes: tuple[str, ...]) -> None:
+    if array.dtype.name not in dtypes or not np.isfinite(array).all():
         raise ArtefactError(
-            f"extract: {name!r} must hold finite float32 numbers, got "
+            f"extract: {name!r} must hold finite {' or '.join(dtypes)} numbers, got "
             f"{array.dtype}{list(array.shape)}"
         )
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax.artefact import Description, architecture
+from aslp_jax.artefact import Description, Source, architecture
 from aslp_jax.artefact.decoding import Contents
 from aslp_jax.artefact.header import ArrayHeader, Header
 from aslp_jax.artefact.packing import mask_entropy
@@ -34,7 +35,7 @@ class LayerSummary(NamedTuple):
 
 
 def summarise(contents: Contents) -> dict[str, LayerSummary]:
-    """Returns a summary of each array by name, in the order of the network's calls.
+    """Returns a summary of each array of weights by name, in the network's order.
 
     Args:
       contents: contents of a file, as `decoding.read` returns them.
@@ -55,11 +56,14 @@ def summarise(contents: Contents) -> dict[str, LayerSummary]:
     return summaries
 
 
-def _in_call_order(contents: Contents) -> list[ArrayHeader]:
-    arrays = {array.name: array for array in contents.header.arrays}
-    shape = contents.header.description.image_shape
-    names = architecture.array_shapes(contents.net, shape)["params"]
-    return [arrays[name] for name in names]
+def _in_call_order(contents: Contents) -> tuple[ArrayHeader, ...]:
+    """Returns the arrays in the order in which the network uses them."""
+    header = contents.header
+    if contents.net is None or header.description is None:
+        return header.arrays  # a file of another network has this order
+    arrays = {array.name: array for array in header.arrays}
+    shapes = architecture.array_shapes(contents.net, header.description.image_shape)
+    return tuple(arrays[name] for name in shapes["params"])
 
 
 def report(contents: Contents, *, verified: bool) -> str:
@@ -82,42 +86,76 @@ def report(contents: Contents, *, verified: bool) -> str:
 def _facts(
     contents: Contents, summaries: Sequence[LayerSummary], verified: bool
 ) -> list[str]:
-    about, config = contents.header.description, contents.header.network
-    size = contents.size
+    header, size = contents.header, contents.size
     weights = sum(each.weights for each in summaries)
     others = sum(array.size for array in contents.collections.values())
-    dense = 4 * (weights + others)
+    dense = sum(
+        math.prod(array.shape or ()) * jnp.dtype(array.dtype).itemsize
+        for array in header.all_arrays
+    )
     entropy = sum(each.entropy for each in summaries)
     regenerate = "yes" if verified else "NO"
-    if verified and all(array.recipe is None for array in contents.header.arrays):
+    if verified and all(array.recipe is None for array in header.arrays):
         regenerate = "not needed, the file stores all"
-    versions = ", ".join(f"{name} {each}" for name, each in about.versions.items())
+    dtypes = {array.dtype for array in header.all_arrays}
+    kind = "float32" if dtypes == {"float32"} else "dense arrays"
     facts = [
-        (
-            "network",
-            f"{about.arch} ({config['family']}), computes in {config['dtype']}",
-        ),
-        ("images", _images(about)),
-        ("selected", _selected(about)),
-        ("accuracy", _accuracy(about)),
-        ("made with", versions),
-        ("size", f"{size:,} bytes, {8 * size / weights:.3f} bits a weight"),
-        ("", f"{dense / size:.1f} times less than float32 ({dense:,} bytes)"),
+        *_network_facts(header),
+        ("size", f"{size:,} bytes, {8 * size / max(1, weights):.3f} bits a weight"),
+        ("", f"{dense / size:.1f} times less than {kind} ({dense:,} bytes)"),
         (
             "masks",
             f"{math.ceil(entropy / 8):,} bytes by their entropy, "
-            f"{entropy / weights:.3f} bits a weight",
+            f"{entropy / max(1, weights):.3f} bits a weight",
         ),
-        ("statistics", f"{others:,} numbers of batch-norm" if others else ""),
+        ("statistics", _others(header, others)),
         ("integrity", f"checksum ok, weights regenerate: {regenerate}"),
     ]
     return [f"{name:<12}{text}" for name, text in facts if text]
 
 
+def _network_facts(header: Header) -> list[tuple[str, str]]:
+    """Returns the facts that the description has, and the name of the network."""
+    about, network = header.description, header.network
+    if about is None or network is None:
+        return [("network", "none: a bare pytree of arrays")]
+    if isinstance(network, Source):
+        name = f"{network}, not of this library: give it to load with net="
+        facts = [("network", f"{about.arch}, {name}" if about.arch else name)]
+        if network.sha256 is not None:
+            facts.append(("", f"source file of sha256 {network.sha256}"))
+    else:
+        kind = f"{network['family']}), computes in {network['dtype']}"
+        facts = [("network", f"{about.arch} ({kind}")]
+    versions = ", ".join(f"{name} {each}" for name, each in about.versions.items())
+    return [
+        *facts,
+        ("images", _images(about)),
+        ("classes", ", ".join(about.class_names)),
+        ("selected", _selected(about)),
+        ("accuracy", _accuracy(about)),
+        ("made with", versions),
+    ]
+
+
+def _others(header: Header, count: int) -> str:
+    """Describes the arrays that are no weights."""
+    if not count:
+        return ""
+    kind = "of batch-norm"
+    if isinstance(header.network, Source):
+        names = dict.fromkeys(extra.path[0] for extra in header.collections)
+        kind = f"in {', '.join(names)}"
+    return f"{count:,} numbers {kind}"
+
+
 def _images(about: Description) -> str:
     size = "x".join(map(str, about.image_shape))
     standardised = "" if about.mean is None else ", standardised by channel"
-    return f"{size}, bytes / 255{standardised}; {about.classes} classes"
+    outputs = f"{about.classes} classes"
+    if about.output_shape is not None:
+        outputs = f"outputs of {'x'.join(map(str, about.output_shape))}"
+    return f"{size}, bytes / 255{standardised}; {outputs}"
 
 
 def _selected(about: Description) -> str:
@@ -167,7 +205,8 @@ def _table(
 def _note_on_scales(header: Header) -> list[str]:
     """Explains scales that are all the same, because every reader asks."""
     scales = [f"{array.scale:.4f}" for array in header.arrays if array.scale]
-    plain = header.network["family"] == "ConvNet" and not header.network["biases"]
+    config = header.network if isinstance(header.network, dict) else {}
+    plain = config.get("family") == "ConvNet" and not config["biases"]
     if not plain or len(scales) < 2 or len(set(scales)) > 1 or scales[0] == "1.0000":
         return []
     return [

@@ -1,13 +1,21 @@
-"""Bits and floats as bytes that are the same on every machine."""
+"""Bits and numbers as bytes that are the same on every machine."""
 
 import hashlib
 import math
 
+import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax.artefact.container import ArtefactError
 
-_FLOATS = np.dtype("<f4")
+DTYPES = (
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32"),
+    *("float16", "bfloat16", "float32"),
+)
+"""Dtypes of arrays in a file."""
+
+FLOATS = ("float16", "bfloat16", "float32")
+"""Dtypes of arrays that can have a mask."""
 
 
 def pack_bits(flags: np.ndarray) -> bytes:
@@ -41,19 +49,45 @@ def unpack_bits(data: bytes, count: int) -> np.ndarray:
     return bits[:count]
 
 
-def pack_floats(array: np.ndarray) -> bytes:
-    """Returns float32 numbers as little-endian bytes, in the order of the array."""
-    return array.astype(_FLOATS, copy=False).tobytes()
+def pack_numbers(array: np.ndarray) -> bytes:
+    """Returns numbers as little-endian bytes, in the order of the array.
+
+    Args:
+      array: numbers of one of `DTYPES`; a bool is the byte 0 or 1.
+    """
+    return _words(array).tobytes()
 
 
-def unpack_floats(data: bytes) -> np.ndarray:
-    """Returns little-endian bytes as float32 `[len(data) / 4]`, read-only."""
-    return np.frombuffer(data, _FLOATS).astype(np.float32, copy=False)
+def unpack_numbers(data: bytes, dtype: str) -> np.ndarray:
+    """Returns little-endian bytes as numbers, read-only.
+
+    Args:
+      data: bytes of whole numbers.
+      dtype: one of `DTYPES`.
+
+    Returns:
+      Numbers `[count]`.
+
+    Raises:
+      ArtefactError: a byte of bools is neither 0 nor 1.
+    """
+    kind = jnp.dtype(dtype)
+    words = np.frombuffer(data, f"<u{kind.itemsize}")
+    if kind.kind == "b" and (words > 1).any():
+        raise ArtefactError("has bools that are neither 0 nor 1")
+    return words.astype(f"u{kind.itemsize}", copy=False).view(kind)
 
 
 def sha256(array: np.ndarray) -> str:
-    """Returns the sha256 of the bytes of `pack_floats`, as 64 hexadecimal digits."""
-    return hashlib.sha256(np.ascontiguousarray(array, _FLOATS)).hexdigest()
+    """Returns the sha256 of the bytes of `pack_numbers`, as 64 hexadecimal digits."""
+    return hashlib.sha256(_words(array)).hexdigest()
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """Returns the bits of numbers as little-endian unsigned integers."""
+    flat = np.ascontiguousarray(array)
+    size = flat.dtype.itemsize
+    return flat.view(f"u{size}").astype(f"<u{size}", copy=False)
 
 
 def mask_entropy(ternary_mask: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from aslp_jax._atomic import atomic_write
 from aslp_jax._extras import require
 from aslp_jax._tree import kernels
-from aslp_jax.artefact import LayerWeights, Subnetwork, architecture
+from aslp_jax.artefact import ArtefactError, LayerWeights, Subnetwork, architecture
 
 __all__ = ["plot"]
 
@@ -45,8 +45,7 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     about = subnetwork.description
-    order = architecture.array_shapes(subnetwork.net, about.image_shape)["params"]
-    layers = [subnetwork.layers[name] for name in order if kernels(name)]
+    layers = _plotted(subnetwork)
     columns = min(8, len(layers))
     rows = -(-len(layers) // columns)
     heights = (4.4, 0.5 + 1.7 * rows)
@@ -57,10 +56,38 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     above, below = parts
     kept, before, after = above.subplots(1, 3)
     _plot_kept(kept, layers)
-    _plot_filters(before, after, layers[0])
+    if layers[0].weights.ndim == 4:
+        _plot_filters(before, after, layers[0])
+    else:
+        before.set_axis_off()
+        after.set_axis_off()
     _plot_maps(below, layers, rows, columns)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
+
+
+def _plotted(subnetwork: Subnetwork) -> list[LayerWeights]:
+    """Returns the layers in the plot, in the order in which the network uses them.
+
+    These are the kernels of a network of this library, and the masked arrays of any
+    other, of two axes or more.
+
+    Args:
+      subnetwork: the network.
+
+    Raises:
+      ArtefactError: there are none.
+    """
+    layers = list(subnetwork.layers.values())
+    if subnetwork.source is None:
+        shape = subnetwork.description.image_shape
+        order = architecture.array_shapes(subnetwork.net, shape)["params"]
+        return [subnetwork.layers[name] for name in order if kernels(name)]
+    masked = [each for each in layers if each.mask is not None]
+    found = [each for each in masked if each.weights.ndim > 1]
+    if not found:
+        raise ArtefactError("plot: the network has no masked array of two axes or more")
+    return found
 
 
 def _plot_kept(axes: Any, layers: Sequence[LayerWeights]) -> None:

@@ -7,7 +7,7 @@ label, the value and the expected form.
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,25 @@ def check_object(value: Any, label: str, keys: Iterable[str]) -> Mapping[str, An
             f"{label} holds {shorten(sorted(value))}; expected {expected}"
         )
     return value
+
+
+def check_entries(
+    value: Any, label: str, most: int, check: Callable[[Any, str], Any]
+) -> dict[str, Any]:
+    """Checks for an object of at most `most` entries with any names.
+
+    Args:
+      value: value of any kind.
+      label: path of the value in messages.
+      most: largest number of entries.
+      check: check of the value of an entry, given its label.
+    """
+    if type(value) is not dict or len(value) > most:
+        raise invalid(label, value, f"an object of at most {most} entries")
+    return {
+        check_text(name, f"{label} key"): check(each, f"{label} {shorten(name)}")
+        for name, each in value.items()
+    }
 
 
 def check_list(value: Any, label: str, most: int) -> list[Any]:

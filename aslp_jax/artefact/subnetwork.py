@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax import evaluate
 from aslp_jax.artefact.description import Description
+from aslp_jax.artefact.source import Source
 from aslp_jax.artefact.weight_recipe import WeightRecipe, common_magnitude
 from aslp_jax.data import augment
 
@@ -27,9 +27,9 @@ class LayerWeights:
 
     Attributes:
       name: path of the array in the network's parameters, joined by `/`.
-      weights: effective weights, float32.
-      frozen: frozen weights in the shape of `weights`, float32, without mask and scale.
-        Without a recipe the dropped ones are 0.
+      weights: effective weights; float32, but for networks that have other dtypes.
+      frozen: frozen weights in the shape and dtype of `weights`, without mask and
+        scale. Without a recipe the dropped ones are 0.
       mask: bool in the shape of `weights`, True where a weight is kept; None if the
         array is not masked.
       ternary_mask: int8 in the shape of `weights`, each -1 (inverted), 0 (dropped) or 1
@@ -81,7 +81,7 @@ def make_layer_weights(
 
     Args:
       name: path of the array in the network's parameters, joined by `/`.
-      frozen: frozen weights, float32; without a recipe the dropped ones count as 0.
+      frozen: frozen weights; without a recipe the dropped ones count as 0.
       ternary_mask: int8 in the shape of `frozen`, each -1, 0 or 1; None if the array is
         not masked.
       scale: scale of the array; None for 1.
@@ -96,11 +96,12 @@ def make_layer_weights(
         )
     mask = ternary_mask != 0
     if recipe is None:
-        frozen = np.where(mask, frozen, np.float32(0))
+        frozen = np.where(mask, frozen, frozen.dtype.type(0))
     magnitude = common_magnitude(frozen if recipe else frozen[mask])
-    weights = np.multiply(ternary_mask, frozen, dtype=np.float32)
+    weights = np.asarray(np.multiply(ternary_mask, frozen, dtype=np.float32))
     if scale is not None:
         weights *= scale
+    weights = weights.astype(frozen.dtype, copy=False)
     # Dropped weights are 0 and never -0. A product may be either, as it is compiled.
     weights[~mask] = 0
     return LayerWeights(
@@ -134,39 +135,49 @@ class Subnetwork:
     """A network of selected weights, ready to run.
 
     Attributes:
-      net: the plain Flax Linen module.
-      variables: `{"params": effective weights, **other collections}`, float32 arrays.
-      layers: weights of every array of `params` by name, in the order of the tree.
+      net: the plain network, in any form that `functional.network` takes: a Flax Linen
+        module for a network of this library. None for the arrays of another network
+        that were read without it.
+      variables: `{"params": effective weights, **other collections}`.
+      layers: weights of every array of `params` by name.
       description: facts about the network.
+      source: name of a network that is not of this library; None for one that is.
     """
 
-    net: nn.Module
+    net: Any
     variables: Mapping[str, Any]
     layers: Mapping[str, LayerWeights]
     description: Description
+    source: Source | None = None
 
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Returns class logits.
+        """Returns class logits, or the other outputs of the network.
 
         Args:
-          images: `[batch, height, width, channels]` with at least one image. uint8
+          images: `[batch, *description.image_shape]` with at least one image. uint8
             images are prepared by `prepare`; float32 images are inputs of the network.
 
         Returns:
-          float32 `[batch, classes]`. On the same device they equal, bit for bit, the
-          result of `evaluate.outputs` for the thresholded network that was extracted,
-          if that network convolves with `convolution.of_platform` of the device, as
-          the networks of runs do. Otherwise they are equal up to rounding.
+          `[batch, *description.outputs]`, float32 for the networks of this library. On
+          the same device they equal, bit for bit, the result of `evaluate.outputs` for
+          the thresholded network that was extracted, if that network convolves with
+          `convolution.of_platform` of the device, as the networks of runs do. Otherwise
+          they are equal up to rounding.
 
         Raises:
           TypeError: `images` are neither uint8 nor float32.
-          ValueError: `images` have another shape, or there are none.
+          ValueError: `images` have another shape, or there are none; or `net` is None.
         """
-        images = jnp.asarray(images)
-        if images.shape[1:] != self.description.image_shape or images.shape[:1] == (0,):
-            height, width, channels = self.description.image_shape
+        if self.net is None:
             raise ValueError(
-                f"Subnetwork: images must be [batch, {height}, {width}, {channels}] "
+                f"Subnetwork: the arrays of {self.source} were read without the "
+                "network; load them with net="
+            )
+        images = jnp.asarray(images)
+        shape = self.description.image_shape
+        if images.shape[1:] != shape or images.shape[:1] == (0,):
+            raise ValueError(
+                f"Subnetwork: images must be [batch, {', '.join(map(str, shape))}] "
                 f"with at least one of them, got shape {images.shape}"
             )
         if images.dtype not in (jnp.uint8, jnp.float32):

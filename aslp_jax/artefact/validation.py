@@ -1,5 +1,6 @@
 """Checks a header's array names, shapes and lengths against its network and file."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -10,47 +11,24 @@ from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.header import MOST_WEIGHTS, Header
 
 
-def check(header: Header, net: nn.Module, body: int) -> dict[str, tuple[int, ...]]:
+def check(header: Header, net: nn.Module | None, body: int) -> Header:
     """Compares names, shapes and lengths with the network and the file.
 
     Args:
       header: header of the file.
-      net: network of the header's config.
+      net: network of the header's config; None if the header has none.
       body: number of bytes behind the header, without the checksum.
 
     Returns:
-      Shapes of the extra arrays, by collection and name joined by `/`.
+      The header, with the shape of every extra array.
 
     Raises:
       ArtefactError: a name, shape or length differs, or there are more than
         `MOST_WEIGHTS` weights; the message names the difference.
     """
-    arrays = [(array.name, array.shape) for array in header.arrays]
-    extra_names = [extra.name for extra in header.collections]
-    # Before the network is traced: a file has to list as many layers as are traced.
-    count = architecture.count_arrays(header.network)
-    if len(arrays) + len(extra_names) != count:
-        raise ArtefactError(
-            f"lists {len(arrays) + len(extra_names)} arrays where its network has "
-            f"{count}"
-        )
-    image_shape = header.description.image_shape
-    try:
-        collections = dict(architecture.array_shapes(net, image_shape))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ArtefactError(f"names a network that cannot be: {error}") from None
-    params = collections.pop("params")
-    extra_shapes = flax.traverse_util.flatten_dict(collections, sep="/")
-    shapes = {name: extra_shapes[name] for name in sorted(extra_shapes)}
-    for listed, wanted in zip(
-        [*arrays, *extra_names], [*sorted(params.items()), *shapes], strict=True
-    ):
-        if listed != wanted:
-            raise ArtefactError(
-                f"has the array {schema.shorten(listed)} where its network has "
-                f"{wanted!r}"
-            )
-    weights = sum(map(math.prod, (*params.values(), *shapes.values())))
+    if net is not None:
+        header = _check_network(header, net)
+    weights = sum(math.prod(each.shape or ()) for each in header.all_arrays)
     if weights > MOST_WEIGHTS:
         raise ArtefactError(f"holds {weights} weights, more than {MOST_WEIGHTS}")
     declared = sum(segment.bytes for segment in header.segments)
@@ -58,4 +36,43 @@ def check(header: Header, net: nn.Module, body: int) -> dict[str, tuple[int, ...
         raise ArtefactError(
             f"declares segments of {declared} bytes and holds {body} bytes of them"
         )
-    return shapes
+    return header
+
+
+def _check_network(header: Header, net: nn.Module) -> Header:
+    """Compares names and shapes with a network of this library."""
+    arrays = header.all_arrays
+    config, about = header.network, header.description
+    assert isinstance(config, dict) and about is not None
+    # Before the network is traced: a file has to list as many layers as are traced.
+    count = architecture.count_arrays(config)
+    if len(arrays) != count:
+        raise ArtefactError(f"lists {len(arrays)} arrays where its network has {count}")
+    try:
+        collections = dict(architecture.array_shapes(net, about.image_shape))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArtefactError(f"names a network that cannot be: {error}") from None
+    params = collections.pop("params")
+    others = flax.traverse_util.flatten_dict(collections, sep="/")
+    if len(header.arrays) != len(params):
+        raise ArtefactError(
+            f"lists {len(header.arrays)} arrays of weights where its network has "
+            f"{len(params)}"
+        )
+    wanted = [*sorted(params.items()), *sorted(others.items())]
+    for array, (name, shape) in zip(arrays, wanted, strict=True):
+        # Format 1 gives no shape to an extra array.
+        found = array.name if array.shape is None else (array.name, array.shape)
+        right = name if array.shape is None else (name, shape)
+        if found != right or array.dtype != "float32":
+            raise ArtefactError(
+                f"has the array {schema.shorten(found)} of {array.dtype} where its "
+                f"network has {right!r}"
+            )
+    return dataclasses.replace(
+        header,
+        collections=tuple(
+            dataclasses.replace(extra, shape=others[extra.name])
+            for extra in header.collections
+        ),
+    )

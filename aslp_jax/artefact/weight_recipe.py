@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
 
+from aslp_jax.artefact.packing import FLOATS
 from aslp_jax.models import initialisers
 from aslp_jax.ops import threefry
 
@@ -103,19 +104,23 @@ def find(
     """Returns the recipe that gives some weights to the last bit.
 
     Args:
-      frozen: float32, result of an initialiser.
+      frozen: result of an initialiser; only float32 weights have a recipe.
       key: words of the key that the initialiser received.
       fan_in: for biases, the fan-in that their initialiser received; None for kernels.
 
     Returns:
       The recipe; None if no known initialiser gives these weights.
     """
+    if frozen.dtype != np.float32:
+        return None
     magnitude = common_magnitude(frozen) if fan_in is None else None
     names: tuple[str, ...] = ("kaiming_normal",) if fan_in is None else (BIASES,)
     if magnitude is not None:
         names = tuple(_SIGNS)
     for name in names:
         recipe = WeightRecipe(name, key, fan_in)
+        if frozen.ndim < recipe.fewest_axes:
+            continue
         for weights in initialise(recipe, frozen.shape, magnitude):
             if np.array_equal(weights.view(np.uint32), frozen.view(np.uint32)):
                 return recipe
@@ -128,8 +133,8 @@ def apply_signs(magnitude: np.float32, negative: np.ndarray) -> np.ndarray:
 
 
 def common_magnitude(weights: np.ndarray) -> np.float32 | None:
-    """Returns the absolute value of all weights; None if they differ or are 0."""
-    if weights.size == 0:
+    """Returns the absolute value of all floats; None if they differ or are 0."""
+    if weights.size == 0 or weights.dtype.name not in FLOATS:
         return None
     first = np.abs(np.float32(weights.flat[0]))
     if not 0 < first < np.inf:

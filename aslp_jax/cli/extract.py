@@ -48,6 +48,7 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
             raise BadInput(f"{run_folder} is no run folder")
     # Imported late, so that `--help` and mistyped names do not wait for JAX.
     from aslp_jax import artefact
+    from aslp_jax.artefact.decoding import load_unbound
 
     source = run_folder / artefact.NETWORK
     with accessing(f"read {source}"):
@@ -56,7 +57,7 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
                 f"{run_folder} holds no finished run, which has a {source.name}; "
                 "continue an unfinished run with --resume of the program that began it"
             )
-        subnetwork = artefact.load(source)
+        subnetwork = load_unbound(source)
     check_output(output, source)
     if embed:
         subnetwork = artefact.embed(subnetwork)

@@ -45,16 +45,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _inspect(file: Path, output: Path | None, *, plot: bool) -> None:
     from aslp_jax.artefact import ArtefactError
-    from aslp_jax.artefact.decoding import assemble, read
+    from aslp_jax.artefact.decoding import assemble, assemble_tree, read
     from aslp_jax.artefact.inspect import report
 
     with accessing(f"read {file}"):
         contents = read(file)
+    network = contents.header.network is not None
     png = output or file.with_suffix(".png")
     if plot:
+        if not network:
+            raise BadInput(f"{file} holds a bare pytree; --plot needs a network")
         check_output(png, file)
     try:
-        subnetwork = assemble(contents)
+        subnetwork = assemble(contents) if network else assemble_tree(contents)
     except ArtefactError as error:
         print(report(contents, verified=False))
         raise BadInput(f"{file} {error}") from None

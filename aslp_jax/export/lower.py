@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax.export import operations
-from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node, Shape
+from aslp_jax.export.graph import Add, Conv, Graph, Mean, Node
 from aslp_jax.export.operations import Binary, Dense, Reduce, Reshape, Window
 from aslp_jax.export.simplify import simplify
 from aslp_jax.export.trace import UnsupportedError, trace
@@ -30,7 +30,7 @@ SUPPORTED = (
 
 
 def layers_of(
-    net: nn.Module, variables: Mapping[str, Any], input_shape: Shape
+    net: nn.Module, variables: Mapping[str, Any], input_shape: tuple[int, ...]
 ) -> Graph:
     """Returns the layers of a network, traced from its module.
 

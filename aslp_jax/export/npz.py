@@ -1,6 +1,5 @@
 """Encoder of an npz file: plain NumPy arrays for readers without another format."""
 
-import dataclasses
 import io
 import json
 from typing import Literal
@@ -50,7 +49,7 @@ def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> ExportResul
             arrays[f"{name}/shape"] = np.asarray(mask.shape, np.int64)
             arrays[f"{name}/mask"] = np.packbits(mask)
             arrays[f"{name}/values"] = np.asarray(leaf)[mask]
-    facts = json.dumps(dataclasses.asdict(subnetwork.description))
+    facts = json.dumps(subnetwork.description.facts())
     arrays["description"] = np.asarray(facts)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

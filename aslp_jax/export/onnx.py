@@ -193,7 +193,7 @@ def _model(
         ir_version=IR_VERSION,
     )
     if description is not None:
-        facts = {"description": json.dumps(dataclasses.asdict(description))}
+        facts = {"description": json.dumps(description.facts())}
         onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     return model

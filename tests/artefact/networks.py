@@ -174,7 +174,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def header_of(data: bytes) -> dict[str, Any]:
-    return container.unpack(data)[0]
+    return container.unpack(data).header
 
 
 def rewritten(data: bytes, text: bytes) -> bytes:

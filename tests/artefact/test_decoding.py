@@ -109,12 +109,16 @@ def test_other_files_are_refused_by_name(tmp_path):
         (data[:-1], "is damaged or truncated: its checksum"),
         (data + b"\0", "is damaged or truncated"),
         (
-            sealed(data[:8] + struct.pack("<I", 2) + data[12:-32]),
-            "is of format 2; this",
+            sealed(data[:8] + struct.pack("<I", 3) + data[12:-32]),
+            "is of format 3; this version of aslp_jax reads formats 1 and 2",
         ),
         (
             sealed(data[:8] + struct.pack("<I", 0) + data[12:-32]),
             "is of format 0; this",
+        ),
+        (
+            sealed(data[:8] + struct.pack("<I", 2) + data[12:-32]),
+            "has a header whose network holds",
         ),
         (sealed(data[:12] + b"\xff\xff\xff\xff" + data[16:-32]), "a header of 429496"),
     ):

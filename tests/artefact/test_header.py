@@ -1,15 +1,20 @@
 """Headers that cannot be true are refused before anything is made of them."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from aslp_jax.artefact import ArtefactError
+from aslp_jax import Signed
+from aslp_jax.artefact import ArtefactError, container
 from aslp_jax.artefact.decoding import assemble, decode
-from tests.artefact.networks import edited, file_of
+from aslp_jax.artefact.encoding import encode, encode_tree
+from tests.artefact.networks import ABOUT, SIGNED, edited, file_of, made_of
+from tests.artefact.own import own_file
 
 
 def put(*path: Any) -> Callable[[Any], Callable[[Any], None]]:
@@ -80,7 +85,8 @@ HOSTILE = [
         put("arrays", 1, "name")("../../etc/passwd"),
         "has the array .'../../etc",
     ),
-    ("recipe", put("arrays", 1, "name")("Conv_0/bias"), "has the array .'Conv_0/bias'"),
+    ("recipe", put("arrays", 1, "name")("Conv_0/bias"), "'Conv_0', 'bias'. twice"),
+    ("recipe", put("arrays", 1, "name")("Conv_0/b"), "has the array .'Conv_0/b'"),
     ("recipe", put("arrays", 1, "name")("Conv_0\x00"), "printable characters"),
     ("recipe", put("arrays", 1, "shape")([3, 3, 3, -4]), "is -4; expected an int"),
     ("recipe", put("arrays", 1, "shape")([3, 3, 3, 2**60]), "an integer from 1 to"),
@@ -138,7 +144,7 @@ HOSTILE = [
         "cannot have",
     ),
     ("signs", put("collections")([]), "lists 10 arrays where its network has 16"),
-    ("signs", put("collections", 0, "name")("params/x"), "has the array 'params/x'"),
+    ("signs", put("collections", 0, "name")("params/x"), "path is .'params', 'x'"),
     (
         "signs",
         put("collections", 0, "data", "deflated")(False),
@@ -150,7 +156,99 @@ HOSTILE = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "change", "words"), HOSTILE)
 def test_a_header_that_cannot_be_true_is_refused(kind, change, words):
-    data = edited(file_of(kind), change)
+    refused(file_of(kind), change, words)
+
+
+def refused(data: bytes, change: Callable[[Any], Any], words: str) -> None:
     with pytest.raises(ArtefactError, match=words) as error:
-        assemble(decode(data))
+        assemble(decode(edited(data, change)))
     assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+def move_to_collections(header: Any) -> None:
+    """The last weights as an extra array, which has no shape in format 1."""
+    last = header["arrays"].pop()
+    extra = {name: last[name] for name in ("name", "sha256", "data")}
+    header["collections"].insert(0, extra)
+
+
+def test_weights_among_the_collections_are_refused():
+    refused(file_of("signs"), move_to_collections, "lists 9 arrays of weights where")
+
+
+PATH = ("arrays", 0, "path")
+
+HOSTILE_2 = [
+    ("linen", put("arrays", 0, "name")("x"), r"arrays\[0\] holds .*name"),
+    ("linen", put(*PATH)([]), r"path is \[\]; expected texts that are not empty"),
+    ("linen", put(*PATH)(["a", ""]), "expected texts that are not empty"),
+    ("linen", put(*PATH)(["a"] * 33), "path is .*; expected a list of at most 32"),
+    ("linen", put(*PATH)("stem/kernel"), "path is 'stem/kernel'; expected a list"),
+    ("linen", put(*PATH)(["a\n"]), "printable characters"),
+    ("linen", put(*PATH)(["depth"]), r"arrays hold \('depth',\) twice"),
+    ("linen", put(*PATH)(["depth", "bias"]), "arrays hold .'depth', 'bias'. twice"),
+    ("linen", put("collections", 0, "path")(["params", "x"]), "path is .'params', 'x"),
+    ("linen", put("arrays", 0, "dtype")("float64"), "dtype is 'float64'; expected one"),
+    ("linen", put("arrays", 0, "dtype")("O"), "dtype is 'O'; expected one of bool"),
+    ("linen", put("arrays", 0, "dtype")("int32"), "int32 .* cannot have a"),
+    (
+        "linen",
+        put("arrays", 0, "dtype")("bfloat16"),
+        "bfloat16 .* cannot have a recipe",
+    ),
+    ("linen", put("arrays", 0, "shape")([2**26, 2]), "holds 134217.* weights, more"),
+    ("linen", put("arrays", 0, "shape")([1] * 9), "shape is .*a list of at most 8"),
+    ("linen", put("collections", 0, "shape")(None), "shape is None; expected a list"),
+    ("linen", put("collections", 0, "shape")([2**26]), "holds 67109.* weights, more"),
+    ("linen", put("collections", 0, "shape")([7]), "(inflate to|where) 28"),
+    ("linen", put("collections", 0, "dtype")("int8"), "(inflate to|where) 4"),
+    ("linen", put("collections", 0, "sha256")("0" * 64), "numbers of another sha256"),
+    ("linen", put("network")(None), "description is .*; expected None without a netw"),
+    ("linen", put("network")("os.system"), "network.family is None; expected one of"),
+    ("linen", put("network")({"family": "os"}), "network.family is 'os'; expected one"),
+    ("linen", put("network", "label")(3), "network.label is 3"),
+    ("linen", put("network", "more")(3), "network holds .*'more'"),
+    ("linen", put("network", "sha256")("x"), "network.sha256 is 'x'"),
+    ("linen", put("network", "arguments")([]), "network.arguments is"),
+    (
+        "linen",
+        put("network", "arguments")({str(i): i for i in range(65)}),
+        "an object of at most 64",
+    ),
+    ("linen", put("description")(None), "description is None; expected an object"),
+    ("linen", put("description", "classes")(4), "class_names is .* expected 4 names"),
+    ("linen", put("description", "output_shape")([3]), "classes is 3; expected .*None"),
+    ("linen", put("description", "class_names")(["a"]), "class_names is"),
+    ("linen", put("description", "image_shape")([2**14] * 2), "a shape of at most"),
+    ("half", put("arrays", 0, "scale")(2.0), "weights of another sha256"),
+    ("half", put("arrays", 0, "dtype")("float32"), "(inflate to|where) .*[0-9]"),
+    ("half", put("arrays", 0, "dtype")("uint16"), "uint16 .* cannot have a mask"),
+    ("half", put("arrays", 0, "sha256")("0" * 64), "weights of another sha256"),
+    ("named", put("description", "classes")(4), "class_names is .* expected 4 names"),
+    ("named", put("network", "classes")(4), "classes is 3; expected those of the netw"),
+    ("named", put("network", "image_shape")([8, 8, 3]), "network holds"),
+    ("named", put("description", "image_shape")([8, 3]), "a list of at least 3"),
+    ("named", put("arrays", 0, "dtype")("bfloat16"), "cannot have a recipe"),
+    ("named", put("arrays", 1, "path")(["Conv_0", "x"]), "has the array .'Conv_0/x'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "words"), HOSTILE_2)
+def test_a_header_of_format_2_that_cannot_be_true_is_refused(kind, change, words):
+    refused(named_classes() if kind == "named" else own_file(kind), change, words)
+
+
+@functools.cache
+def named_classes() -> bytes:
+    """A network of this library in format 2."""
+    _, subnetwork = made_of(Signed(logit_std=1.0), SIGNED)
+    about = dataclasses.replace(ABOUT, class_names=("cat", "dog", "bird"))
+    return encode(dataclasses.replace(subnetwork, description=about))
+
+
+def test_bools_are_0_or_1():
+    data = encode_tree({"x": np.array([True, False])}, {})
+    version, header, body = container.unpack(data)
+    forged = container.pack(version, header, [bytes(body).replace(b"\0", b"\2")])
+    with pytest.raises(ArtefactError, match="bools that are neither 0 nor 1"):
+        decode(forged)

@@ -111,11 +111,11 @@ def test_weights_of_another_sha256_are_reported(
     subnetwork = aslp_jax.load(request.getfixturevalue(kind))
     if embedded:
         subnetwork = artefact.embed(subnetwork)
-    header, body = container.unpack(encoding.encode(subnetwork))
+    version, header, body = container.unpack(encoding.encode(subnetwork))
     (array,) = (each for each in header["arrays"] if each["name"] == "Conv_1/kernel")
     array["sha256"] = "0" * 64
     path = tmp_path / "other.aslp"
-    path.write_bytes(container.pack(header, [bytes(body)]))
+    path.write_bytes(container.pack(version, header, [bytes(body)]))
     assert main(["inspect", str(path), "--plot"]) == 2
     out, err = capsys.readouterr()
     assert "checksum ok, weights regenerate: NO" in out and "Conv_1/kernel" in out
