@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aslp_jax._errors import BadInput
 from aslp_jax.cli._artefacts import (
     accessing,
     add_output,
@@ -12,6 +13,9 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+
+if TYPE_CHECKING:
+    from aslp_jax.artefact import Subnetwork
 
 __all__ = ["main"]
 
@@ -38,6 +42,17 @@ def main(arguments: Sequence[str]) -> int:
         parser, "the file to write; C also writes NAME.h beside it", required=True
     )
     parser.add_argument(
+        "--model",
+        metavar="FILE.py:NAME",
+        help="module of a network that is not of aslp-jax, as `aslp-jax train` takes "
+        "it; the file is imported",
+    )
+    parser.add_argument(
+        "--model-args",
+        metavar="NAME=VALUE,...",
+        help="arguments of NAME in --model, such as classes=10,width=0.25",
+    )
+    parser.add_argument(
         "--storage",
         default=argparse.SUPPRESS,
         help="storage of the weights: float, int8 (onnx); sparse, signs, seed, dense "
@@ -59,12 +74,17 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _export(file: Path, to: str, output: Path, **options: Any) -> None:
-    from aslp_jax import artefact
+def _export(
+    file: Path,
+    to: str,
+    output: Path,
+    model: str | None,
+    model_args: str | None,
+    **options: Any,
+) -> None:
     from aslp_jax.export import report, write
 
-    with accessing(f"read {file}"):
-        subnetwork = artefact.load(file)
+    subnetwork = _load(file, model, model_args)
     for each in (output, output.with_suffix(".h")) if to == "c" else (output,):
         check_output(each, file)
     with accessing(f"write {output}"):
@@ -72,3 +92,23 @@ def _export(file: Path, to: str, output: Path, **options: Any) -> None:
     for each in written.files:
         print(f"{each}: {each.stat().st_size:,} bytes")
     print(report(subnetwork, written.result))
+
+
+def _load(file: Path, model: str | None, model_args: str | None) -> "Subnetwork":
+    """Returns the network of a file, with its module."""
+    from aslp_jax import artefact
+    from aslp_jax.artefact.decoding import load_unbound
+    from aslp_jax.trainer import own_network
+
+    if model is None and model_args is not None:
+        raise BadInput("--model-args is for the network of --model; give both")
+    with accessing(f"read {file}"):
+        if model is not None:
+            return artefact.load(file, net=own_network.load(model, model_args))
+        subnetwork = load_unbound(file)
+    if subnetwork.net is None:
+        raise BadInput(
+            f"{file} holds the network {subnetwork.source}, which is not of aslp-jax; "
+            "give its module as --model FILE.py:NAME"
+        )
+    return subnetwork

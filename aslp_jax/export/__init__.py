@@ -6,5 +6,6 @@ starts from, is a public module. All other submodules are internal.
 
 from aslp_jax.export.formats import KINDS, Written, write
 from aslp_jax.export.result import ExportResult, report
+from aslp_jax.export.trace import UnsupportedError
 
-__all__ = ["KINDS", "ExportResult", "Written", "report", "write"]
+__all__ = ["KINDS", "ExportResult", "UnsupportedError", "Written", "report", "write"]

@@ -1,6 +1,5 @@
 """Encoder of ONNX models, by the helpers of the `onnx` package."""
 
-import dataclasses
 import json
 from typing import Literal
 

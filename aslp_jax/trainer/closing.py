@@ -1,11 +1,15 @@
 """Closing of a run: test accuracies and network of the best state."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from aslp_jax import artefact
+from aslp_jax.export import UnsupportedError
+from aslp_jax.trainer import own_network
+from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_state import Run, as_floats, summarise
 
@@ -33,7 +37,7 @@ def evaluate_best(run: Run) -> RunResult:
     network = jax.eval_shape(
         programs.method.effective_weights, best.frozen, best.params
     )
-    connectivity = jax.device_get(programs.connectivity(masks))
+    layers, reached = _connectivity(run, masks)
     return RunResult(
         arch=config.network_name,
         stochastic=programs.method.stochastic,
@@ -55,12 +59,9 @@ def evaluate_best(run: Run) -> RunResult:
         scalars={
             group: as_floats(leaves) for group, leaves in selection.scalars.items()
         },
-        connectivity={
-            name: {field: int(n) for field, n in layer._asdict().items()}
-            for name, layer in connectivity.layers.items()
-        },
-        outputs=int(connectivity.outputs),
-        outputs_reached=int(connectivity.reached),
+        connectivity=layers,
+        outputs=run.data.classes,
+        outputs_reached=reached,
         weights=weights,
         dense_bytes=sum(
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
@@ -77,6 +78,22 @@ def evaluate_best(run: Run) -> RunResult:
         stopped=run.stopped,
         seconds=position.seconds,
     )
+
+
+def _connectivity(run: Run, masks: Any) -> tuple[dict[str, dict[str, int]], int]:
+    """Returns the counts by layer, and the number of classes that are reached.
+
+    A network that cannot be traced has no counts, and counts as reaching all classes.
+    """
+    try:
+        found = jax.device_get(run.programs.connectivity(masks))
+    except UnsupportedError:
+        return {}, run.data.classes
+    counts = {
+        name: {field: int(n) for field, n in layer._asdict().items()}
+        for name, layer in found.layers.items()
+    }
+    return counts, int(found.reached)
 
 
 def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
@@ -106,9 +123,22 @@ def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
                 "averaging_std": result.averaging_std,
                 "single": result.single,
             },
+            class_names=data.class_names,
         ),
         key=run.weights_key,
+        source=_source(config),
     )
+
+
+def _source(config: Config) -> artefact.Source | None:
+    """Returns the name of a network of one's own; None for one of this library."""
+    if config.model is None:
+        return None
+    arguments = own_network.parse_arguments(config.model_args or "")
+    try:
+        return artefact.Source(config.model, config.model_sha256, arguments)
+    except artefact.ArtefactError:  # a tuple or None, which no file holds
+        return artefact.Source(config.model, config.model_sha256)
 
 
 def keep_probabilities(run: Run) -> dict[str, np.ndarray]:

@@ -103,9 +103,11 @@ class RunResult:
       keep_fraction: fraction of all masked weights kept, in [0, 1].
       keep_fractions: the same fraction by layer.
       scalars: learnt scalars, by group and layer; empty without any.
-      connectivity: counts by layer; the names are the fields of `connectivity.Layer`.
+      connectivity: counts by layer; the names are the fields of `connectivity.Layer`;
+        empty if the network cannot be traced.
       outputs: number of classes.
-      outputs_reached: number of classes that a path from the images reaches.
+      outputs_reached: number of classes that a path from the images reaches; all of them
+        if the network cannot be traced.
       weights: number of masked weights by layer.
       dense_bytes: size of all weights as float32, in bytes.
       mask_bytes: size of the masks at one bit a weight, in bytes.

@@ -109,6 +109,8 @@ def _encoded_size(result: RunResult) -> tuple[float, str]:
 
 def _paths(result: RunResult) -> tuple[str, str]:
     """Returns the kept weights on a path, and the dead units, as two lines."""
+    if not result.connectivity:
+        return "not known: the network cannot be traced", ""
     found = dead_units(result)
     return (
         f"{100 - found.off_path:.1f}% of kept weights on one",

@@ -1,13 +1,16 @@
 """`aslp-jax train --model`: a network of one's own, from the file to the export."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from aslp_jax import artefact
 from aslp_jax.cli.main import main
+from aslp_jax.trainer import own_network
 
 NETS = '''"""Networks of one's own."""
 
@@ -100,6 +103,53 @@ def test_refusals_are_one_line_and_write_nothing(run, folder, arguments, words):
     assert last.startswith("aslp-jax: ")
     assert words in last
     assert not Path("r").exists()
+
+
+def compiled_classes(source: Path, images: np.ndarray, folder: Path) -> list[int]:
+    """Returns the classes that a C source gives to images."""
+    main_c = folder / "main.c"
+    main_c.write_text(
+        f'#include "{source.stem}.h"\n#include <stdio.h>\n'
+        f"static uint8_t image[{source.stem.upper()}_IMAGE_BYTES];\n"
+        "int main(void) { while (fread(image, sizeof image, 1, stdin) == 1)\n"
+        f'    printf("%d\\n", {source.stem}_class(image)); return 0; }}\n'
+    )
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    program = folder / "program"
+    subprocess.run(["gcc", *flags, source, main_c, "-lm", "-o", program], check=True)
+    found = subprocess.run([program], input=images.tobytes(), capture_output=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+@pytest.mark.slow
+def test_from_a_module_and_images_to_c(run, folder):
+    steps = (
+        f"train {LINE} --model nets.py:TinyNet --model-args classes=3 --out r",
+        "extract r -o tiny.aslp",
+        "export tiny.aslp --model nets.py:TinyNet --to c --storage seed -o tiny.c",
+        "inspect tiny.aslp",
+    )
+    for line in steps:
+        code, out, err = run(line)
+        assert code == 0, err
+    assert "nets.py:TinyNet (classes=3), not of this library" in out
+    assert "Conv_1/kernel" in out
+    module = own_network.load("nets.py:TinyNet")
+    network = artefact.load(folder / "tiny.aslp", net=module)
+    images = np.load("shapes.npz")["x_test"]
+    expected = np.argmax(network(images), -1).tolist()
+    assert compiled_classes(folder / "tiny.c", images, folder) == expected
+
+    code, _, err = run("export tiny.aslp --to c -o other.c")
+    assert code == 2
+    assert "holds the network nets.py:TinyNet (classes=3), which is not of" in err
+    code, _, err = run("export tiny.aslp --model nets.py:TinyNNX --to c -o other.c")
+    assert code == 2
+    assert "where the network has nothing" in err
+    code, _, err = run("export tiny.aslp --model-args classes=3 --to c -o other.c")
+    assert code == 2
+    assert "give both" in err
+    assert not Path("other.c").exists()
 
 
 def test_the_network_is_named_and_a_changed_one_is_refused(run, folder):
