@@ -106,8 +106,8 @@ class RunResult:
       connectivity: counts by layer; the names are the fields of `connectivity.Layer`;
         empty if the network cannot be traced.
       outputs: number of classes.
-      outputs_reached: number of classes that a path from the images reaches; all of them
-        if the network cannot be traced.
+      outputs_reached: number of classes that a path from the images reaches; all
+        classes if the network cannot be traced.
       weights: number of masked weights by layer.
       dense_bytes: size of all weights as float32, in bytes.
       mask_bytes: size of the masks at one bit a weight, in bytes.

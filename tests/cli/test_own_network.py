@@ -111,8 +111,12 @@ def compiled_classes(source: Path, images: np.ndarray, folder: Path) -> list[int
     main_c.write_text(
         f'#include "{source.stem}.h"\n#include <stdio.h>\n'
         f"static uint8_t image[{source.stem.upper()}_IMAGE_BYTES];\n"
-        "int main(void) { while (fread(image, sizeof image, 1, stdin) == 1)\n"
-        f'    printf("%d\\n", {source.stem}_class(image)); return 0; }}\n'
+        "int main(void) {\n"
+        "  while (fread(image, sizeof image, 1, stdin) == 1) {\n"
+        f'    printf("%d\\n", {source.stem}_class(image));\n'
+        "  }\n"
+        "  return 0;\n"
+        "}\n"
     )
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
     program = folder / "program"
