@@ -22,6 +22,7 @@ from tests.artefact.networks import (
     ABOUT,
     SIGNED,
     assert_same,
+    edited,
     header_of,
     made_of,
     named,
@@ -197,6 +198,20 @@ def test_another_network_is_refused_in_one_line(kind, net, words, path):
     with pytest.raises(ArtefactError, match=words) as error:
         load(path, net=net)
     assert str(error.value).startswith(f"{path} ") and "\n" not in str(error.value)
+
+
+def test_bits_of_another_dtype_are_refused(path):
+    """The sha256 is that of the bytes, which are the same."""
+
+    def change(header: Any) -> None:
+        (bias,) = (e for e in header["arrays"] if e["path"] == ["Dense_0", "bias"])
+        bias["dtype"] = "float16"
+
+    path.write_bytes(edited(own_file("half"), change))
+    with pytest.raises(
+        ArtefactError, match=r"float16\[4\] at .*, where the network has bfloat16\[4\]"
+    ):
+        load(path, net=Halved())
 
 
 def test_another_network_is_not_extracted():

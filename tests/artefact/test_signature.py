@@ -42,9 +42,7 @@ def test_more_outputs_than_one_are_refused():
     model = functional.Model(net, ASLP(), select=lambda name: name == "a")
     inputs = jnp.ones((1, *IMAGE))
     variables = model.init(jax.random.key(0), inputs)
-    with pytest.raises(
-        ArtefactError, match="more than one array"
-    ):
+    with pytest.raises(ArtefactError, match="more than one array"):
         extract(model, variables, ABOUT)
 
 
