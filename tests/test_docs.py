@@ -87,6 +87,11 @@ def check_artefact(names: Names) -> None:
     weights, collections = names["read_arrays"](path)
     params = aslp_jax.load(path).variables["params"]
     assert collections == {}
+    assert names["network"].source.label == "nets.py:TinyNet"
+    kernel = names["network"].layers["Conv_0/kernel"]
+    assert kernel.recipe.initialiser == "signed_constant"
+    assert names["logits"].shape == (1, 3)
+    assert names["effective"]["layer"]["kernel"].shape == (784, 10)
     for layer, arrays in params.items():
         np.testing.assert_array_equal(
             weights[f"{layer}/kernel"], arrays["kernel"], strict=True

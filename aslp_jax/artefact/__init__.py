@@ -5,10 +5,10 @@ Internal: every other module of this package. docs/artefact.md describes the for
 """
 
 from aslp_jax.artefact.container import ArtefactError
-from aslp_jax.artefact.decoding import load
 from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.encoding import save
 from aslp_jax.artefact.extraction import extract
+from aslp_jax.artefact.loading import load
 from aslp_jax.artefact.source import Source
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, embed
 from aslp_jax.artefact.weight_recipe import WeightRecipe

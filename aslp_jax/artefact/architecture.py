@@ -9,6 +9,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from aslp_jax import functional
 from aslp_jax.artefact import schema
 from aslp_jax.models import ConvNet, initialisers
 from aslp_jax.models.resnet import ResNet
@@ -24,6 +25,18 @@ FAMILIES: dict[str, type[nn.Module]] = {
 
 DTYPES = ("float32", "bfloat16")
 """Dtypes that a network in a file can compute in."""
+
+_DEEPEST = 64
+"""Largest number of stages, and of layers in one."""
+
+
+def unwrap(net: Any) -> Any:
+    """Returns the Linen module of a network that is one, else the network itself.
+
+    Args:
+      net: network, in any form that `functional.network` takes.
+    """
+    return net.module if isinstance(net, functional.Linen) else net
 
 
 def is_known(net: Any) -> bool:
@@ -53,6 +66,46 @@ def to_config(net: Any) -> dict[str, Any]:
         "dtype": jnp.dtype(net.dtype).name,
     }
     return config | ({"hidden": net.hidden} if family == "ConvNet" else {})
+
+
+def parse_config(value: Any) -> dict[str, Any]:
+    """Returns the config of a network from JSON values, each of which is checked.
+
+    Args:
+      value: JSON values of any kind.
+
+    Returns:
+      Config, as `to_config` returns it.
+
+    Raises:
+      ArtefactError: a value is not as the format has it; the message names the value.
+    """
+    name = value.get("family") if type(value) is dict else None
+    families = tuple(FAMILIES)
+    family = schema.check_choice(name, "network.family", families)
+    keys = ("biases", "classes", "dtype", "family", "stages")
+    hidden = ("hidden",) if family == "ConvNet" else ()
+    config = dict(schema.check_object(value, "network", (*keys, *hidden)))
+    schema.check_choice(config["dtype"], "network.dtype", DTYPES)
+    schema.check_boolean(config["biases"], "network.biases")
+    schema.check_integer(config["classes"], "network.classes", 1, schema.LARGEST_SIZE)
+    stages = config["stages"]
+    if family == "VGG":
+        lists = schema.check_list(stages, "network.stages", _DEEPEST)
+        if not lists:
+            raise schema.invalid("network.stages", stages, "a list of at least 1")
+        config["stages"] = tuple(map(_parse_stages, lists))
+    else:
+        config["stages"] = _parse_stages(stages)
+    if hidden:
+        config["hidden"] = schema.check_sizes(
+            config["hidden"], "network.hidden", 0, _DEEPEST
+        )
+    return config
+
+
+def _parse_stages(value: Any) -> tuple[int, ...]:
+    return schema.check_sizes(value, "network.stages", 1, _DEEPEST)
 
 
 def from_config(config: Mapping[str, Any]) -> nn.Module:

@@ -71,7 +71,12 @@ def encode(subnetwork: Subnetwork) -> bytes:
     network: dict[str, Any] | Source | None = subnetwork.source
     names, extra_names = list(subnetwork.layers), list(extra)
     if network is None:
-        net = subnetwork.net
+        net = architecture.unwrap(subnetwork.net)
+        if not architecture.is_known(net):
+            raise ArtefactError(
+                f"encode: {type(net).__name__} is no network of this library, and has "
+                "no source that names it"
+            )
         network = architecture.to_config(net)
         names, extra_names = sorted(names), sorted(extra_names)
     segments = _SegmentWriter()

@@ -4,42 +4,29 @@ import dataclasses
 import functools
 import importlib.metadata
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.typing import Initializer
 
 from aslp_jax import functional
 from aslp_jax import nnx as masked_nnx
-from aslp_jax._tree import Select, map_named, named_leaves
+from aslp_jax._tree import map_named, named_leaves
 from aslp_jax._version import __version__
 from aslp_jax.artefact import architecture, signature, weight_recipe
 from aslp_jax.artefact.container import ArtefactError
 from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.packing import DTYPES
-from aslp_jax.artefact.source import Source
+from aslp_jax.artefact.recording import InitArguments, init_arguments
+from aslp_jax.artefact.source import Source, default_source
 from aslp_jax.artefact.subnetwork import LayerWeights, Subnetwork, make_layer_weights
 from aslp_jax.evaluate import effective_weights
 from aslp_jax.masked import FROZEN, PARAMS, Masked
-from aslp_jax.methods import ASLP, Method, ScaledMask
+from aslp_jax.methods import Method, ScaledMask
 
 _VERSIONED = ("jax", "jaxlib", "flax")
-
-
-class _InitArguments(NamedTuple):
-    """Arguments of the initialiser of one array.
-
-    Attributes:
-      key: words of the PRNG key.
-      fan_in: fan-in for biases; None for kernels.
-    """
-
-    key: tuple[int, int]
-    fan_in: int | None
 
 
 def extract(
@@ -81,11 +68,11 @@ def extract(
         model, variables = _parts_of_nnx(model)
     elif variables is None:
         raise ArtefactError("extract: variables are missing")
-    plain = model.net.module if isinstance(model.net, functional.Linen) else model.net
+    plain = architecture.unwrap(model.net)
     if architecture.is_known(plain):
         net, source = architecture.from_config(architecture.to_config(plain)), None
     else:
-        net, source = model.net, source or Source(_label(plain))
+        net, source = model.net, source or default_source(plain)
     collections = dict(variables)
     frozen, params = collections.pop(FROZEN, {}), collections.pop(PARAMS)
     tree = effective_weights(frozen, params, None, method=model.method)
@@ -98,9 +85,9 @@ def extract(
     order = _check_arrays(net, description, arrays)
     for name, array in arrays.items():
         _check_numbers(name, array, DTYPES if source else ("float32",))
-    arguments: Mapping[str, _InitArguments] = {}
+    arguments: Mapping[str, InitArguments] = {}
     if key is not None:
-        arguments = _init_arguments(model, plain, key, description.image_shape)
+        arguments = init_arguments(model, plain, key, description.image_shape)
     layers = {}
     for name in order if source else effective:
         weights = effective[name]
@@ -139,12 +126,6 @@ def _parts_of_nnx(
     return functional.Model(net, model.method), variables
 
 
-def _label(net: Any) -> str:
-    """Returns the name of a class or function that makes a network."""
-    made_by = net.make if isinstance(net, functional.NNX) else net
-    return getattr(made_by, "__name__", type(made_by).__name__)
-
-
 @functools.partial(jax.jit, static_argnames=("method",))
 def _masks(frozen: Any, params: Any, *, method: Method) -> tuple[Any, Any]:
     """Returns the masks of arrays without a scaled mask, and the scaled masks."""
@@ -155,7 +136,7 @@ def _masks(frozen: Any, params: Any, *, method: Method) -> tuple[Any, Any]:
 
 
 def _layer_of_frozen(
-    name: str, frozen: np.ndarray, scaled: ScaledMask, init: _InitArguments | None
+    name: str, frozen: np.ndarray, scaled: ScaledMask, init: InitArguments | None
 ) -> LayerWeights:
     """Returns the weights of an array from frozen weights, mask and scale."""
     return make_layer_weights(
@@ -168,7 +149,7 @@ def _layer_of_frozen(
 
 
 def _layer_of_effective(
-    name: str, weights: np.ndarray, mask: np.ndarray | None, init: _InitArguments | None
+    name: str, weights: np.ndarray, mask: np.ndarray | None, init: InitArguments | None
 ) -> LayerWeights:
     """Returns the weights of an array from its effective weights."""
     if mask is None:
@@ -180,102 +161,6 @@ def _layer_of_effective(
             f"extract: {name!r} has weights other than 0 where its mask drops them"
         )
     return layer
-
-
-def _init_arguments(
-    model: Masked | functional.Model,
-    net: Any,
-    key: jax.Array,
-    image_shape: tuple[int, ...],
-) -> dict[str, _InitArguments]:
-    """Returns the arguments of the initialisers of a model that can be recorded.
-
-    These are `weight_init`, and all initialisers of the networks of this library.
-
-    Args:
-      model: network and method.
-      net: network of the model.
-      key: PRNG key of `functional.init`.
-      image_shape: shape of an input.
-
-    Returns:
-      Name to arguments.
-    """
-    known, drawn = architecture.is_known(net), model.weight_init is not None
-    threefry = str(jax.random.key_impl(key)) == weight_recipe.GENERATOR
-    if not threefry or not (known or drawn):
-        return {}
-    words, fan_ins, calls = jax.device_get(
-        _record_init(
-            key,
-            kind=type(model),
-            net=net if isinstance(net, nn.Module) else functional.network(net),
-            select=model.select,
-            drawn=drawn,
-            image_shape=image_shape,
-        )
-    )
-    arguments = {}
-    for name, call in calls.items():
-        if call < 0 and (known or model.select(name)):
-            index = -int(call) - 1
-            pair = (int(words[index, 0]), int(words[index, 1]))
-            arguments[name] = _InitArguments(pair, int(fan_ins[index]) or None)
-    return arguments
-
-
-@functools.partial(
-    jax.jit, static_argnames=("kind", "net", "select", "drawn", "image_shape")
-)
-def _record_init(
-    key: jax.Array,
-    *,
-    kind: type[Masked] | type[functional.Model],
-    net: Any,
-    select: Select,
-    drawn: bool,
-    image_shape: tuple[int, ...],
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Initialises a network with initialisers that record their arguments.
-
-    Each fills its array with the negative number of its call, -1 for the first. Other
-    initialisers of the networks of this library give no negative numbers.
-
-    Args:
-      key: PRNG key of `functional.init`.
-      kind: class of the model.
-      net: network of the model.
-      select: the model's selection of weights.
-      drawn: True if the model has a `weight_init`.
-      image_shape: shape of an input.
-
-    Returns:
-      `(words, fan_ins, calls)`: uint32 `[calls, 2]` words of the keys; int32 `[calls]`,
-      0 for kernels; and one entry of each array by name.
-    """
-    words: list[jax.Array] = []
-    fan_ins: list[int] = []
-
-    def make_recorder(fan_in: int = 0) -> Initializer:
-        def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
-            words.append(jax.random.key_data(key))
-            fan_ins.append(fan_in)
-            return jnp.full(shape, -len(words), dtype)
-
-        return init
-
-    if architecture.is_known(net):
-        biases = None if net.bias_init is None else make_recorder
-        net = net.clone(
-            conv_init=make_recorder(), dense_init=make_recorder(), bias_init=biases
-        )
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    # Any method serves that leaves the initial weights as they are.
-    model = kind(net, ASLP(), select, make_recorder() if drawn else None)
-    variables = functional.init(model, key, images)
-    frozen = named_leaves(variables[FROZEN])
-    calls = {name: leaf.ravel()[0] for name, leaf in frozen.items() if leaf.size}
-    return jnp.stack(words), jnp.array(fan_ins, jnp.int32), calls
 
 
 def _replace_weights(tree: Any, layers: Mapping[str, LayerWeights]) -> Any:

@@ -29,7 +29,6 @@ from aslp_jax.artefact.weight_recipe import (
 FLOAT32 = "float32"
 """Dtype of every array in format 1."""
 
-_DEEPEST = 64
 _LONGEST_PATH = 32
 _MOST_ARRAYS = 1 << 12
 
@@ -111,7 +110,7 @@ def _parse_facts_1(top: Mapping[str, Any]) -> tuple[dict[str, Any], Description]
     if type(values) is dict:
         values = dict(values)
         image_shape = values.pop("image_shape", None)
-    config = _parse_config(values)
+    config = architecture.parse_config(values)
     image_shape = schema.check_sizes(image_shape, "network.image_shape", 3, 3)
     fields = {field.name for field in dataclasses.fields(Description)}
     about = schema.check_object(
@@ -136,7 +135,7 @@ def _parse_facts(
         names = [field.name for field in dataclasses.fields(Source)]
         network = Source(**schema.check_object(network, "network", names))
     else:
-        network = _parse_config(network)
+        network = architecture.parse_config(network)
     names = [field.name for field in dataclasses.fields(Description)]
     about = schema.check_object(top["description"], "description", names)
     description = Description(**about)
@@ -166,35 +165,6 @@ def _check_paths(header: Header) -> None:
         for path, following in itertools.pairwise(paths):
             if following[: len(path)] == path:
                 raise ArtefactError(f"{key} hold {schema.shorten(path)} twice")
-
-
-def _parse_config(value: Any) -> dict[str, Any]:
-    name = value.get("family") if type(value) is dict else None
-    families = tuple(architecture.FAMILIES)
-    family = schema.check_choice(name, "network.family", families)
-    keys = ("biases", "classes", "dtype", "family", "stages")
-    hidden = ("hidden",) if family == "ConvNet" else ()
-    config = dict(schema.check_object(value, "network", (*keys, *hidden)))
-    schema.check_choice(config["dtype"], "network.dtype", architecture.DTYPES)
-    schema.check_boolean(config["biases"], "network.biases")
-    schema.check_integer(config["classes"], "network.classes", 1, schema.LARGEST_SIZE)
-    stages = config["stages"]
-    if family == "VGG":
-        lists = schema.check_list(stages, "network.stages", _DEEPEST)
-        if not lists:
-            raise schema.invalid("network.stages", stages, "a list of at least 1")
-        config["stages"] = tuple(map(_parse_stages, lists))
-    else:
-        config["stages"] = _parse_stages(stages)
-    if hidden:
-        config["hidden"] = schema.check_sizes(
-            config["hidden"], "network.hidden", 0, _DEEPEST
-        )
-    return config
-
-
-def _parse_stages(value: Any) -> tuple[int, ...]:
-    return schema.check_sizes(value, "network.stages", 1, _DEEPEST)
 
 
 def _parse_array(value: Any, label: str, version: int) -> ArrayHeader:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from aslp_jax import functional
 from aslp_jax.artefact import schema
 
 _MOST_ARGUMENTS = 64
@@ -47,6 +48,16 @@ class Source:
     def __str__(self) -> str:
         arguments = ",".join(f"{name}={each}" for name, each in self.arguments.items())
         return f"{self.label} ({arguments})" if arguments else self.label
+
+
+def default_source(net: Any) -> Source:
+    """Returns the name of the class or function that makes a network.
+
+    Args:
+      net: network, in any form that `functional.network` takes.
+    """
+    made_by = net.make if isinstance(net, functional.NNX) else net
+    return Source(getattr(made_by, "__name__", type(made_by).__name__))
 
 
 def _check_argument(value: Any, label: str) -> Any:

@@ -48,7 +48,7 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
             raise BadInput(f"{run_folder} is no run folder")
     # Imported late, so that `--help` and mistyped names do not wait for JAX.
     from aslp_jax import artefact
-    from aslp_jax.artefact.decoding import load_unbound
+    from aslp_jax.artefact.loading import load_unbound
 
     source = run_folder / artefact.NETWORK
     with accessing(f"read {source}"):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from aslp_jax.artefact import ArtefactError, Subnetwork
-from aslp_jax.artefact.decoding import assemble, bind, decode
+from aslp_jax.artefact.decoding import assemble, decode
+from aslp_jax.artefact.loading import bind
 from tests.artefact.networks import file_of, header_of, named, rewritten, sealed
 from tests.artefact.own import Depthwise, Halved, own_file
 

@@ -4,9 +4,10 @@ import matplotlib.image
 import pytest
 
 from aslp_jax.artefact import ArtefactError, embed, save
-from aslp_jax.artefact.decoding import decode, load_unbound
+from aslp_jax.artefact.decoding import decode
 from aslp_jax.artefact.encoding import encode, encode_tree
 from aslp_jax.artefact.inspect import report
+from aslp_jax.artefact.loading import load_unbound
 from aslp_jax.artefact.plot import plot
 from aslp_jax.cli.main import main
 from tests.artefact.own import SOURCE, own, own_file

@@ -17,10 +17,12 @@ from aslp_jax.artefact import ArtefactError, Source, embed, extract, load, save
 from aslp_jax.artefact.decoding import assemble, decode
 from aslp_jax.artefact.encoding import encode
 from aslp_jax.methods import kernels
+from aslp_jax.models import ConvNet, initialisers
 from tests.artefact.networks import (
     ABOUT,
     SIGNED,
     assert_same,
+    edited,
     header_of,
     made_of,
     named,
@@ -198,6 +200,20 @@ def test_another_network_is_refused_in_one_line(kind, net, words, path):
     assert str(error.value).startswith(f"{path} ") and "\n" not in str(error.value)
 
 
+def test_bits_of_another_dtype_are_refused(path):
+    """The sha256 is that of the bytes, which are the same."""
+
+    def change(header: Any) -> None:
+        (bias,) = (e for e in header["arrays"] if e["path"] == ["Dense_0", "bias"])
+        bias["dtype"] = "float16"
+
+    path.write_bytes(edited(own_file("half"), change))
+    with pytest.raises(
+        ArtefactError, match=r"float16\[4\] at .*, where the network has bfloat16\[4\]"
+    ):
+        load(path, net=Halved())
+
+
 def test_another_network_is_not_extracted():
     variables, _ = own("linen")
     other = dataclasses.replace(OWN, classes=None, output_shape=(6, 5), class_names=())
@@ -225,9 +241,30 @@ def test_class_names_of_a_network_of_this_library(path):
     read = load(path)
     assert read.description == about
     assert_same(read, subnetwork)
-    assert_same(load(path, net=subnetwork.net), subnetwork)
+    for net in (subnetwork.net, functional.Linen(subnetwork.net)):
+        assert_same(load(path, net=net), subnetwork)
+        assert encode(load(path, net=net)) == path.read_bytes()
 
 
+class Copied(ConvNet):
+    """A network of one's own with the arrays of a network of this library."""
+
+
+def test_a_network_of_this_library_runs_on_a_module_of_ones_own(path):
+    _, subnetwork = made_of(ASLP(logit_std=1.0), SIGNED)
+    save(subnetwork, path)
+    fields = {name: getattr(subnetwork.net, name) for name in ("stages", "hidden")}
+    net = Copied(classes=3, bias_init=initialisers.fan_in_uniform, **fields)
+    read = load(path, net=net)
+    assert read.net is net and read.source == Source("Copied")
+    save(read, path)
+    assert path.read_bytes()[8] == 2
+    assert_same(load(path, net=net), subnetwork)
+    with pytest.raises(ArtefactError, match="Copied is no network of this library"):
+        encode(dataclasses.replace(read, source=None))
+
+
+@pytest.mark.slow
 def test_a_network_of_this_library_in_a_functional_model(path):
     """It has the recipes of its own initialisers, and format 1."""
     variables, subnetwork = made_of(ASLP(logit_std=1.0), SIGNED)

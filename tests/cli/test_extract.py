@@ -14,6 +14,7 @@ import pytest
 import aslp_jax
 from aslp_jax.artefact import NETWORK
 from aslp_jax.cli.main import main
+from tests.artefact.own import Depthwise, own_file
 from tests.cli.runs import FinishedRun, resume
 
 
@@ -134,3 +135,15 @@ def test_a_resumed_run_has_no_network_until_it_is_finished(noise, tmp_path, caps
 )
 def test_bad_input_is_one_line(line, words, refused):
     refused(line, words)
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_network_of_ones_own_needs_no_module(embed, tmp_path, capsys):
+    (tmp_path / NETWORK).write_bytes(own_file("linen"))
+    out = tmp_path / "own.aslp"
+    flags = ["--embed-weights"] if embed else []
+    assert main(["extract", str(tmp_path), "-o", str(out), *flags]) == 0
+    assert "bits a weight" in capsys.readouterr().out
+    assert (out.read_bytes() == own_file("linen")) != embed
+    read = aslp_jax.load(out, net=Depthwise())
+    assert (read.layers["stem/kernel"].recipe is None) == embed
