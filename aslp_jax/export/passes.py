@@ -15,12 +15,9 @@ all channels: those stay.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from aslp_jax.export import graph as graphs
-from aslp_jax.export import layer_passes
 from aslp_jax.export.channels import Channels, is_depthwise, read_channels
 from aslp_jax.export.operations import (
     Binary,
@@ -47,7 +44,7 @@ _NOT_OF_ZERO = frozenset({"div", "log", "log1p", "pow", "rsqrt", "sqrt"})
 """Functions that may give no number where a unit computes nothing."""
 
 
-def compact(graph: Any, *, merge: bool = True, multiple: int = 1) -> Any:
+def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
     """Removes the units without input or without a path to an output.
 
     Outputs are the same up to rounding. All inputs and outputs of the network remain,
@@ -64,8 +61,6 @@ def compact(graph: Any, *, merge: bool = True, multiple: int = 1) -> Any:
     Returns:
       The network with fewer units.
     """
-    if isinstance(graph, graphs.Graph):
-        return layer_passes.compact(graph, merge=merge, multiple=multiple)
     channels = read_channels(graph)
     needed = _needed(graph, channels, channels.pinned, merge=merge)
     kept = _fill_up(graph, channels, needed, multiple)
