@@ -267,18 +267,16 @@ def _select_channels(
     match operation:
         case Conv() | Dense():
             kernel = operation.kernel[..., outputs]
-            changed: dict[str, int] = {}
-            if isinstance(operation, Conv) and operation.groups > 1:
-                if is_depthwise(operation):
-                    changed["groups"] = int(inputs[0].sum())
-            else:
+            if isinstance(operation, Conv) and is_depthwise(operation):
+                groups = int(inputs[0].sum())
+                operation = dataclasses.replace(operation, groups=groups)
+            elif not (isinstance(operation, Conv) and operation.groups > 1):
                 kernel = kernel[..., inputs[0], :]
             return dataclasses.replace(
                 operation,
                 kernel=kernel,
                 scale=selected(operation.scale),
                 shift=selected(operation.shift),
-                **changed,
             )
         case Binary(constant=constant):
             return dataclasses.replace(operation, constant=selected(constant))
