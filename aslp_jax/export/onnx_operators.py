@@ -375,7 +375,7 @@ class Operators:
             if scale is not None:
                 kernel = kernel * np.reshape(scale, shape)
             return self.array(path, kernel)
-        ternary, magnitude = signs(kernel, path.removesuffix("/kernel"))
+        ternary, magnitude = signs(kernel, path)
         factor: Any = magnitude
         if scale is not None:
             factor = np.reshape(magnitude * scale, shape)
