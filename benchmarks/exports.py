@@ -31,8 +31,8 @@ from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.encoding import encode
 from aslp_jax.artefact.packing import mask_entropy
 from aslp_jax.export import Written
-from aslp_jax.export import graph as graphs
-from aslp_jax.export.lower import layers_of
+from aslp_jax.export.cost import cost
+from aslp_jax.export.network import graph_of
 from benchmarks.export_networks import images_like, random_network, without_masks
 from benchmarks.export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
@@ -115,7 +115,7 @@ def rows_of(
       folder: empty folder for the exports.
     """
     shape = subnetwork.description.image_shape
-    graph = layers_of(subnetwork.net, subnetwork.variables, shape)
+    graph = graph_of(subnetwork.net, subnetwork.variables, shape)
     masks = [
         each.ternary_mask
         for each in subnetwork.layers.values()
@@ -131,7 +131,7 @@ def rows_of(
         export="aslp",
         storage="seed",
         file_bytes=len(encode(subnetwork)),
-        dense_multiply_adds=graphs.cost(graph).multiply_adds,
+        dense_multiply_adds=cost(graph).multiply_adds,
     )
     yield first
     embedded = len(encode(artefact.embed(subnetwork)))

@@ -73,6 +73,11 @@ def write(
             raise ValueError(
                 f"write: {kind} has no option {name!r}; it has {', '.join(known)}"
             )
+    if subnetwork.net is None and kind != "npz":
+        raise ValueError(
+            f"write: {kind} computes the network, and the arrays of "
+            f"{subnetwork.source} were read without it; load them with net="
+        )
     result = encode(subnetwork, *arguments, **options)
     files = {
         path.with_suffix(suffix) if suffix else path: content

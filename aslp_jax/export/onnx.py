@@ -26,6 +26,19 @@ OPSET = 17
 IR_VERSION = 8
 """Version of the ONNX file format that belongs to `OPSET`."""
 
+_INPUTS = {
+    "images": "Pixels from 0 to 255, channels first.",
+    "inputs": "Inputs of the network, channels last.",
+}
+"""Description of the input, by its name."""
+
+_ABOUT = {
+    "images": "Images, as bytes give their pixels, to class logits; what is done to "
+    "the pixels is part of the model.",
+    "inputs": "Inputs of a network, as it takes them, to its outputs.",
+}
+"""Description of the model, by the name of its input."""
+
 Inputs = Literal["uint8", "float32"]
 
 
@@ -160,21 +173,19 @@ def _model(
       outputs: shape of the output, without the batch.
     """
     name, kind, shape = source
-    texts = {
-        "images": "Pixels from 0 to 255, channels first.",
-        "inputs": "Inputs of the network, channels last.",
-    }
     value_info = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         operators.nodes,
         (description.arch if description is not None else "") or "network",
-        [value_info(name, kind, ["batch", *shape], doc_string=texts[name])],
+        [value_info(name, kind, ["batch", *shape], doc_string=_INPUTS[name])],
         [
             value_info(
                 "logits",
                 onnx.TensorProto.FLOAT,
                 ["batch", *outputs],
-                doc_string="One for each class; the largest is the likeliest one's.",
+                doc_string="One for each class; the largest is the likeliest one's."
+                if len(outputs) == 1
+                else "",
             )
         ],
         [
@@ -186,8 +197,7 @@ def _model(
         graph,
         producer_name="aslp-jax",
         producer_version=__version__,
-        doc_string="Images, as bytes give their pixels, to class logits; what is done "
-        "to the pixels is part of the model.",
+        doc_string=_ABOUT[name],
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )

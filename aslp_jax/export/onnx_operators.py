@@ -135,8 +135,11 @@ class Operators:
         wanted, number = name, 1
         while name in self._names:
             known = self.arrays.get(name)
-            same = known is not None and known.dtype == array.dtype
-            if same and np.array_equal(known, array):
+            if (
+                known is not None
+                and known.dtype == array.dtype
+                and np.array_equal(known, array)
+            ):
                 return name
             number += 1
             name = f"{wanted}_{number}"
@@ -372,12 +375,13 @@ class Operators:
             if scale is not None:
                 kernel = kernel * np.reshape(scale, shape)
             return self.array(path, kernel)
-        ternary, magnitude = signs(kernel, path.removesuffix("/kernel"))
+        ternary, magnitude = signs(kernel, path)
+        factor: Any = magnitude
         if scale is not None:
-            magnitude = np.reshape(magnitude * scale, shape)
+            factor = np.reshape(magnitude * scale, shape)
         stored = self.array(f"{path}/signs", ternary, np.int8)
         cast = self.emit("Cast", [stored], to=onnx.TensorProto.FLOAT)
-        scales = self.array(f"{path}/scale", magnitude)
+        scales = self.array(f"{path}/scale", factor)
         return self.emit("Mul", [cast, scales], path)
 
     def _unary(self, function: str, source: str, name: str) -> str:

@@ -15,12 +15,9 @@ all channels: those stay.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from aslp_jax.export import graph as graphs
-from aslp_jax.export import layer_passes
 from aslp_jax.export.channels import Channels, is_depthwise, read_channels
 from aslp_jax.export.operations import (
     Binary,
@@ -47,7 +44,7 @@ _NOT_OF_ZERO = frozenset({"div", "log", "log1p", "pow", "rsqrt", "sqrt"})
 """Functions that may give no number where a unit computes nothing."""
 
 
-def compact(graph: Any, *, merge: bool = True, multiple: int = 1) -> Any:
+def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
     """Removes the units without input or without a path to an output.
 
     Outputs are the same up to rounding. All inputs and outputs of the network remain,
@@ -64,8 +61,6 @@ def compact(graph: Any, *, merge: bool = True, multiple: int = 1) -> Any:
     Returns:
       The network with fewer units.
     """
-    if isinstance(graph, graphs.Graph):
-        return layer_passes.compact(graph, merge=merge, multiple=multiple)
     channels = read_channels(graph)
     needed = _needed(graph, channels, channels.pinned, merge=merge)
     kept = _fill_up(graph, channels, needed, multiple)
@@ -272,18 +267,16 @@ def _select_channels(
     match operation:
         case Conv() | Dense():
             kernel = operation.kernel[..., outputs]
-            changed: dict[str, int] = {}
-            if isinstance(operation, Conv) and operation.groups > 1:
-                if is_depthwise(operation):
-                    changed["groups"] = int(inputs[0].sum())
-            else:
+            if isinstance(operation, Conv) and is_depthwise(operation):
+                groups = int(inputs[0].sum())
+                operation = dataclasses.replace(operation, groups=groups)
+            elif not (isinstance(operation, Conv) and operation.groups > 1):
                 kernel = kernel[..., inputs[0], :]
             return dataclasses.replace(
                 operation,
                 kernel=kernel,
                 scale=selected(operation.scale),
                 shift=selected(operation.shift),
-                **changed,
             )
         case Binary(constant=constant):
             return dataclasses.replace(operation, constant=selected(constant))

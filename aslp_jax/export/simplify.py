@@ -154,7 +154,8 @@ class _Rewriting:
     def _mean(self, binary: Binary, node: Node) -> int | None:
         """Makes a mean of a sum that is divided by its count."""
         source = self._source(node.inputs[0])
-        if source is None or binary.constant_first or np.size(binary.constant) != 1:
+        constant = np.asarray(binary.constant)
+        if source is None or binary.constant_first or constant.size != 1:
             return None
         if isinstance(source.operation, Reshape) and source.shape == node.shape:
             # The axes that are summed may have been put back with size 1.
@@ -165,7 +166,7 @@ class _Rewriting:
             case Reduce("sum", axes):
                 shape = self.shape(source.inputs[0])
                 count = math.prod(shape[axis] for axis in axes)
-                factor = float(np.ravel(binary.constant)[0])
+                factor = float(constant.ravel()[0])
                 expected = count if binary.function == "div" else 1 / count
                 if not math.isclose(factor, expected, rel_tol=1e-6):
                     return None

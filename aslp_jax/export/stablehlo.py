@@ -23,12 +23,13 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
-    """Returns the serialised function from images to logits, with its weights.
+    """Returns the serialised function from inputs to outputs, with its weights.
 
     `jax.export.deserialize(content).call(images)` runs the function on any of
     `PLATFORMS`. Images are uint8 `[batch, height, width, channels]`, the batch at least
-    one. The function computes in float32, whatever the dtype of the network. The logits
-    equal those of a float32 network up to rounding.
+    one. Other inputs are float32, as the network takes them. The function computes in
+    float32, whatever the dtype of the network. The outputs equal those of a float32
+    network up to rounding.
 
     A network that has no graph, because it computes something that `trace` does not
     know, is exported as it is: nothing is left out, and an NNX module computes in its
@@ -48,13 +49,16 @@ def encode(subnetwork: Subnetwork, *, compact: bool = True) -> ExportResult:
     shape = subnetwork.description.image_shape
     function, before, after = _function(subnetwork, shape, compact)
 
-    def logits(images: jax.Array) -> jax.Array:
-        return function(subnetwork.prepare(images))
+    is_image = len(shape) == 3
+
+    def logits(inputs: jax.Array) -> jax.Array:
+        return function(subnetwork.prepare(inputs) if is_image else inputs)
 
     (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+    kind = jnp.uint8 if is_image else jnp.float32
+    inputs = jax.ShapeDtypeStruct((batch, *shape), kind)
     try:
-        exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+        exported = export.export(jax.jit(logits), platforms=PLATFORMS)(inputs)
     except jax.core.InconclusiveDimensionOperation as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

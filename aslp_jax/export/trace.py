@@ -246,7 +246,7 @@ class _Tracer:
             result = self._binary("mul", result, value)
         if power > 0:
             return result
-        one = Binary("div", np.float32(1), constant_first=True)
+        one = Binary("div", np.asarray(1, np.float32), constant_first=True)
         return self.add(one, [result], result.shape, result.batch)
 
     def is_finite(self, equation: Any, operands: list[Any]) -> _Value:
@@ -532,7 +532,7 @@ class _Tracer:
         """Adds a function of a value and itself, another of its shape, or a number."""
         if isinstance(other, _Value):
             return self.add(Binary(function), [value, other], value.shape, value.batch)
-        operation = Binary(function, np.float32(other))
+        operation = Binary(function, np.asarray(other, np.float32))
         return self.add(operation, [value], value.shape, value.batch)
 
     def _pair(self, equation: Any, function: str, first: Any, second: Any) -> _Value:

@@ -10,10 +10,18 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from aslp_jax import export
+from aslp_jax import export, functional
+from aslp_jax.artefact import Description, Subnetwork
+from aslp_jax.artefact.subnetwork import make_layer_weights
 from aslp_jax.export import onnx, stablehlo
 from aslp_jax.models import ConvNet
-from tests.export.networks import assert_same, logits, random_images, small
+from tests.export.networks import (
+    assert_same,
+    logits,
+    random_images,
+    run_onnx,
+    small,
+)
 
 
 class Odd(ConvNet):
@@ -50,6 +58,42 @@ def test_other_formats_hold_any_network(tmp_path):
     assert content == export.write(small("conv"), "npz", tmp_path / "c").result.content
 
 
+def sequences():
+    """A network of functions, of sequences to sequences, that an artefact may hold."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(5, 4)).astype(np.float32)
+    net = functional.stateless(
+        lambda key, inputs: {"kernel": kernel},
+        lambda weights, inputs: jnp.tanh(inputs @ weights["kernel"]),
+    )
+    layers = {"kernel": make_layer_weights("kernel", kernel)}
+    about = Description("steps", None, (3, 5), output_shape=(3, 4))
+    return Subnetwork(net, {"params": {"kernel": kernel}}, layers, about)
+
+
+def test_inputs_that_are_no_images_come_as_the_network_takes_them():
+    network = sequences()
+    inputs = np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32)
+    expected = np.asarray(network(inputs))
+    found = run_onnx(onnx.encode(network).content, inputs)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for compact in (True, False):
+        content = stablehlo.encode(network, compact=compact).content
+        found = jax.export.deserialize(bytearray(content)).call(inputs)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_arrays_that_were_read_without_their_network(tmp_path):
+    alone = dataclasses.replace(sequences(), net=None, source="nets.py:Steps")
+    for kind in ("onnx", "c", "stablehlo"):
+        with pytest.raises(ValueError, match=r"of nets.py:Steps were read without it;"):
+            export.write(alone, kind, tmp_path / "net.c")
+    assert not list(tmp_path.iterdir())
+    written = export.write(alone, "npz", tmp_path / "net.npz")
+    with np.load(written.files[0]) as file:
+        assert file["params/kernel"].shape == (5, 4)
+
+
 @pytest.mark.parametrize(
     "kind, name, options, message",
     [
@@ -61,7 +105,7 @@ def test_other_formats_hold_any_network(tmp_path):
         ("c", "a.c", {"storage": "int4"}, "c: storage must be one of"),
         ("c", "a", {}, "a C source is named NAME.c, got 'a'"),
         ("c", "conv-4.c", {}, "c: 'conv-4' cannot begin the names of C functions"),
-        ("c", "a.c", {"storage": "signs"}, "'Dense_0' has weights of"),
+        ("c", "a.c", {"storage": "signs"}, "'Dense_0/kernel' has weights of"),
     ],
 )
 def test_errors_name_the_option(tmp_path, kind, name, options, message):

@@ -120,7 +120,9 @@ def test_the_weights_on_a_path_remain(seed):
         for layer, entry in variables["params"].items()
     }
     images = jnp.ones((1, *shape))
-    found = jax.jit(functools.partial(connectivity, net))(variables, masks, images)
+    found = jax.jit(
+        lambda masks: connectivity(net, variables["params"], {}, masks, images)
+    )(masks)
     left = {
         node.operation.name: np.count_nonzero(node.operation.kernel)
         for node in small.nodes

@@ -2,16 +2,17 @@
 static void add_signed(const struct layer *layer, const float *channel,
                        const struct tap *tap, int negative, float *sums)
 {
+    const int32_t step = layer->step, row_step = layer->row_step, left = tap->left;
     for (int32_t y = tap->top; y < tap->bottom; y++) {
-        const int32_t first = tap->offset + y * layer->row_step;
+        const float *first = channel + (tap->offset + y * row_step + left * step);
         float *sum = sums + y * layer->width;
         if (negative) {
-            for (int32_t x = tap->left; x < tap->right; x++) {
-                sum[x] -= channel[first + x * layer->step];
+            for (int32_t x = left; x < tap->right; x++) {
+                sum[x] -= first[(x - left) * step];
             }
         } else {
-            for (int32_t x = tap->left; x < tap->right; x++) {
-                sum[x] += channel[first + x * layer->step];
+            for (int32_t x = left; x < tap->right; x++) {
+                sum[x] += first[(x - left) * step];
             }
         }
     }

@@ -2,7 +2,6 @@
 static void run(const struct layer *layer, const float *in, float *sums, float *out)
 {
     const int32_t size = layer->height * layer->width;
-    const int32_t group = layer->channels * layer->in_size; /* numbers of a group */
     struct cursor cursor = start(&layer->weights);
     for (int32_t unit = 0; unit < layer->units; unit++) {
         const float scale = layer->scales ? layer->scales[unit] : layer->scale;
@@ -13,7 +12,10 @@ static void run(const struct layer *layer, const float *in, float *sums, float *
         for (int32_t index = 0; index < size; index++) {
             sums[index] = 0;
         }
-        sum_unit(layer, &cursor, in + unit / layer->group_units * group, unit, sums);
+        sum_unit(layer, &cursor, in, unit, sums);
+        if ((unit + 1) % layer->group_units == 0) {
+            in += layer->channels * layer->in_size;
+        }
         for (int32_t index = 0; index < size; index++) {
             const float value = sums[index] * scale + shift;
             sums[index] = layer->relu && value < 0 ? 0 : value;
