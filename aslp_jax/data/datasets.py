@@ -19,7 +19,7 @@ import numpy as np
 from aslp_jax.data import cache, cifar, tfds_folder, tiny_imagenet
 from aslp_jax.data.cifar import ARCHIVES, Archive
 
-__all__ = ["NAMES", "Dataset", "default_cache", "load", "split"]
+__all__ = ["NAMES", "Dataset", "default_cache", "load", "split", "split_class"]
 
 NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet")
 """Names of all datasets."""
@@ -185,6 +185,24 @@ def split(
     words = np.random.PCG64(seed).random_raw(dataset_size)
     order = np.argsort(words, kind="stable").astype(np.int32)
     return np.sort(order[validation:]), np.sort(order[:validation])
+
+
+def split_class(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the images of one class into four fifths to train on and a fifth to test.
+
+    The division follows from the number alone, not from a seed: all runs then have the
+    same test images.
+
+    Args:
+      size: number of images, at least 2.
+
+    Returns:
+      `(training, test)`: ascending int32 indices.
+
+    Raises:
+      ValueError: there are fewer than two images.
+    """
+    return split(size, max(1, round(size / 5)), seed=0)
 
 
 def _as_path(key: str, value: _Path | None) -> Path | None:

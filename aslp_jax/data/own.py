@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aslp_jax.data import arrays as npz
-from aslp_jax.data import cache, folder
+from aslp_jax.data import cache, decoding, folder
 from aslp_jax.data.datasets import Dataset, default_cache
 
 __all__ = ["load"]
@@ -97,12 +97,14 @@ def _load_folder(
     arrays = cache.read_any_shape(cached)
     if arrays is None:
         note(f"decoding {len(files):,} images of {path}, once")
-        images = folder.decode(files, image_size, note)
+        encoded: list[decoding.Encoded] = [(f"the image {file}", file) for file in files]
+        channels = 1 if decoding.are_grey(encoded) else 3
+        decoded = decoding.decode(encoded, len(encoded), channels, image_size, note)
         count = len(names["train"])
         arrays = {
-            "train_images": images[:count],
+            "train_images": decoded[:count],
             "train_labels": layout.labels("train"),
-            "test_images": images[count:],
+            "test_images": decoded[count:],
             "test_labels": layout.labels("test"),
         }
         cache.write(cached, arrays)
