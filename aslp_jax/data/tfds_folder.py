@@ -1,36 +1,95 @@
-"""Prepared TFDS folders, checked before use: another program may have written them."""
+"""Prepared TFDS folders, checked before use: another program may have written them.
 
-import io
+Metadata are read here, not by TFDS, which imports the modules that they name.
+"""
+
+import contextlib
+import dataclasses
 import json
-import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from aslp_jax._extras import require
-from aslp_jax.data.cifar import Archive
+from aslp_jax.data import decoding, tfds_records
+
+_NAME = re.compile(r"(\w+(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?", re.ASCII)
+_FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_MOST_CLASSES = 65_536
+_MOST_SHARDS = 99_999
+_SHOWN = 10  # names in an error
 
 
-def find_newest(root: Path, name: str) -> Path:
-    """Returns the folder of the newest version of a dataset.
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """Description of a prepared dataset that classifies images.
+
+    Attributes:
+      folder: folder of one version.
+      name: name of the dataset.
+      file_format: one of `tfds_records.FORMATS`.
+      shards: number of records of each file, by split.
+      image: name of the feature that holds the image.
+      label: name of the feature that holds the class.
+      shape: height, width and channels of an image; None where it is not declared.
+      classes: number of classes.
+      class_names: name of each class, in the order of labels; empty if not known.
+    """
+
+    folder: Path
+    name: str
+    file_format: str
+    shards: dict[str, list[int]]
+    image: str
+    label: str
+    shape: tuple[int | None, int | None, int | None]
+    classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of records of each split."""
+        return {split: sum(lengths) for split, lengths in self.shards.items()}
+
+    def files(self, split: str) -> list[Path]:
+        """Returns the files of a split, in order."""
+        total = len(self.shards[split])
+        stem = f"{self.name}-{split}.{self.file_format}"
+        names = (f"{stem}-{i:05d}-of-{total:05d}" for i in range(total))
+        return [self.folder / name for name in names]
+
+
+def find(root: Path, name: str) -> Path:
+    """Returns the folder of a version of a dataset: the newest, or the one asked for.
 
     Args:
-      root: folder that holds `<name>/<version>`.
-      name: name of the dataset.
+      root: folder that holds `<name>/<version>` or `<name>/<config>/<version>`.
+      name: name of the dataset as TFDS spells it: `name`, `name/config`, and either
+        with `:version` after it.
 
     Returns:
-      `<root>/<name>/<version>`.
+      The folder of the version.
 
     Raises:
-      FileNotFoundError: there is no version.
+      FileNotFoundError: there is no such version.
+      ValueError: the name is not spelt so.
     """
-    parent = root / name
-    versions = find_versions(parent)
+    spelt = _NAME.fullmatch(name)
+    if spelt is None:
+        raise ValueError(
+            f"load: {name!r} is no name of TFDS; expected NAME, NAME/CONFIG or "
+            "NAME/CONFIG:VERSION"
+        )
+    versions = find_versions(root / spelt[1])
+    if spelt[2] is not None:
+        versions = [folder for folder in versions if folder.name == spelt[2]]
     if not versions:
         raise FileNotFoundError(
-            f"load: no prepared dataset in {parent}; expected "
-            f"'{name}/<version>/dataset_info.json' in {root}"
+            f"load: no prepared dataset {name} in {root}; expected "
+            f"'{spelt[1]}/{spelt[2] or '<version>'}/dataset_info.json' there, "
+            f"{_prepared(root)}"
         )
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
 
@@ -52,108 +111,264 @@ def find_versions(parent: Path) -> list[Path]:
     ]
 
 
-def check_info(folder: Path, archive: Archive) -> None:
-    """Checks the name, file format and number of records of a prepared dataset.
+def _prepared(root: Path) -> str:
+    """Returns words on the datasets that are prepared in a folder."""
+    parents = {
+        path.parent.parent.relative_to(root).as_posix()
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for path in root.glob(pattern)
+    }
+    found = sorted(name for name in parents if find_versions(root / name))
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"which holds {', '.join(found[:_SHOWN]) or 'none'}{more}"
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """Reads and checks what a prepared dataset declares.
 
     Args:
       folder: folder of one version.
-      archive: the expected dataset.
 
     Raises:
-      ValueError: `dataset_info.json` cannot be parsed, or declares something else.
+      OSError: a file cannot be read.
+      ValueError: the files cannot be parsed, or do not declare one image and one class
+        a record, in a format that can be read.
     """
     path = folder / "dataset_info.json"
-    try:
+    with _parsing(path):
         info = json.loads(path.read_text(encoding="utf-8"))
-        name, file_format = info["name"], info["fileFormat"]
-        counts = {
-            split["name"]: sum(int(length) for length in split["shardLengths"])
-            for split in info["splits"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
+        name, file_format = str(info["name"]), info["fileFormat"]
+        shards = {str(split["name"]): _shards(split) for split in info["splits"]}
+        supervised = _supervised(info)
+    if file_format not in tfds_records.FORMATS:
+        raise ValueError(
+            f"load: {path} declares the file format {file_format!r}; expected one of "
+            f"{', '.join(tfds_records.FORMATS)}"
+        )
+    # They become parts of paths, which must not leave the folder.
+    for word in (name, *shards):
+        if not re.fullmatch(r"\w[\w.-]*", word):
+            raise ValueError(
+                f"load: {path} declares the name {word[:80]!r}; expected letters, "
+                "digits, '_', '-' and '.'"
+            )
+    path = folder / "features.json"
+    with _parsing(path):
+        features = _features(json.loads(path.read_text(encoding="utf-8")))
+        image, label = _choose(path, features, supervised)
+        shape = _shape(path, _content(features[image], "image"))
+        content = _content(features[label], "classLabel")
+        classes = int(content.get("numClasses") or content.get("num_classes") or 0)
+    if not 2 <= classes <= _MOST_CLASSES:
+        raise ValueError(
+            f"load: {path} declares {classes} classes; expected 2 to {_MOST_CLASSES}"
+        )
+    names = _class_names(folder / f"{label}.labels.txt", classes)
+    return Metadata(
+        folder, name, file_format, shards, image, label, shape, classes, names
+    )
+
+
+def check(found: Metadata, **expected: Any) -> None:
+    """Checks that a prepared dataset is the one expected.
+
+    Args:
+      found: description of the dataset.
+      **expected: values of attributes of `found`; of `counts`, these splits alone.
+
+    Raises:
+      ValueError: an attribute has another value.
+    """
+    for attribute, wanted in expected.items():
+        declared = getattr(found, attribute)
+        if attribute == "counts":
+            declared = {split: declared.get(split) for split in wanted}
+        if declared != wanted:
+            raise ValueError(
+                f"load: {found.folder} declares the {attribute} {declared!r}; expected "
+                f"{wanted!r}"
+            )
+
+
+def decode(
+    found: Metadata,
+    splits: Mapping[str, str],
+    image_size: tuple[int, int] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, np.ndarray]:
+    """Decodes every record of some splits, as `decoding.decode` does.
+
+    Images have as many channels as are declared; where that is not declared, one if
+    all images are grey, else three.
+
+    Args:
+      found: description of the dataset.
+      splits: split of the dataset, by the name in the result.
+      image_size: height and width that each image is resized to; None for no change.
+      note: function that shows a message about the progress.
+
+    Returns:
+      uint8 `<name>_images` of `[count, height, width, channels]` and int32
+      `<name>_labels` of `[count]`.
+
+    Raises:
+      MissingExtra: a package of the extra `data` is not installed.
+      ValueError: a record is missing or superfluous, or cannot be read; a label is out
+        of range; or images have several sizes.
+    """
+    channels = found.shape[2]
+    if channels is None:
+        grey = all(
+            decoding.are_grey(image for image, _ in _read(found, split))
+            for split in splits.values()
+        )
+        channels = 1 if grey else 3
+    channels = min(channels, 3)
+    arrays = {}
+    for name, split in splits.items():
+        labels: list[int] = []
+        arrays[f"{name}_images"] = decoding.decode(
+            _images(found, split, labels),
+            found.counts[split],
+            channels,
+            image_size,
+            note,
+        )
+        arrays[f"{name}_labels"] = np.array(labels, np.int32)
+    return arrays
+
+
+def _images(
+    found: Metadata, split: str, labels: list[int]
+) -> Iterator[decoding.Encoded]:
+    """Yields the image of each record, and appends its label to `labels`."""
+    for image, label in _read(found, split):
+        labels.append(label)
+        yield image
+
+
+def _read(found: Metadata, split: str) -> Iterator[tuple[decoding.Encoded, int]]:
+    """Yields image and label of each record, both checked, the image still encoded."""
+    count, files = found.counts[split], found.files(split)
+    try:
+        # TFDS reads as many records as are declared, and ignores further ones.
+        records = tfds_records.count(files, found.file_format)
+        if records != count:
+            raise ValueError(f"there are {records}")
+        wanted = (found.image, found.label)
+        examples = tfds_records.read(files, found.file_format, wanted)
+        for index, example in enumerate(examples):
+            images, labels = (example.get(name, []) for name in wanted)
+            if not (len(images) == 1 and isinstance(images[0], bytes)):
+                raise ValueError(f"record {index} has no image")
+            if not (len(labels) == 1 and isinstance(labels[0], int)):
+                raise ValueError(f"record {index} has no label")
+            if not 0 <= labels[0] < found.classes:
+                raise ValueError(f"the label of record {index} is {labels[0]}")
+            name = f"image {index} of the {split} records in {found.folder}"
+            yield (name, images[0]), labels[0]
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        raise ValueError(
+            f"load: the {split} records in {found.folder} cannot be read "
+            f"({' '.join(str(error).split())}); expected {count}, each of an image "
+            f"and a label below {found.classes}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if str(error).startswith("load: "):
+            raise
         raise ValueError(
             f"load: {path} cannot be parsed ({type(error).__name__}: {error}); "
             "expected what TFDS writes"
         ) from error
-    expected = (archive.name, "array_record", archive.counts)
-    for label, found, wanted in zip(
-        ("name", "file format", "records"),
-        (name, file_format, {split: counts.get(split) for split in archive.counts}),
-        expected,
-        strict=True,
-    ):
-        if found != wanted:
-            raise ValueError(
-                f"load: {path} declares the {label} {found!r}; expected {wanted!r}"
-            )
 
 
-def decode(folder: Path, archive: Archive) -> dict[str, np.ndarray]:
-    """Decodes every record of a prepared dataset.
+def _shards(split: dict[str, Any]) -> list[int]:
+    """Returns the numbers of records of the files of a split."""
+    template = split.get("filepathTemplate", _FILES)
+    lengths = [int(length) for length in split.get("shardLengths", [])]
+    if template != _FILES or min(lengths, default=0) < 0 or len(lengths) > _MOST_SHARDS:
+        raise ValueError(f"the split {split['name']!r} has other files")
+    return lengths
 
-    Args:
-      folder: folder of one version, as `check_info` accepts it.
-      archive: the expected dataset.
 
-    Returns:
-      uint8 `train_images` and `test_images` of `[count, height, width, channels]`;
-      uint8 `train_labels` and `test_labels` of `[count]`.
+def _supervised(info: dict[str, Any]) -> list[str]:
+    """Returns the names of the features that are input and target, if declared."""
+    keys = info.get("supervisedKeys", {})
+    items = keys.get("tuple", {}).get("items", [])
+    return [str(item.get("featureKey")) for item in items]
 
-    Raises:
-      MissingExtra: a package of the extra `data` is not installed.
-      ValueError: a record is missing or superfluous, or cannot be read.
+
+def _content(feature: dict[str, Any], kind: str) -> Any:
+    """Returns what a feature declares, if it is of a kind; otherwise None.
+
+    TFDS has written three forms: `{kind: content}`; and before version 4.6, beside a
+    type, the content as an object or as a string.
     """
-    require("PIL", "array_record", "tensorflow_datasets", by=f"load: {archive.name}")
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    if kind in feature:
+        return feature[kind]
+    # featuresDict is written by FeaturesDict.
+    if str(feature.get("type")).rpartition(".")[2] != kind[0].upper() + kind[1:]:
+        return None
+    content = feature["content"]
+    return json.loads(content) if isinstance(content, str) else content
 
-    # From the checked folder: by name, TFDS would choose the version itself.
-    builder = tfds.builder_from_directory(folder)
-    arrays = {}
-    for split, count in archive.counts.items():
-        images: np.ndarray = np.empty((count, *archive.shape), np.uint8)
-        labels = np.empty(count, np.uint8)
-        try:
-            records = builder.as_data_source(
-                split=split,
-                # Pillow decodes below. TFDS would use OpenCV if it is installed.
-                decoders={"image": tfds.decode.SkipDecoding()},
-            )
-            # TFDS reads as many records as are declared, and ignores further ones.
-            paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
-            with ArrayRecordDataSource(paths) as shards:
-                if len(shards) != count:
-                    raise ValueError(f"there are {len(shards)}")
-            # In batches: one by one takes twice as long.
-            for start in range(0, count, 1000):
-                indices = range(start, min(start + 1000, count))
-                for i, record in zip(
-                    indices, records.__getitems__(indices), strict=True
-                ):
-                    images[i] = _decode_image(record["image"], archive.shape)
-                    labels[i] = _check_label(record["label"], archive.classes)
-        except (OSError, RuntimeError, ValueError, LookupError) as error:
+
+def _features(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    content = _content(root, "featuresDict")
+    if content is None:
+        return {}
+    return {str(name): dict(x) for name, x in content.get("features", content).items()}
+
+
+def _choose(
+    path: Path, features: dict[str, dict[str, Any]], supervised: list[str]
+) -> tuple[str, str]:
+    """Returns the names of the image and of its class: those declared, or the only."""
+    chosen = []
+    for kind in ("image", "classLabel"):
+        names = [name for name, x in features.items() if _content(x, kind) is not None]
+        declared = [name for name in supervised if name in names]
+        if len(declared or names) != 1:
             raise ValueError(
-                f"load: the {split} records in {folder} cannot be read "
-                f"({' '.join(str(error).split())}); expected {count} of "
-                f"{archive.shape} pixels and a label below {archive.classes}"
-            ) from error
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
-    return arrays
+                f"load: {path} declares no classification of images: the features "
+                f"{', '.join(features) or 'none'}, {len(names)} of the kind {kind}; "
+                "expected one image and one class label"
+            )
+        chosen += declared or names
+    return chosen[0], chosen[1]
 
 
-def _decode_image(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    import PIL.Image
+def _shape(
+    path: Path, content: dict[str, Any]
+) -> tuple[int | None, int | None, int | None]:
+    shape = content.get("shape") or (None, None, None)
+    sizes = shape["dimensions"] if isinstance(shape, dict) else shape
+    height, width, channels = (
+        None if size is None or int(size) < 0 else int(size) for size in sizes
+    )
+    dtype = content.get("dtype") or "uint8"
+    if channels not in (None, 1, 3, 4) or dtype not in ("uint8", "uint16"):
+        raise ValueError(
+            f"load: {path} declares images of {dtype} with {channels} channels; "
+            "expected uint8 or uint16, 1, 3 or 4 channels"
+        )
+    return height, width, channels
 
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image)
-    # Assigning would broadcast a smaller image silently.
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"an image is {pixels.dtype} {pixels.shape}")
-    return pixels
 
-
-def _check_label(label: int, classes: int) -> int:
-    if not 0 <= label < classes:
-        raise ValueError(f"a label is {label}")
-    return label
+def _class_names(path: Path, classes: int) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    with _parsing(path):
+        lines = path.read_text(encoding="utf-8").split("\n")
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != classes:
+        raise ValueError(
+            f"load: {path} names {len(names)} classes; expected {classes}, one a line"
+        )
+    return names
