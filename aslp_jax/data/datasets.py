@@ -2,7 +2,8 @@
 
 Digits are part of the package, CIFAR comes through TFDS, Fashion-MNIST through TFDS or
 from its official files, TinyImageNet from its official archive. Importing this module
-starts neither JAX nor TFDS; neither does loading a cached dataset.
+starts neither JAX nor TFDS; neither does loading a cached dataset. The module is long
+because it says of each set where its images may come from.
 """
 
 import contextlib
@@ -16,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from aslp_jax.data import cache, cifar, fashion_mnist, tfds_folder, tiny_imagenet
+from aslp_jax.data import (
+    cache,
+    cifar,
+    fashion_mnist,
+    tfds_folder,
+    tfds_metadata,
+    tiny_imagenet,
+)
 from aslp_jax.data.cifar import ARCHIVES, Archive
 from aslp_jax.data.fashion_mnist import OFFICIAL, IdxFiles
 from aslp_jax.data.names import NAMES
@@ -326,8 +334,8 @@ def _read_prepared(
       classes: number of classes.
       home: folder of the cache; None for no cache.
     """
-    found = tfds_folder.read_metadata(folder)
-    tfds_folder.check(found, name=name, counts=counts, shape=shape, classes=classes)
+    found = tfds_metadata.read(folder)
+    tfds_metadata.check(found, name=name, counts=counts, shape=shape, classes=classes)
     fingerprint = cache.fingerprint(
         folder,
         sorted(folder.iterdir()),

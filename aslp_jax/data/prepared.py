@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aslp_jax.data import cache, measured, tfds_folder
+from aslp_jax.data import cache, measured, tfds_folder, tfds_metadata
 from aslp_jax.data.datasets import Dataset, default_cache, split_class
 from aslp_jax.data.names import PREFIX
 
@@ -69,7 +69,7 @@ def load(
     root = Path(data_dir).expanduser()
     home = Path(cache_dir).expanduser() if cache_dir is not None else default_cache()
     folder = tfds_folder.find(root, name.removeprefix(PREFIX))
-    found = tfds_folder.read_metadata(folder)
+    found = tfds_metadata.read(folder)
     splits = _choose_splits(found)
     files = [file for split in splits.values() for file in found.files(split)]
     described = [folder / "dataset_info.json", folder / "features.json"]
@@ -106,7 +106,7 @@ def load(
     )
 
 
-def _choose_splits(found: tfds_folder.Metadata) -> dict[str, str]:
+def _choose_splits(found: tfds_metadata.Metadata) -> dict[str, str]:
     """Returns the splits to read, by "train" and "test"."""
     filled = [split for split, count in found.counts.items() if count]
     if "train" not in filled:
