@@ -158,7 +158,7 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
     if "bool" in kind:
         return {"help": text, "action": argparse.BooleanOptionalAction}
     argument: dict[str, Any] = {"help": text}
-    if "choices" in field.metadata:
+    if "choices" in field.metadata and "prefixes" not in field.metadata:
         return {**argument, "choices": field.metadata["choices"]}
     if "int" in kind:
         return {**argument, "type": int, "metavar": "N"}

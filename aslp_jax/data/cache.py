@@ -5,6 +5,7 @@ or replaced; it is then decoded again.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from aslp_jax._atomic import atomic_write
+
+_PACKAGE = Path(__file__).parent
 
 
 def fingerprint(source: Path, files: Iterable[Path], declared: bytes = b"") -> str:
@@ -147,6 +150,13 @@ def _warn(folder: Path, error: OSError) -> None:
     warnings.warn(
         f"load: cannot write the cache {folder} ({error.strerror or error}); the next "
         "load will be as slow",
-        # Names the caller of `load`, two calls above the calls of this file.
-        stacklevel=5,
+        stacklevel=_depth(),
     )
+
+
+def _depth() -> int:
+    """Returns the number of calls up to the caller of `load`, outside this package."""
+    frame, depth = inspect.currentframe(), 0
+    while frame is not None and Path(frame.f_code.co_filename).parent == _PACKAGE:
+        frame, depth = frame.f_back, depth + 1
+    return depth

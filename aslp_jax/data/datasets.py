@@ -1,8 +1,9 @@
 """Named image datasets as uint8 arrays on the host.
 
-Digits are part of the package, CIFAR comes through TFDS, TinyImageNet from its official
-archive. Importing this module starts neither JAX nor TFDS; neither does loading a
-cached dataset.
+Digits are part of the package, CIFAR comes through TFDS, Fashion-MNIST through TFDS or
+from its official files, TinyImageNet from its official archive. Importing this module
+starts neither JAX nor TFDS; neither does loading a cached dataset. The module is long
+because it says of each set where its images may come from.
 """
 
 import contextlib
@@ -16,13 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from aslp_jax.data import cache, cifar, tfds_folder, tiny_imagenet
+from aslp_jax.data import (
+    cache,
+    cifar,
+    fashion_mnist,
+    tfds_folder,
+    tfds_metadata,
+    tiny_imagenet,
+)
 from aslp_jax.data.cifar import ARCHIVES, Archive
+from aslp_jax.data.fashion_mnist import OFFICIAL, IdxFiles
+from aslp_jax.data.names import NAMES
 
-__all__ = ["NAMES", "Dataset", "default_cache", "load", "split"]
-
-NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet")
-"""Names of all datasets."""
+__all__ = ["NAMES", "Dataset", "default_cache", "load", "split", "split_class"]
 
 _Path = str | os.PathLike[str]
 
@@ -32,7 +39,8 @@ class Dataset:
     """A dataset in memory.
 
     Attributes:
-      name: one of `NAMES`; "own" for images from `own.load`.
+      name: one of `NAMES`; "own" for images from `own.load`, `tfds:` and a name for
+        images from `prepared.load`.
       train_images: uint8 `[train, height, width, channels]`, 0 to 255.
       train_labels: int32 `[train]`, 0 to `classes` - 1.
       test_images: uint8 `[test, height, width, channels]`, 0 to 255.
@@ -73,12 +81,13 @@ class Dataset:
         return digest.hexdigest()
 
 
-# CIFAR-10: the values of the paper's code. CIFAR-100 and TinyImageNet: the commonly
-# published values.
+# CIFAR-10: the values of the paper's code. CIFAR-100, Fashion-MNIST and TinyImageNet:
+# the commonly published values.
 _STANDARDISE = {
     "digits": ((0.3053,), (0.3762,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
     "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
 }
 
@@ -94,23 +103,29 @@ def load(
 
     Digits are part of the package. CIFAR is read from a prepared TFDS folder
     (`data_dir`), from the downloaded official archive (`manual_dir`), or is downloaded;
-    in the last two cases a prepared TFDS folder is left in the cache. TinyImageNet is
-    read from the official folder or archive (`manual_dir`). Its test images are those
-    of the official validation set, because the official test set has no labels.
+    in the last two cases a prepared TFDS folder is left in the cache. Fashion-MNIST is
+    read from a prepared TFDS folder (`data_dir`) or from the four official files
+    (`manual_dir`). TinyImageNet is read from the official folder or archive
+    (`manual_dir`). Its test images are those of the official validation set, because
+    the official test set has no labels.
     Decoding takes seconds to a minute, so the arrays are cached too, under a
     fingerprint of the files that they were decoded from.
 
     Args:
       name: one of `NAMES`.
-      data_dir: folder that holds `<name>/<version>`, in the format `array_record`.
+      data_dir: folder that holds `<name>/<version>`, in the format `array_record` or
+        `tfrecord`.
       manual_dir: folder that holds `cifar-10-binary.tar.gz`,
-        `cifar-100-binary.tar.gz`, `tiny-imagenet-200.zip` or its content, the folder
-        `tiny-imagenet-200`; or the folder `tiny-imagenet-200` itself.
+        `cifar-100-binary.tar.gz`, the files of Fashion-MNIST
+        (`train-images-idx3-ubyte.gz` and three more), `tiny-imagenet-200.zip` or its
+        content, the folder `tiny-imagenet-200`; or the folder `tiny-imagenet-200`
+        itself.
       cache_dir: folder of the cache, created if missing; default: `default_cache()`.
 
     Returns:
-      The dataset. Images of CIFAR are in the (shuffled) order of TFDS, images of
-      TinyImageNet in the order of their classes.
+      The dataset. Images of CIFAR, and of Fashion-MNIST out of a TFDS folder, are in
+      the (shuffled) order of TFDS, images of TinyImageNet in the order of their
+      classes.
 
     Raises:
       ConnectionError: CIFAR has to be downloaded and cannot be.
@@ -118,8 +133,8 @@ def load(
       MissingExtra: a package of the extra `data` is not installed.
       TypeError: a folder is not a path.
       ValueError: the name is unknown; the folders contradict each other or the name;
-        TinyImageNet is asked for without `manual_dir`; or the files are damaged or hold
-        another dataset.
+        TinyImageNet is asked for without `manual_dir`, or Fashion-MNIST without a
+        folder; or the files are damaged or hold another dataset.
 
     Warns:
       UserWarning: the cache cannot be written; the dataset is loaded nevertheless.
@@ -142,6 +157,8 @@ def load(
                 "load: tiny_imagenet is not in TFDS; expected manual_dir, not data_dir"
             )
         return _tiny_imagenet(paths["manual_dir"], paths["cache_dir"])
+    if name == "fashion_mnist":
+        return _fashion_mnist(OFFICIAL, **paths)
     return _cifar(ARCHIVES[name], **paths)
 
 
@@ -187,6 +204,24 @@ def split(
     return np.sort(order[validation:]), np.sort(order[:validation])
 
 
+def split_class(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the images of one class into four fifths to train on and a fifth to test.
+
+    The division follows from the number alone, not from a seed: all runs then have the
+    same test images.
+
+    Args:
+      size: number of images, at least 2.
+
+    Returns:
+      `(training, test)`: ascending int32 indices.
+
+    Raises:
+      ValueError: there are fewer than two images.
+    """
+    return split(size, max(1, round(size / 5)), seed=0)
+
+
 def _as_path(key: str, value: _Path | None) -> Path | None:
     if value is not None and not isinstance(value, str | os.PathLike):
         raise TypeError(f"load: {key} is {value!r}; expected a path")
@@ -218,7 +253,7 @@ def _cifar(
     with contextlib.ExitStack() as stack:
         keep = True
         if data_dir is not None:
-            folder = tfds_folder.find_newest(data_dir, archive.name)
+            folder = tfds_folder.find(data_dir, archive.name)
         else:
             root = home / "tensorflow_datasets"
             _check_manual(archive, manual_dir)
@@ -229,19 +264,15 @@ def _cifar(
                 if not keep:
                     root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 cifar.prepare(archive, root, manual_dir)
-            folder = tfds_folder.find_newest(root, archive.name)
-        tfds_folder.check_info(folder, archive)
-        fingerprint = cache.fingerprint(
+            folder = tfds_folder.find(root, archive.name)
+        arrays = _read_prepared(
             folder,
-            sorted(folder.iterdir()),
-            declared=(folder / "dataset_info.json").read_bytes(),
+            archive.name,
+            archive.counts,
+            archive.shape,
+            archive.classes,
+            home if keep else None,
         )
-        cached = home / "decoded" / f"{archive.name}-{fingerprint}"
-        arrays = cache.read(cached, archive.counts, archive.shape)
-        if arrays is None:
-            arrays = tfds_folder.decode(folder, archive)
-            if keep:
-                cache.write(cached, arrays)
     return _dataset(
         archive.name,
         arrays,
@@ -250,6 +281,83 @@ def _cifar(
         flip=True,
         source=f"TFDS folder {folder}" if keep else str(manual_dir or archive.url),
     )
+
+
+def _fashion_mnist(
+    files: IdxFiles,
+    data_dir: Path | None,
+    manual_dir: Path | None,
+    cache_dir: Path | None,
+) -> Dataset:
+    name, classes = "fashion_mnist", len(fashion_mnist.CLASS_NAMES)
+    if data_dir is not None:
+        home = cache_dir or default_cache()
+        folder = tfds_folder.find(data_dir, name)
+        arrays = _read_prepared(
+            folder, name, files.counts, fashion_mnist.SHAPE, classes, home
+        )
+        source = f"TFDS folder {folder}"
+    elif manual_dir is not None:
+        arrays, source = fashion_mnist.read(manual_dir, files), str(manual_dir)
+    else:
+        raise ValueError(
+            f"load: {name} is not downloaded; get the four files of "
+            f"{fashion_mnist.URL} and pass manual_dir, the folder that holds them"
+        )
+    return _dataset(
+        name,
+        arrays,
+        classes,
+        validation=files.counts["train"] // 10,
+        # A mirrored garment is the same garment.
+        flip=True,
+        source=source,
+        class_names=fashion_mnist.CLASS_NAMES,
+    )
+
+
+def _read_prepared(
+    folder: Path,
+    name: str,
+    counts: dict[str, int],
+    shape: tuple[int, ...],
+    classes: int,
+    home: Path | None,
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a prepared TFDS folder, from the cache if they are there.
+
+    Args:
+      folder: folder of the version.
+      name: name that it must declare.
+      counts: number of images that it must declare, by split.
+      shape: shape of an image.
+      classes: number of classes.
+      home: folder of the cache; None for no cache.
+    """
+    found = tfds_metadata.read(folder)
+    tfds_metadata.check(found, name=name, counts=counts, shape=shape, classes=classes)
+    fingerprint = cache.fingerprint(
+        folder,
+        sorted(folder.iterdir()),
+        declared=(folder / "dataset_info.json").read_bytes(),
+    )
+    cached = None if home is None else home / "decoded" / f"{name}-{fingerprint}"
+    if cached is not None:
+        arrays = cache.read(cached, counts, shape)
+        if arrays is not None:
+            return arrays
+    arrays = tfds_folder.decode(found, {split: split for split in counts})
+    for split in counts:
+        size = arrays[f"{split}_images"].shape[1:]
+        if size != shape:
+            raise ValueError(
+                f"load: an image of the {split} records in {folder} is {size}; "
+                f"expected {shape}"
+            )
+        arrays[f"{split}_labels"] = arrays[f"{split}_labels"].astype(np.uint8)
+    if cached is not None:
+        cache.write(cached, arrays)
+    return arrays
 
 
 def _tiny_imagenet(manual_dir: Path | None, cache_dir: Path | None) -> Dataset:

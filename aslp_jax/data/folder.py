@@ -1,27 +1,14 @@
-"""Folders of images by class: their layout, and decoding of PNG and JPEG files.
+"""Folders of images by class: only this module knows their layout."""
 
-Only this module knows the layout of the folders and the conversion of each kind of
-image to 8-bit grey or RGB.
-"""
-
-import contextlib
 import dataclasses
-import struct
-import time
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from aslp_jax._extras import require
-from aslp_jax.data.datasets import split
+from aslp_jax.data.datasets import split_class
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Endings of the files that are read, in small letters; capitals count too."""
-
-_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
-_NOTE_SECONDS = 10.0
 
 _Classes = dict[str, list[Path]]
 """Image files of each class, both in alphabetical order."""
@@ -99,49 +86,6 @@ def read_layout(path: Path) -> Layout:
     return Layout(path, images, divided=test_root is None, ignored=ignored)
 
 
-def decode(
-    images: list[Path],
-    image_size: tuple[int, int] | None,
-    note: Callable[[str], None],
-) -> np.ndarray:
-    """Decodes images, upright and in 8 bits.
-
-    Grey images have one channel if all images are grey; otherwise all images become
-    RGB. Transparent pixels are shown over black.
-
-    Args:
-      images: files to read, at least one.
-      image_size: height and width that each image is resized to; None for no change.
-      note: function that shows a message about the progress, every ten seconds.
-
-    Returns:
-      uint8 `[len(images), height, width, channels]`.
-
-    Raises:
-      MissingExtra: Pillow is not installed.
-      ValueError: a file cannot be read, or images have several sizes.
-    """
-    require("PIL", by="load: a folder of images")
-    channels = 1 if all(map(_is_grey, images)) else 3
-    pixels = _decode_image(images[0], channels, image_size)
-    arrays: np.ndarray = np.empty((len(images), *pixels.shape), np.uint8)
-    noted = time.monotonic()
-    for index, path in enumerate(images):
-        pixels = _decode_image(path, channels, image_size)
-        if pixels.shape != arrays.shape[1:]:
-            sizes = arrays.shape[1:3], pixels.shape[:2]
-            first, other = (f"{height}x{width}" for height, width in sizes)
-            raise ValueError(
-                f"load: images have several sizes: {images[0]} has {first} pixels and "
-                f"{path} {other}; give --image-size"
-            )
-        arrays[index] = pixels
-        if time.monotonic() - noted >= _NOTE_SECONDS:
-            noted = time.monotonic()
-            note(f"decoded {index + 1:,} of {len(images):,} images")
-    return arrays
-
-
 def _subfolders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
@@ -176,11 +120,7 @@ def _scan(root: Path) -> tuple[_Classes, int]:
 
 
 def _divide(classes: _Classes) -> tuple[_Classes, _Classes]:
-    """Divides each class into four fifths to train on and a fifth to test.
-
-    The division follows from the names alone, not from a seed: all runs then have the
-    same test images.
-    """
+    """Divides each class into training and test images, by the order of the names."""
     train, test = {}, {}
     for name, paths in classes.items():
         if len(paths) < 2:
@@ -188,7 +128,7 @@ def _divide(classes: _Classes) -> tuple[_Classes, _Classes]:
                 f"load: the class folder {paths[0].parent} holds one image; expected "
                 "one to train on and one to test"
             )
-        kept, held_out = split(len(paths), max(1, round(len(paths) / 5)), seed=0)
+        kept, held_out = split_class(len(paths))
         train[name] = [paths[index] for index in kept]
         test[name] = [paths[index] for index in held_out]
     return train, test
@@ -205,56 +145,3 @@ def _check_same_classes(
             f"load: the class {name!r} is in {having} and not in {lacking}; expected "
             "the same classes in both"
         )
-
-
-@contextlib.contextmanager
-def _opening(path: Path) -> Iterator[None]:
-    """Raises one kind of error, with the path, for an image that cannot be read."""
-    import PIL.Image
-
-    try:
-        yield
-    except (
-        OSError,
-        EOFError,
-        SyntaxError,  # of Pillow, for a damaged chunk
-        ValueError,
-        LookupError,
-        TypeError,
-        struct.error,
-        zlib.error,
-        PIL.Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(
-            f"load: the image {path} cannot be read ({error}); expected a complete PNG "
-            "or JPEG file"
-        ) from error
-
-
-def _is_grey(path: Path) -> bool:
-    import PIL.Image
-
-    with _opening(path), PIL.Image.open(path, formats=("PNG", "JPEG")) as image:
-        return image.mode in _GREY_MODES
-
-
-def _decode_image(
-    path: Path, channels: int, image_size: tuple[int, int] | None
-) -> np.ndarray:
-    import PIL.Image
-    import PIL.ImageOps
-
-    with _opening(path), PIL.Image.open(path, formats=("PNG", "JPEG")) as opened:
-        image = PIL.ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):  # 16 bits, in 32 by some versions of Pillow
-            values = np.asarray(image).astype(np.int64).clip(0, 65535)
-            image = PIL.Image.fromarray(((values + 128) // 257).astype(np.uint8))
-        elif image.has_transparency_data:
-            image = image.convert("RGBA")
-            black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
-            image = PIL.Image.alpha_composite(black, image).convert("RGB")
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image_size is not None:
-            height, width = image_size
-            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(image.height, image.width, channels)

@@ -8,10 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from aslp_jax.data import arrays as npz
-from aslp_jax.data import cache, folder
+from aslp_jax.data import cache, decoding, folder, measured
 from aslp_jax.data.datasets import Dataset, default_cache
 
 __all__ = ["load"]
@@ -97,12 +95,16 @@ def _load_folder(
     arrays = cache.read_any_shape(cached)
     if arrays is None:
         note(f"decoding {len(files):,} images of {path}, once")
-        images = folder.decode(files, image_size, note)
+        encoded: list[decoding.Encoded] = [
+            (f"the image {file}", file) for file in files
+        ]
+        channels = 1 if decoding.are_grey(encoded) else 3
+        decoded = decoding.decode(encoded, len(encoded), channels, image_size, note)
         count = len(names["train"])
         arrays = {
-            "train_images": images[:count],
+            "train_images": decoded[:count],
             "train_labels": layout.labels("train"),
-            "test_images": images[count:],
+            "test_images": decoded[count:],
             "test_labels": layout.labels("test"),
         }
         cache.write(cached, arrays)
@@ -111,7 +113,9 @@ def _load_folder(
         details.append("divided by class")
     if layout.ignored:
         details.append(f"{layout.ignored} other files or folders ignored")
-    return _dataset(path, arrays, details, layout.class_names)
+    return measured.dataset(
+        "own", path, arrays, details, class_names=layout.class_names
+    )
 
 
 def _load_arrays(
@@ -121,7 +125,7 @@ def _load_arrays(
     note: Callable[[str], None],
 ) -> Dataset:
     if image_size is None:
-        return _dataset(path, npz.read(path), [])
+        return measured.dataset("own", path, npz.read(path))
     declared = json.dumps([_DECODER, image_size]).encode()
     cached = caches / f"own-{cache.fingerprint(path, [path], declared)}"
     arrays = cache.read_any_shape(cached)
@@ -132,46 +136,4 @@ def _load_arrays(
         for key in ("train_images", "test_images"):
             arrays[key] = npz.resize(arrays[key], image_size)
         cache.write(cached, arrays)
-    return _dataset(path, arrays, [])
-
-
-def _dataset(
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    details: list[str],
-    class_names: tuple[str, ...] = (),
-) -> Dataset:
-    train, test = len(arrays["train_labels"]), len(arrays["test_labels"])
-    classes = int(arrays["train_labels"].max()) + 1
-    counts = f"{train:,} training and {test:,} test images of {classes} classes"
-    mean, std = _channel_statistics(arrays["train_images"])
-    return Dataset(
-        name="own",
-        **arrays,
-        classes=classes,
-        mean=mean,
-        std=std,
-        validation=max(1, train // 10),
-        flip=True,
-        source=", ".join([f"{path}: {counts}", *details]),
-        class_names=class_names,
-    )
-
-
-def _channel_statistics(
-    images: np.ndarray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel, for pixels in [0, 1]."""
-    shades = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(images.shape[-1]):
-        # Counts of each shade: floats of all pixels would take eight times the memory.
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), 256):
-            pixels = images[start : start + 256, ..., channel]
-            counts += np.bincount(pixels.ravel(), minlength=256)
-        mean = float(np.average(shades, weights=counts))
-        variance = float(np.average((shades - mean) ** 2, weights=counts))
-        means.append(round(mean, 4))
-        stds.append(round(variance**0.5, 4) or 1.0)
-    return tuple(means), tuple(stds)
+    return measured.dataset("own", path, arrays)

@@ -1,36 +1,47 @@
 """Prepared TFDS folders, checked before use: another program may have written them."""
 
-import io
-import json
-import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from aslp_jax._extras import require
-from aslp_jax.data.cifar import Archive
+from aslp_jax.data import decoding, tfds_records
+from aslp_jax.data.tfds_metadata import Metadata
+
+_NAME = re.compile(r"(\w+(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?", re.ASCII)
+_SHOWN = 10  # names in an error
 
 
-def find_newest(root: Path, name: str) -> Path:
-    """Returns the folder of the newest version of a dataset.
+def find(root: Path, name: str) -> Path:
+    """Returns the folder of a version of a dataset: the newest, or the one asked for.
 
     Args:
-      root: folder that holds `<name>/<version>`.
-      name: name of the dataset.
+      root: folder that holds `<name>/<version>` or `<name>/<config>/<version>`.
+      name: name of the dataset as TFDS spells it: `name`, `name/config`, and either
+        with `:version` after it.
 
     Returns:
-      `<root>/<name>/<version>`.
+      The folder of the version.
 
     Raises:
-      FileNotFoundError: there is no version.
+      FileNotFoundError: there is no such version.
+      ValueError: the name is not spelt so.
     """
-    parent = root / name
-    versions = find_versions(parent)
+    spelt = _NAME.fullmatch(name)
+    if spelt is None:
+        raise ValueError(
+            f"load: {name!r} is no name of TFDS; expected NAME, NAME/CONFIG or "
+            "NAME/CONFIG:VERSION"
+        )
+    versions = find_versions(root / spelt[1])
+    if spelt[2] is not None:
+        versions = [folder for folder in versions if folder.name == spelt[2]]
     if not versions:
         raise FileNotFoundError(
-            f"load: no prepared dataset in {parent}; expected "
-            f"'{name}/<version>/dataset_info.json' in {root}"
+            f"load: no prepared dataset {name} in {root}; expected "
+            f"'{spelt[1]}/{spelt[2] or '<version>'}/dataset_info.json' there, "
+            f"{_prepared(root)}"
         )
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
 
@@ -52,108 +63,98 @@ def find_versions(parent: Path) -> list[Path]:
     ]
 
 
-def check_info(folder: Path, archive: Archive) -> None:
-    """Checks the name, file format and number of records of a prepared dataset.
+def _prepared(root: Path) -> str:
+    """Returns words on the datasets that are prepared in a folder."""
+    parents = {
+        path.parent.parent.relative_to(root).as_posix()
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for path in root.glob(pattern)
+    }
+    found = sorted(name for name in parents if find_versions(root / name))
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"which holds {', '.join(found[:_SHOWN]) or 'none'}{more}"
+
+
+def decode(
+    found: Metadata,
+    splits: Mapping[str, str],
+    image_size: tuple[int, int] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, np.ndarray]:
+    """Decodes every record of some splits, as `decoding.decode` does.
+
+    Images have as many channels as are declared; where that is not declared, one if
+    all images are grey, else three.
 
     Args:
-      folder: folder of one version.
-      archive: the expected dataset.
-
-    Raises:
-      ValueError: `dataset_info.json` cannot be parsed, or declares something else.
-    """
-    path = folder / "dataset_info.json"
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        name, file_format = info["name"], info["fileFormat"]
-        counts = {
-            split["name"]: sum(int(length) for length in split["shardLengths"])
-            for split in info["splits"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"load: {path} cannot be parsed ({type(error).__name__}: {error}); "
-            "expected what TFDS writes"
-        ) from error
-    expected = (archive.name, "array_record", archive.counts)
-    for label, found, wanted in zip(
-        ("name", "file format", "records"),
-        (name, file_format, {split: counts.get(split) for split in archive.counts}),
-        expected,
-        strict=True,
-    ):
-        if found != wanted:
-            raise ValueError(
-                f"load: {path} declares the {label} {found!r}; expected {wanted!r}"
-            )
-
-
-def decode(folder: Path, archive: Archive) -> dict[str, np.ndarray]:
-    """Decodes every record of a prepared dataset.
-
-    Args:
-      folder: folder of one version, as `check_info` accepts it.
-      archive: the expected dataset.
+      found: description of the dataset.
+      splits: split of the dataset, by the name in the result.
+      image_size: height and width that each image is resized to; None for no change.
+      note: function that shows a message about the progress.
 
     Returns:
-      uint8 `train_images` and `test_images` of `[count, height, width, channels]`;
-      uint8 `train_labels` and `test_labels` of `[count]`.
+      uint8 `<name>_images` of `[count, height, width, channels]` and int32
+      `<name>_labels` of `[count]`.
 
     Raises:
       MissingExtra: a package of the extra `data` is not installed.
-      ValueError: a record is missing or superfluous, or cannot be read.
+      ValueError: a record is missing or superfluous, or cannot be read; a label is out
+        of range; or images have several sizes.
     """
-    require("PIL", "array_record", "tensorflow_datasets", by=f"load: {archive.name}")
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    # From the checked folder: by name, TFDS would choose the version itself.
-    builder = tfds.builder_from_directory(folder)
+    channels = found.shape[2]
+    if channels is None:
+        grey = all(
+            decoding.are_grey(image for image, _ in _read(found, split))
+            for split in splits.values()
+        )
+        channels = 1 if grey else 3
+    channels = min(channels, 3)
     arrays = {}
-    for split, count in archive.counts.items():
-        images: np.ndarray = np.empty((count, *archive.shape), np.uint8)
-        labels = np.empty(count, np.uint8)
-        try:
-            records = builder.as_data_source(
-                split=split,
-                # Pillow decodes below. TFDS would use OpenCV if it is installed.
-                decoders={"image": tfds.decode.SkipDecoding()},
-            )
-            # TFDS reads as many records as are declared, and ignores further ones.
-            paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
-            with ArrayRecordDataSource(paths) as shards:
-                if len(shards) != count:
-                    raise ValueError(f"there are {len(shards)}")
-            # In batches: one by one takes twice as long.
-            for start in range(0, count, 1000):
-                indices = range(start, min(start + 1000, count))
-                for i, record in zip(
-                    indices, records.__getitems__(indices), strict=True
-                ):
-                    images[i] = _decode_image(record["image"], archive.shape)
-                    labels[i] = _check_label(record["label"], archive.classes)
-        except (OSError, RuntimeError, ValueError, LookupError) as error:
-            raise ValueError(
-                f"load: the {split} records in {folder} cannot be read "
-                f"({' '.join(str(error).split())}); expected {count} of "
-                f"{archive.shape} pixels and a label below {archive.classes}"
-            ) from error
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
+    for name, split in splits.items():
+        labels: list[int] = []
+        arrays[f"{name}_images"] = decoding.decode(
+            _images(found, split, labels),
+            found.counts[split],
+            channels,
+            image_size,
+            note,
+        )
+        arrays[f"{name}_labels"] = np.array(labels, np.int32)
     return arrays
 
 
-def _decode_image(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    import PIL.Image
-
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image)
-    # Assigning would broadcast a smaller image silently.
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"an image is {pixels.dtype} {pixels.shape}")
-    return pixels
+def _images(
+    found: Metadata, split: str, labels: list[int]
+) -> Iterator[decoding.Encoded]:
+    """Yields the image of each record, and appends its label to `labels`."""
+    for image, label in _read(found, split):
+        labels.append(label)
+        yield image
 
 
-def _check_label(label: int, classes: int) -> int:
-    if not 0 <= label < classes:
-        raise ValueError(f"a label is {label}")
-    return label
+def _read(found: Metadata, split: str) -> Iterator[tuple[decoding.Encoded, int]]:
+    """Yields image and label of each record, both checked, the image still encoded."""
+    count, files = found.counts[split], found.files(split)
+    try:
+        # TFDS reads as many records as are declared, and ignores further ones.
+        records = tfds_records.count(files, found.file_format)
+        if records != count:
+            raise ValueError(f"there are {records}")
+        wanted = (found.image, found.label)
+        examples = tfds_records.read(files, found.file_format, wanted)
+        for index, example in enumerate(examples):
+            images, labels = (example.get(name, []) for name in wanted)
+            if not (len(images) == 1 and isinstance(images[0], bytes)):
+                raise ValueError(f"record {index} has no image")
+            if not (len(labels) == 1 and isinstance(labels[0], int)):
+                raise ValueError(f"record {index} has no label")
+            if not 0 <= labels[0] < found.classes:
+                raise ValueError(f"the label of record {index} is {labels[0]}")
+            name = f"image {index} of the {split} records in {found.folder}"
+            yield (name, images[0]), labels[0]
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        raise ValueError(
+            f"load: the {split} records in {found.folder} cannot be read "
+            f"({' '.join(str(error).split())}); expected {count}, each of an image "
+            f"and a label below {found.classes}"
+        ) from error

@@ -17,6 +17,7 @@ from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
 from aslp_jax.trainer.presets import resolve
+from aslp_jax.trainer.progress import Progress
 
 if TYPE_CHECKING:
     from aslp_jax.trainer.loop import Interrupted
@@ -108,12 +109,14 @@ def run_sweep(
     from aslp_jax.trainer.session import load_dataset
 
     enable_compilation_cache()
-    data = load_dataset(first)
+    note = Progress().note
+    data = load_dataset(first, note)
+    note(f"{table.name}: {first.dataset_name} ({data.source})")
     settings = {
         "version": importlib.metadata.version("aslp-jax"),
         "dataset": first.dataset,
         "images_sha256": data.images_sha256(),
-        **({"labels_sha256": data.labels_sha256()} if first.data is not None else {}),
+        **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }

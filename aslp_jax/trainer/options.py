@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._errors import BadInput
+from aslp_jax.data.names import NAMES, PREFIX
 
 __all__ = [
     "FIELDS",
@@ -79,9 +80,10 @@ class Config:
     Metadata of a field: `help`; `choices`; `above`, `least`, `below` and `most` bound
     numbers; `methods` are the methods that the option applies to (default: all);
     `alias` is another flag; `none` is the meaning of None; `metavar` stands for the
-    value in `--help` (default: by type); `internal` marks a value that has no flag;
-    `resumable` marks an option that may change
-    when a run is resumed, because steps already taken do not depend on it.
+    value in `--help` (default: by type); `prefixes` are the beginnings of further
+    valid names; `internal` marks a value that has no flag; `resumable` marks an option
+    that may change when a run is resumed, because steps already taken do not depend on
+    it.
     """
 
     arch: str = _option(
@@ -111,9 +113,13 @@ class Config:
     )
     dataset: str = _option(
         "cifar10",
-        "images; digits comes with the package and needs no download, tiny_imagenet "
-        "needs --manual-dir, own stands for the images of --data",
-        choices=("digits", "cifar10", "cifar100", "tiny_imagenet", "own"),
+        "images: digits (comes with the package, needs no download), cifar10, "
+        "cifar100, fashion_mnist (needs --data-dir or --manual-dir), tiny_imagenet "
+        "(needs --manual-dir), own (those of --data), or tfds:NAME, any TFDS data set "
+        "of images and classes that is prepared in --data-dir",
+        choices=(*NAMES, "own"),
+        prefixes=(PREFIX,),
+        metavar="NAME",
     )
     data: str | None = _option(
         None,
@@ -127,20 +133,22 @@ class Config:
     )
     image_size: str | None = _option(
         None,
-        "size that the images of --data are resized to, in pixels: N, or HEIGHTxWIDTH",
+        "size that the images of --data or tfds:NAME are resized to, in pixels: N, or "
+        "HEIGHTxWIDTH",
         metavar="N",
         none="as they are",
     )
     data_dir: str | None = _option(
         None,
-        "folder of a prepared TFDS data set to read CIFAR from (default: none)",
+        "folder of prepared TFDS data sets, to read tfds:NAME, cifar10, cifar100 or "
+        "fashion_mnist from (default: none)",
         resumable=True,
     )
     manual_dir: str | None = _option(
         None,
-        "folder with the official archive, downloaded by hand: for CIFAR the binary "
-        "version, for tiny_imagenet tiny-imagenet-200.zip or its unpacked folder "
-        "(default: none)",
+        "folder with the official files, downloaded by hand: for CIFAR the archive of "
+        "the binary version, for fashion_mnist the four .gz files, for tiny_imagenet "
+        "tiny-imagenet-200.zip or its unpacked folder (default: none)",
         resumable=True,
     )
     cache_dir: str | None = _option(
@@ -339,10 +347,15 @@ class Config:
     @property
     def dataset_name(self) -> str:
         """Name of the images for people: the data set's, or that of --data."""
-        if self.data is None:
-            return self.dataset
-        name = Path(os.path.abspath(self.data)).name.removesuffix(".npz")
+        name = self.dataset.removeprefix(PREFIX)
+        if self.data is not None:
+            name = Path(os.path.abspath(self.data)).name.removesuffix(".npz")
         return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60] or self.dataset
+
+    @property
+    def of_files(self) -> bool:
+        """True if files, and not the name of the data set, say which images it has."""
+        return self.data is not None or self.dataset.startswith(PREFIX)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values."""
@@ -415,10 +428,15 @@ def check(config: Config) -> None:
                 raise BadInput(
                     f"{flag(name)} must be {relation} {rules[rule]}, got {value}"
                 )
-        if "choices" in rules and value not in rules["choices"]:
+        prefixes = rules.get("prefixes", ())
+        if (
+            "choices" in rules
+            and value not in rules["choices"]
+            and not str(value).startswith(prefixes)
+        ):
+            valid = [*rules["choices"], *(f"{prefix}NAME" for prefix in prefixes)]
             raise BadInput(
-                f"{flag(name)} must be one of {', '.join(rules['choices'])}, "
-                f"got {value}"
+                f"{flag(name)} must be one of {', '.join(valid)}, got {value!r}"
             )
         if value != field.default and not knows(config.method, name):
             raise BadInput(
@@ -463,13 +481,26 @@ def _check_images(config: Config) -> None:
                 raise BadInput(f"give --data or {flag(name)}, not both")
     elif config.dataset == "own":
         raise BadInput("--dataset own needs --data, a folder or an .npz file")
-    elif config.image_size is not None:
-        raise BadInput("--image-size resizes the images of --data; give both")
+    elif config.image_size is not None and not config.of_files:
+        raise BadInput(
+            "--image-size resizes the images of --data or --dataset tfds:NAME; give one"
+        )
     image_size(config)
     if config.data_dir is not None and config.manual_dir is not None:
         raise BadInput("give --data-dir or --manual-dir, not both")
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
         raise BadInput("--dataset digits comes with the package; it takes no folder")
+    if config.dataset.startswith(PREFIX) and config.data_dir is None:
+        raise BadInput(
+            f"--dataset {config.dataset} needs --data-dir, the folder in which TFDS "
+            "has prepared it; nothing is downloaded"
+        )
+    if config.dataset == "fashion_mnist" and not (config.data_dir or config.manual_dir):
+        raise BadInput(
+            "--dataset fashion_mnist needs --manual-dir, a folder with the four "
+            "official .gz files, or --data-dir, the folder in which TFDS has prepared "
+            "it; nothing is downloaded"
+        )
     if config.dataset == "tiny_imagenet" and config.data_dir is not None:
         raise BadInput(
             "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir"

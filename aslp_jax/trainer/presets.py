@@ -19,8 +19,12 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"batch_size": 32, "epochs": 120},
     # A set of one's own may have a few dozen images.
     "own": {"batch_size": 32},
+    "tfds": {"batch_size": 32},
 }
-"""Defaults of one data set, in place of those of `Config`; presets and flags win."""
+"""Defaults of one data set, in place of those of `Config`; presets and flags win.
+
+Those of `tfds` are of all that `--data-dir` holds by a name with `tfds:` before it.
+"""
 
 _TRAINED_DEFAULTS = {
     "rescale": "none",
@@ -151,8 +155,9 @@ def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, An
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
     method = chosen.get("method", Config.method)
+    dataset = chosen.get("dataset", Config.dataset)
     defaults = {
-        **DATASET_DEFAULTS.get(chosen.get("dataset", Config.dataset), {}),
+        **DATASET_DEFAULTS.get(dataset.partition(":")[0], {}),
         **METHOD_DEFAULTS.get(method, {}),
     }
     # At a weight of 10, small layers miss their budgets by up to 1.4 % of the layer.

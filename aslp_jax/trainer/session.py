@@ -8,7 +8,8 @@ from typing import Any
 
 from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
-from aslp_jax.data import datasets, own
+from aslp_jax.data import datasets, own, prepared
+from aslp_jax.data.names import PREFIX
 from aslp_jax.trainer import closing, plots
 from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
@@ -176,6 +177,14 @@ def load_dataset(
                 cache_dir=config.cache_dir,
                 note=note or (lambda _: None),
             )
+        if config.dataset.startswith(PREFIX):
+            return prepared.load(
+                config.dataset,
+                config.data_dir or "",
+                image_size=image_size(config),
+                cache_dir=config.cache_dir,
+                note=note or (lambda _: None),
+            )
         return datasets.load(
             config.dataset,
             data_dir=config.data_dir,
@@ -192,7 +201,7 @@ def _identity(run: Run) -> dict[str, Any]:
         **fixed_options(run.config.as_dict()),
         "images_sha256": run.images_sha256,
     }
-    if run.config.data is not None:  # labels of named data sets do not change
+    if run.config.of_files:  # labels of named data sets do not change
         values["labels_sha256"] = run.data.labels_sha256()
     return values
 

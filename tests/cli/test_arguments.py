@@ -153,7 +153,8 @@ def test_flags_have_the_type_of_their_option() -> None:
 
 
 def test_digits_has_its_own_defaults() -> None:
-    assert {"digits": DIGITS, "own": {"batch_size": 32}} == DATASET_DEFAULTS
+    small = {"batch_size": 32}
+    assert {"digits": DIGITS, "own": small, "tfds": small} == DATASET_DEFAULTS
     found = parsed("--dataset digits").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
     for other in ("cifar10", "cifar100", "tiny_imagenet"):
@@ -292,13 +293,14 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         "--temperature X temperature of the Gumbel-Softmax; shapes the gradient, never "
         "the sample (default: 1.0)",
         "--batch-size N images a step, over all devices (default: 256; digits: 32; "
-        "own: 32)",
+        "own: 32; tfds: 32)",
         # Two flags, and None with a meaning.
         "--keep-fraction X, --keep X fraction of the weights to keep, in (0, 1] "
         "(default: no constraint; edge_popup: 0.5; budget: 0.1; magnitude: 0.1)",
         "--augment, --no-augment random crops",
         "flips (default: on)",
-        "--data-dir FOLDER folder of a prepared TFDS data set",
+        "--dataset NAME images: digits (comes with the package",
+        "--data-dir FOLDER folder of prepared TFDS data sets",
         "--preset {paper,released_code,fast,edge_popup}",
         "--out FOLDER",
         "--resume",
@@ -430,7 +432,7 @@ def test_upper_bounds() -> None:
 
 
 def test_values_that_no_flag_brought_are_checked_too() -> None:
-    with pytest.raises(BadInput, match=r"--arch must be one of conv2.*, got vgg"):
+    with pytest.raises(BadInput, match=r"--arch must be one of conv2.*, got 'vgg"):
         check(Config(arch="vgg"))
     with pytest.raises(BadInput, match=r"--epochs must be at least 1, got 0"):
         check(Config(epochs=0))
@@ -456,6 +458,32 @@ def test_tiny_imagenet_takes_the_official_folder_alone() -> None:
         f"{line} is not in TFDS; give --manual-dir, not --data-dir"
     )
     assert parsed(f"{line} --manual-dir a").config.manual_dir == "a"
+
+
+def test_fashion_mnist_needs_a_folder() -> None:
+    line = "--dataset fashion_mnist"
+    assert refused(line).startswith(
+        f"{line} needs --manual-dir, a folder with the four"
+    )
+    for given in ("--manual-dir", "--data-dir"):
+        assert parsed(f"{line} {given} a").config.dataset == "fashion_mnist"
+
+
+def test_data_sets_of_tfds_need_their_folder() -> None:
+    line = "--dataset tfds:eurosat/rgb"
+    assert refused(line).startswith(f"{line} needs --data-dir, the folder in which TF")
+    assert refused(f"{line} --manual-dir a").startswith(f"{line} needs --data-dir")
+    config = parsed(f"{line} --data-dir a --image-size 32").config
+    assert (config.dataset, config.image_size) == ("tfds:eurosat/rgb", "32")
+    assert (config.dataset_name, config.batch_size) == ("eurosat-rgb", 32)
+    assert config.of_files and not parsed("--dataset digits").config.of_files
+    message = refused("--dataset tdfs:eurosat --data-dir a")
+    assert message == (
+        "--dataset must be one of digits, cifar10, cifar100, fashion_mnist, "
+        "tiny_imagenet, own, tfds:NAME, got 'tdfs:eurosat'"
+    )
+    message = refused("--dataset cifar10 --image-size 16")
+    assert message.startswith("--image-size resizes the images of --data or --dataset")
 
 
 def test_the_data_sets_are_those_of_the_library() -> None:

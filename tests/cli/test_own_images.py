@@ -1,4 +1,4 @@
-"""`aslp-jax train --data`: images of one's own, from the options to the artefact."""
+"""`aslp-jax train --data` and `--dataset tfds:NAME`, from options to the artefact."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from aslp_jax._errors import BadInput
 from aslp_jax.cli.arguments import parse
 from aslp_jax.cli.main import main
 from aslp_jax.trainer.options import Config, image_size
+from tests.data.tfds_writer import png, prepare
 
 CLASSES = ("circle", "stripe", "dark")
 LINE = "--arch conv2 --epochs 1 --batch-size 16 --eval-samples 1 --devices 1"
@@ -136,6 +137,95 @@ def test_a_broken_image_is_one_line_and_code_2(train, photos, tmp_path) -> None:
     assert not (tmp_path / "runs").exists() and not (tmp_path / "cache/own").exists()
 
 
+@pytest.fixture(scope="module")
+def tfds_root(tmp_path_factory) -> Path:
+    """A folder in which TFDS has prepared the data set `shapes`."""
+    import tensorflow_datasets as tfds
+
+    root, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
+    features = {
+        "image": tfds.features.Image(shape=(24, 24, 3)),
+        "label": tfds.features.ClassLabel(names=CLASSES),
+    }
+    examples = {
+        part: [
+            {"image": png(pixels), "label": label}
+            for label, kind in enumerate(CLASSES)
+            for pixels in images_of(kind, rng, count)
+        ]
+        for part, count in {"train": 24, "validation": 6}.items()
+    }
+    prepare(root, "shapes", features, examples)
+    return root
+
+
+@pytest.mark.slow
+def test_a_prepared_data_set_trains_and_resumes(train, tfds_root, tmp_path) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(tfds_root, folder)
+    line = f"--dataset tfds:shapes --data-dir {folder} --image-size 12 {LINE}"
+    code, out, err = train(*line.split())
+    assert code == 0, err
+    assert "aslp on conv2, shapes" in out
+    version = folder / "shapes" / "1.2.0"
+    assert f"decoding 90 images of {version}, once" in err
+    counts = "72 training and 18 test images of 3 classes"
+    assert f"shapes ({version}: {counts}), 1 x cpu" in err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("shapes-conv2-aslp-seed0-")
+    assert json.loads((run / "result.json").read_text())["dataset"] == "shapes"
+    assert artefact.load(run / "network.aslp").description.image_shape == (12, 12, 3)
+
+    shutil.move(folder, tmp_path / "moved")
+    resume = ["--resume", "--out", str(run), "--epochs", "2"]
+    code, out, err = train(*resume)
+    assert code == 2 and "no prepared dataset shapes in" in err
+    assert train(*resume, "--data-dir", "moved")[0] == 0
+
+
+def write_sizes(root: Path) -> None:
+    for name, side in (("a/1", 8), ("a/2", 8), ("b/1", 8), ("b/2", 9)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (side, side)).save(root / f"{name}.png")
+
+
+def write_classes(root: Path) -> None:
+    for name in ("train/a/1", "train/b/1", "train/c/1", "test/a/1", "test/b/1"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (8, 8)).save(root / f"{name}.png")
+
+
+def write_labels(path: Path) -> None:
+    images = np.zeros((4, 8, 8), np.uint8)
+    train = {"x_train": images, "y_train": np.array([0, 1, 2, -1])}
+    np.savez(f"{path}.npz", **train, x_test=images, y_test=np.array([0, 1, 2, 2]))
+
+
+@pytest.mark.parametrize(
+    ("write", "flags", "words"),
+    [
+        (write_sizes, "--data bad", "images have several sizes: the image bad/a/"),
+        (write_classes, "--data bad", "the class 'c' is in bad/train and not in bad/"),
+        (write_labels, "--data bad.npz", "y_train holds the label -1; expected 0 to"),
+        (Path.mkdir, "--data bad", "bad holds 0 class folders; expected at least two"),
+        (Path.mkdir, "--dataset tfds:x --data-dir bad", "no prepared dataset x in bad"),
+        (Path.mkdir, "--dataset tfds:/ --data-dir bad", "'/' is no name of TFDS"),
+        (Path.mkdir, "--dataset fashion_mnist --manual-dir bad", "bad lacks train-im"),
+        (Path.mkdir, "--dataset fashion_mnist --data-dir bad", "no prepared dataset f"),
+    ],
+)
+def test_bad_images_are_one_line_and_code_2(train, tmp_path, write, flags, words):
+    write(tmp_path / "bad")
+    before = set(tmp_path.iterdir())
+    code, out, err = train(*flags.split(), *LINE.split())
+    assert (code, out) == (2, "")
+    *notes, line = err.splitlines()
+    assert line.startswith("aslp-jax: load: ") and words in line
+    assert all(note.startswith("decoding 4 images of bad, once") for note in notes)
+    assert {path for path in tmp_path.iterdir() if path.name != "cache"} == before
+    assert not [*(tmp_path / "cache").rglob("*.npy")]
+
+
 def test_too_few_images_for_a_batch_are_refused(train, arrays) -> None:
     code, out, err = train("--data", str(arrays), "--batch-size", "66")
     assert (code, out) == (2, "")
@@ -185,7 +275,7 @@ def test_images_are_named_after_their_path(path, name, tmp_path, monkeypatch) ->
         ("--data a --data-dir b", "give --data or --data-dir, not both"),
         ("--data a --manual-dir b", "give --data or --manual-dir, not both"),
         ("--dataset own", "--dataset own needs --data"),
-        ("--image-size 32", "--image-size resizes the images of --data; give both"),
+        ("--image-size 32", "--image-size resizes the images of --data or"),
         ("--data a --image-size 0", "--image-size must be from 1 to 4096, got 0"),
         ("--data a --image-size 32x9999", "must be from 1 to 4096, got 32x9999"),
         ("--data a --image-size 32,32", "must be one number, or two as in 24x32"),

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aslp_jax.data import folder, own
+from aslp_jax.data import decoding, own
 
 CLASSES = ("bee", "ant", "cat")
 """In no alphabetical order."""
@@ -127,6 +129,16 @@ def test_hidden_and_other_files_are_counted_and_not_read(load, tmp_path) -> None
     assert found.source.endswith(", 6 other files or folders ignored")
 
 
+def test_two_images_of_one_name_are_two_images(load, tmp_path) -> None:
+    names = ("a/1.png", "a/1.jpg", "a/1.PNG", "b/1.png", "b/2.png")
+    root = write(tmp_path / "data", {n: grey(50 * i) for i, n in enumerate(names)})
+    found = load(root)
+    assert found.train_labels.tolist() == [0, 0, 1]
+    assert found.test_labels.tolist() == [0, 1]
+    shades = {*found.train_images[:, 0, 0, 0], *found.test_images[:, 0, 0, 0]}
+    assert shades == {0, 50, 100, 150, 200}
+
+
 def test_an_empty_class_is_refused(refused, tmp_path) -> None:
     root = plain(tmp_path / "data", 2)
     (root / "dog").mkdir()
@@ -174,6 +186,48 @@ def test_sixteen_bits_are_scaled_to_eight(load, tmp_path) -> None:
     found = single(load, tmp_path / "data", PIL.Image.fromarray(values))
     assert found[0, 0, :, 0].tolist() == [0, 0, 1, 128, 254, 255, 255]
     assert found.shape == (1, 1, 7, 1)
+
+
+def png_of_sixteen_bits(pixels: np.ndarray, colour_type: int) -> bytes:
+    """Returns a PNG file, which Pillow cannot write; `[height, width, channels]`."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "pixel", "expected"),
+    [
+        (2, (0x0000, 0x80FF, 0xFFFF), [0, 128, 255]),
+        (6, (0x80FF, 0x4000, 0x0000, 0xFFFF), [128, 64, 0]),
+        (4, (0x80FF, 0xFFFF), [128, 128, 128]),
+    ],
+)
+def test_colours_of_sixteen_bits_keep_their_upper_byte(
+    load, tmp_path, colour_type, pixel, expected
+) -> None:
+    content = png_of_sixteen_bits(np.array([[pixel]]), colour_type)
+    for name in ("train/a/1", "train/b/1", "test/a/1", "test/b/1"):
+        path = tmp_path / "data" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert load(tmp_path / "data").test_images[0, 0, 0].tolist() == expected
+
+
+def test_inks_of_a_printer_become_colours(load, tmp_path) -> None:
+    for name in ("train/a/1", "train/b/1", "test/a/1", "test/b/1"):
+        path = tmp_path / "data" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(path, quality=95)
+    found = load(tmp_path / "data").test_images[0, 0, 0]
+    np.testing.assert_allclose(found, (255, 0, 0), atol=6)
 
 
 def test_transparent_pixels_are_shown_over_black(load, tmp_path) -> None:
@@ -302,7 +356,7 @@ def test_a_second_load_decodes_nothing(load, tmp_path, monkeypatch) -> None:
     first = load(root, note=notes.append)
     assert notes == [f"decoding 9 images of {root}, once"]
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode", None)
+        patch.setattr(decoding, "decode", None)
         again = load(root, note=notes.append)
     assert len(notes) == 1
     assert again.images_sha256() == first.images_sha256()
@@ -348,7 +402,7 @@ def test_an_image_that_changes_its_class_is_noticed(load, tmp_path) -> None:
 
 
 def test_long_decoding_reports_progress(load, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(folder, "_NOTE_SECONDS", 0.0)
+    monkeypatch.setattr(decoding, "_NOTE_SECONDS", 0.0)
     notes: list[str] = []
     load(plain(tmp_path / "data", 2), note=notes.append)
     assert notes[1:] == [f"decoded {i} of 6 images" for i in range(1, 7)]

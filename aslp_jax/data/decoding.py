@@ -1,0 +1,145 @@
+"""Decoding of PNG and JPEG images of any kind to arrays of 8-bit grey or RGB.
+
+Folders of images and prepared TFDS folders share it, so that an image has one meaning.
+"""
+
+import contextlib
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aslp_jax._extras import require
+
+Encoded = tuple[str, Path | bytes]
+"""Words that name an image in an error, and its file or its bytes."""
+
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
+_NOTE_SECONDS = 10.0
+_BY = "load: decoding of images"
+
+
+def are_grey(images: Iterable[Encoded]) -> bool:
+    """Returns True if all images are grey.
+
+    Args:
+      images: encoded images.
+
+    Raises:
+      MissingExtra: Pillow is not installed.
+      ValueError: an image cannot be read.
+    """
+    require("PIL", by=_BY)
+    return all(_is_grey(*image) for image in images)
+
+
+def decode(
+    images: Iterable[Encoded],
+    count: int,
+    channels: int,
+    image_size: tuple[int, int] | None,
+    note: Callable[[str], None],
+) -> np.ndarray:
+    """Decodes images, upright and in 8 bits.
+
+    Transparent pixels are shown over black.
+
+    Args:
+      images: encoded images.
+      count: number of images, at least 1.
+      channels: 1 to make each image grey, 3 to make each image RGB.
+      image_size: height and width that each image is resized to, with a bilinear
+        filter; None for no change.
+      note: function that shows a message about the progress, every ten seconds.
+
+    Returns:
+      uint8 `[count, height, width, channels]`.
+
+    Raises:
+      MissingExtra: Pillow is not installed.
+      ValueError: an image cannot be read, images have several sizes, or there are more
+        or fewer of them.
+    """
+    require("PIL", by=_BY)
+    arrays: np.ndarray = np.empty((0, 0, 0, channels), np.uint8)
+    first, index, noted = "", -1, time.monotonic()
+    for index, (name, encoded) in enumerate(images):
+        pixels = _decode_image(name, encoded, channels, image_size)
+        if index == 0:
+            first, arrays = name, np.empty((count, *pixels.shape), np.uint8)
+        if pixels.shape != arrays.shape[1:]:
+            sizes = arrays.shape[1:3], pixels.shape[:2]
+            size, other = (f"{height}x{width}" for height, width in sizes)
+            raise ValueError(
+                f"load: images have several sizes: {first} has {size} pixels and "
+                f"{name} {other}; give --image-size"
+            )
+        if index < count:
+            arrays[index] = pixels
+        if time.monotonic() - noted >= _NOTE_SECONDS:
+            noted = time.monotonic()
+            note(f"decoded {index + 1:,} of {count:,} images")
+    if index + 1 != count:
+        raise ValueError(f"load: there are {index + 1} images; expected {count}")
+    return arrays
+
+
+@contextlib.contextmanager
+def _open(name: str, encoded: Path | bytes) -> Iterator[Any]:
+    """Opens an image; raises one kind of error, with its name, if it is damaged."""
+    import PIL.Image
+
+    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+    try:
+        with PIL.Image.open(file, formats=("PNG", "JPEG")) as image:
+            yield image
+    except (
+        OSError,
+        EOFError,
+        SyntaxError,  # of Pillow, for a damaged chunk
+        ValueError,
+        LookupError,
+        TypeError,
+        struct.error,
+        zlib.error,
+        PIL.Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(
+            f"load: {name} cannot be read ({error}); expected a complete PNG or JPEG "
+            "image"
+        ) from error
+
+
+def _is_grey(name: str, encoded: Path | bytes) -> bool:
+    with _open(name, encoded) as image:
+        return image.mode in _GREY_MODES
+
+
+def _decode_image(
+    name: str,
+    encoded: Path | bytes,
+    channels: int,
+    image_size: tuple[int, int] | None,
+) -> np.ndarray:
+    with _open(name, encoded) as opened:
+        import PIL.Image
+        import PIL.ImageOps
+
+        image = PIL.ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits, in 32 by some versions of Pillow
+            values = np.asarray(image).astype(np.int64).clip(0, 65535)
+            image = PIL.Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = PIL.Image.alpha_composite(black, image).convert("RGB")
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image_size is not None:
+            height, width = image_size
+            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(image.height, image.width, channels)
