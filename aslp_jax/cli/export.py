@@ -97,7 +97,7 @@ def _export(
 def _load(file: Path, model: str | None, model_args: str | None) -> "Subnetwork":
     """Returns the network of a file, with its module."""
     from aslp_jax import artefact
-    from aslp_jax.artefact.decoding import load_unbound
+    from aslp_jax.artefact.loading import load_unbound
     from aslp_jax.trainer import own_network
 
     if model is None and model_args is not None:

@@ -127,7 +127,8 @@ def test_inputs_that_are_no_images_are_as_the_module_takes_them():
 
 
 def test_int8_refuses_several_magnitudes():
-    with pytest.raises(ValueError, match=r"'Dense_0/kernel' has weights of \d+ magnitudes"):
+    words = r"'Dense_0/kernel' has weights of \d+ magnitudes"
+    with pytest.raises(ValueError, match=words):
         onnx_export.encode(small("mixed"), storage="int8")
 
 
