@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import aslp_jax
+from aslp_jax import functional
 from aslp_jax.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -129,12 +130,35 @@ def check_network(names: Names) -> None:
     assert logits.shape == (64, 10) and jnp.any(logits != 0)
 
 
+def check_own_network(names: Names) -> None:
+    images = jnp.ones((2, 32, 32, 3))
+    for net, outputs in (
+        (names["TinyNet"](), 3),
+        (functional.NNX(lambda rngs: names["TinyNNX"](rngs=rngs)), 3),
+    ):
+        network = functional.network(net)
+        start = jax.eval_shape(network.init, jax.random.key(0), images)
+        found, _ = jax.eval_shape(network.apply, *start, images)
+        assert found.shape == (2, outputs)
+    assert int(names["state"].step) == 1 and np.isfinite(names["loss"])
+    assert names["state"].params["logits"]["w"].any()
+
+
+def check_export(names: Names) -> None:
+    kinds = [type(node.operation).__name__ for node in names["graph"].nodes]
+    assert kinds == ["Dense", "Unary"]
+    found = names["export"].run(names["graph"], jnp.ones((2, 3)))
+    np.testing.assert_allclose(found, np.tanh(np.full((2, 4), 3.0)), rtol=1e-6)
+
+
 CHECKS: dict[str, Callable[[Names], None]] = {
     "README.md": check_readme,
     "docs/adding_a_method.md": check_method,
     "docs/adding_a_network.md": check_network,
     "docs/artefact.md": check_artefact,
+    "docs/export.md": check_export,
     "docs/library.md": check_library,
+    "docs/own_network.md": check_own_network,
 }
 
 

@@ -36,7 +36,7 @@ def test_devices_that_were_asked_for_must_divide_it():
 
 
 def test_every_network_may_be_chosen():
-    assert FIELDS["arch"].metadata["choices"] == tuple(NETWORKS)
+    assert FIELDS["arch"].metadata["choices"] == (*NETWORKS, "own")
 
 
 def test_a_network_that_cannot_take_the_images_is_bad_input():
