@@ -129,11 +129,17 @@ def check_network(names: Names) -> None:
     assert logits.shape == (64, 10) and jnp.any(logits != 0)
 
 
+def check_export(names: Names) -> None:
+    assert names["kinds"] == ["Dense", "Unary"]
+    np.testing.assert_allclose(names["outputs"], np.full((2, 4), np.tanh(3)), rtol=1e-6)
+
+
 CHECKS: dict[str, Callable[[Names], None]] = {
     "README.md": check_readme,
     "docs/adding_a_method.md": check_method,
     "docs/adding_a_network.md": check_network,
     "docs/artefact.md": check_artefact,
+    "docs/export.md": check_export,
     "docs/library.md": check_library,
 }
 
