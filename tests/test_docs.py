@@ -145,10 +145,8 @@ def check_own_network(names: Names) -> None:
 
 
 def check_export(names: Names) -> None:
-    kinds = [type(node.operation).__name__ for node in names["graph"].nodes]
-    assert kinds == ["Dense", "Unary"]
-    found = names["export"].run(names["graph"], jnp.ones((2, 3)))
-    np.testing.assert_allclose(found, np.tanh(np.full((2, 4), 3.0)), rtol=1e-6)
+    assert names["kinds"] == ["Dense", "Unary"]
+    np.testing.assert_allclose(names["outputs"], np.full((2, 4), np.tanh(3)), rtol=1e-6)
 
 
 CHECKS: dict[str, Callable[[Names], None]] = {

@@ -252,7 +252,7 @@ class Operators:
 
     def _node(self, value: int, node: Node) -> _Held:
         """Adds the operators of a node and returns its result."""
-        name, first = f"value_{value}", node.inputs[0]
+        name, first = f"v{value}", node.inputs[0]
         match node.operation:
             case Conv() as conv:
                 return self._conv(conv, node, name)

@@ -8,13 +8,14 @@ long because it holds a rule for each primitive.
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import DropVar, Literal
 
 from aslp_jax.export.constants import Constant, compute, for_one_example, shrink
 from aslp_jax.export.operations import (
@@ -62,10 +63,19 @@ _IDENTITIES = frozenset(
     | {"sharding_constraint", "stop_gradient"}
 )
 
+_DIFFERS = "with a constant that differs from example to example"
+
 _COMMUTATIVE = frozenset({"add", "eq", "max", "min", "mul", "ne"})
 
 _LARGEST_POWER = 8
 """Largest integer power that is written as multiplications."""
+
+
+_MOST_STEPS = 100
+"""Largest number of steps of a loop that is written out."""
+
+_MOST_PARTS = 32
+"""Largest number of slices that a choice of places is written as."""
 
 
 class _Refusal(Exception):
@@ -212,6 +222,8 @@ class _Tracer:
         values = [each for each in operands if isinstance(each, _Value)]
         if not values:
             return compute(equation, operands)
+        if name in _CONTROL:
+            return _CONTROL[name](self, equation, operands)
         if name in _IDENTITIES:
             return [values[0]]
         rule = _RULES.get(name)
@@ -523,7 +535,150 @@ class _Tracer:
         result = self.add(MatMul(), [first, second], (*common, height, width))
         return self._reshape(result, _shape(equation, batch), batch)
 
+    def stack(self, equation: Any, operands: list[Any]) -> _Value:
+        before, axis = self._common_batch(equation, operands), equation.params["axis"]
+        batch = before + (axis <= before)
+        result = _Value(0, (), batch)
+        shape = _shape(equation, batch)
+        place = result.axis(axis)
+        part = (*shape[:place], 1, *shape[place + 1 :])
+        parts: list[Any] = []
+        for each in operands:
+            if isinstance(each, _Value):
+                parts.append(self._reshape(each, part, batch))
+                continue
+            array = for_one_example(each, len(shape), before)
+            if array is None:
+                _refuse(
+                    equation, "with a constant that differs from example to example"
+                )
+            parts.append(np.reshape(array, part))
+        return self._join(parts, place, shape, batch)
+
+    def tile(self, equation: Any, operands: list[Any]) -> _Value:
+        value, times = operands[0], equation.params["reps"]
+        if len(times) != len(value.shape) + 1 or times[value.batch] != 1:
+            _refuse(equation, "across the examples of a batch")
+        for axis, count in enumerate(value.without_batch(times)):
+            if count > 1:
+                value = self._repeat(value, axis, count, blocks=True)
+        return value
+
+    def reverse(self, equation: Any, operands: list[Any]) -> _Value:
+        value = operands[0]
+        for axis in equation.params["dimensions"]:
+            if axis == value.batch:
+                _refuse(equation, "across the examples of a batch")
+            place = value.axis(axis)
+            value = self._take(value, place, np.arange(value.shape[place])[::-1])
+        return value
+
+    def gather(self, equation: Any, operands: list[Any]) -> _Value:
+        value, indices = operands
+        numbers = equation.params["dimension_numbers"]
+        if not isinstance(indices, Constant) or not isinstance(value, _Value):
+            _refuse(equation, "at places that depend on the inputs")
+        places = np.asarray(indices.array)
+        whole = (*value.shape[: value.batch], _BATCH, *value.shape[value.batch :])
+        axes = numbers.start_index_map
+        one = len(axes) == 1 and tuple(numbers.collapsed_slice_dims) == tuple(axes)
+        if not one or places.shape[1:] != (1,) or numbers.operand_batching_dims:
+            _refuse(equation, "along several axes")
+        (axis,) = axes
+        sizes = tuple(1 if each == axis else size for each, size in enumerate(whole))
+        if axis == value.batch or tuple(equation.params["slice_sizes"]) != sizes:
+            _refuse(equation, "across the examples of a batch")
+        if places.min() < 0 or places.max() >= whole[axis]:
+            _refuse(equation, "beyond the end of an axis")
+        value = self._take(value, value.axis(axis), places[:, 0])
+        # The axis may also have moved.
+        (target,) = set(range(len(whole))) - set(numbers.offset_dims)
+        order = [each for each in range(len(whole)) if each != axis]
+        order.insert(target, axis)
+        batch = order.index(value.batch)
+        moved = [value.axis(each) for each in order if each != value.batch]
+        return self._order(value, moved, batch)
+
+    def scan(self, equation: Any, operands: list[Any]) -> list[Any]:
+        options = equation.params
+        length, body = options["length"], options["jaxpr"]
+        first, carried = options["num_consts"], options["num_carry"]
+        constants, rest = operands[:first], operands[first:]
+        carry, over = rest[:carried], rest[carried:]
+        if length > _MOST_STEPS or any(isinstance(each, _Value) for each in over):
+            _refuse(equation, "over a value, or of many steps")
+        if len(body.jaxpr.outvars) > carried and any(
+            not isinstance(variable, DropVar) for variable in equation.outvars[carried:]
+        ):
+            _refuse(equation, "with a result of each step")
+        steps = range(length)
+        for step in reversed(steps) if options["reverse"] else steps:
+            parts = [each.moved(operator.itemgetter(step)) for each in over]
+            results = self.run(body.jaxpr, body.consts, [*constants, *carry, *parts])
+            carry = results[:carried]
+        return [*carry, *(Constant.of(0) for _ in equation.outvars[carried:])]
+
+    def cond(self, equation: Any, operands: list[Any]) -> list[Any]:
+        which, *others = operands
+        branches = equation.params["branches"]
+        if isinstance(which, _Value):
+            _refuse(equation, "of a condition that depends on the inputs")
+        chosen = min(max(int(np.asarray(which.array)), 0), len(branches) - 1)
+        return self.run(branches[chosen].jaxpr, branches[chosen].consts, others)
+
     # Parts of rules.
+
+    def _join(
+        self, parts: Sequence[Any], axis: int, shape: Sequence[int], batch: int
+    ) -> _Value:
+        """Puts values and constants one after another along an axis."""
+        constants = tuple(
+            None if isinstance(each, _Value) else np.asarray(each) for each in parts
+        )
+        values = [each for each in parts if isinstance(each, _Value)]
+        return self.add(Concatenate(axis, constants), values, shape, batch)
+
+    def _repeat(self, value: _Value, axis: int, count: int, *, blocks: bool) -> _Value:
+        """Repeats a value along an axis, as a whole or each of its entries."""
+        before, size, after = value.shape[:axis], value.shape[axis], value.shape[axis:]
+        pair, wide = (1, size), (count, size)
+        if not blocks:
+            pair, wide = (size, 1), (size, count)
+        batch = value.batch
+        value = self._reshape(value, (*before, *pair, *after[1:]))
+        value = self.add(Broadcast(), [value], (*before, *wide, *after[1:]))
+        return self._reshape(value, (*before, size * count, *after[1:]), batch)
+
+    def _take(self, value: _Value, axis: int, places: np.ndarray) -> _Value:
+        """Returns a value at some places of an axis."""
+        size, steps = value.shape[axis], np.diff(places)
+
+        def part(places: np.ndarray, stride: int) -> _Value:
+            shape = [*value.shape]
+            shape[axis] = len(places)
+            starts, strides = [0] * len(shape), [1] * len(shape)
+            starts[axis], strides[axis] = int(places[0]), stride
+            operation = Slice(tuple(starts), tuple(strides))
+            return self.add(operation, [value], shape, value.batch)
+
+        if len(places) == 1 or (steps[0] > 0 and (steps == steps[0]).all()):
+            return part(places, int(steps[0]) if len(steps) else 1)
+        times = len(places) // size
+        if np.array_equal(places, np.repeat(np.arange(size), times)):
+            return self._repeat(value, axis, times, blocks=False)
+        shape = [*value.shape]
+        shape[axis] = len(places)
+        runs = np.split(places, np.flatnonzero(steps != 1) + 1)
+        if len(runs) <= _MOST_PARTS:
+            parts = [part(run, 1) for run in runs]
+            return self._join(parts, axis, shape, value.batch)
+        chosen = np.zeros((size, len(places)), np.float32)
+        chosen[places, np.arange(len(places))] = 1
+        order = [each for each in range(len(shape)) if each != axis]
+        order.append(axis)
+        last = self._order(value, order)
+        found = self.add(Dense("", chosen), [last], [shape[each] for each in order])
+        return self._order(found, np.argsort(order).tolist(), value.batch)
 
     def _unary(self, function: str, value: _Value) -> _Value:
         return self.add(Unary(function), [value], value.shape, value.batch)
@@ -618,6 +773,7 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "dynamic_slice": _Tracer.dynamic_slice,
     "exp2": _Tracer.exp2,
     "expand_dims": _Tracer.reshape,
+    "gather": _Tracer.gather,
     "integer_pow": _Tracer.integer_pow,
     "is_finite": _Tracer.is_finite,
     "pad": _Tracer.pad,
@@ -630,16 +786,25 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "reduce_window_min": _Tracer.window,
     "reduce_window_sum": _Tracer.window,
     "reshape": _Tracer.reshape,
+    "rev": _Tracer.reverse,
     "select_n": _Tracer.select,
     "slice": _Tracer.slice,
     "split": _Tracer.split,
     "square": _Tracer.square,
     "squeeze": _Tracer.reshape,
+    "stack": _Tracer.stack,
+    "tile": _Tracer.tile,
     "transpose": _Tracer.transpose,
 }
 """Rules by the name of their primitive."""
 
-SUPPORTED = tuple(sorted({*_RULES, *_CALLS, *_IDENTITIES}))
+_CONTROL: Mapping[str, Callable[..., list[Any]]] = {
+    "cond": _Tracer.cond,
+    "scan": _Tracer.scan,
+}
+"""Rules of loops and branches, which give a result for each output."""
+
+SUPPORTED = tuple(sorted({*_RULES, *_CONTROL, *_CALLS, *_IDENTITIES}))
 """Names of the JAX primitives that a graph can hold."""
 
 
@@ -674,7 +839,7 @@ def _one(equation: Any, constant: Constant, batch: int) -> np.ndarray:
     rank = len(equation.outvars[0].aval.shape)
     array = for_one_example(constant, rank, batch)
     if array is None:
-        _refuse(equation, "with a constant that differs from example to example")
+        _refuse(equation, _DIFFERS)
     return array
 
 

@@ -125,6 +125,19 @@ def _shapes(x):
     return x.swapaxes(1, 2).reshape(x.shape[0], -1) * jnp.linspace(1, 2, 27)
 
 
+def _resampled(x):
+    x = nn.Conv(4, (3, 3), padding="REFLECT")(x)
+    shape = (x.shape[0], 18, 12, 4)
+    y = jax.image.resize(x, shape, "nearest") + jax.image.resize(x, shape, "bilinear")
+    y = jnp.flip(y, 2)[:, jnp.array([0, 5, 2, 7, 16, 3])]
+    y = y.take(np.random.default_rng(0).permutation(np.arange(60) % 12), 2)
+    parts = [y, jnp.tile(y[..., ::-1], (1, 1, 1, 1)), jnp.ones_like(y)]
+    y = jnp.tile(jnp.stack(parts, 1), (1, 2, 1, 1, 2))[:, :, 3, 5]
+    kernels = jnp.sin(jnp.arange(192.0) ** 2).reshape(3, 8, 8)
+    y, _ = jax.lax.scan(lambda y, kernel: (nn.tanh(y @ kernel), None), y, kernels)
+    return jax.lax.cond(True, lambda y: y * 4, lambda y: y, y)
+
+
 def _norms(x):
     x = nn.LayerNorm()(nn.Conv(8, (3, 3))(x))
     x = nn.gelu(nn.GroupNorm(4)(nn.Dense(8)(x)))
@@ -171,6 +184,7 @@ LINEN = {
     "activations": (_activations, IMAGE),
     "pools": (_pools, IMAGE),
     "shapes": (_shapes, IMAGE),
+    "resampled": (_resampled, IMAGE),
     "norms": (_norms, IMAGE),
     "squeeze_and_excite": (_squeeze_and_excite, IMAGE),
     "attention": (_attention, TOKENS),

@@ -127,8 +127,9 @@ def test_inputs_that_are_no_images_are_as_the_module_takes_them():
 
 
 def test_int8_refuses_several_magnitudes():
-    words = r"'Dense_0/kernel' has weights of \d+ magnitudes"
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(
+        ValueError, match=r"'Dense_0/kernel' has weights of \d+ magnitudes"
+    ):
         onnx_export.encode(small("mixed"), storage="int8")
 
 

@@ -111,7 +111,17 @@ def test_functions(fn):
         (lambda w, x: x.astype(jnp.int32) + 1, "convert_element_type to int32"),
         (lambda w, x: x * x[:1], "across the examples of a batch"),
         (lambda w, x: jnp.einsum("bhwc,chd->bhwd", x, jnp.ones((3, 6, 2))), "each ind"),
-        (lambda w, x: jax.lax.rev(x, (1,)), "trace: rev is not supported"),
+        (lambda w, x: x[:, [0, 1], [1, 2]], "trace: gather along several axes is not"),
+        (lambda w, x: jnp.flip(x, 0), "rev across the examples of a batch"),
+        (lambda w, x: jnp.tile(x, (2, 1, 1, 1)), "tile across the examples"),
+        (
+            lambda w, x: jax.lax.while_loop(lambda y: y.sum() < 9, lambda y: y + 1, x),
+            "trace: while is not supported",
+        ),
+        (
+            lambda w, x: jax.lax.scan(lambda y, _: (y, y), x, length=2)[1],
+            "scan with a result of each step",
+        ),
     ],
 )
 def test_others_are_refused_by_name(fn, words):
