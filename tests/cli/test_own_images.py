@@ -22,10 +22,10 @@ LINE = "--arch conv2 --epochs 1 --batch-size 16 --eval-samples 1 --devices 1"
 
 
 def images_of(kind: str, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Returns noisy images of a class, uint8 `[count, 24, 24, 3]`."""
-    y, x = np.mgrid[:24, :24] - 11.5
-    shapes = {"circle": x**2 + y**2 < 60, "stripe": abs(x) < 3, "dark": x > 99}
-    noise = rng.integers(0, 60, (count, 24, 24, 3), np.uint8)
+    """Returns noisy images of a class, uint8 `[count, 6, 8, 3]`."""
+    y, x = np.mgrid[:6, :8] - np.reshape([2.5, 3.5], (2, 1, 1))
+    shapes = {"circle": x**2 + y**2 < 6, "stripe": abs(x) < 1, "dark": x > 99}
+    noise = rng.integers(0, 60, (count, 6, 8, 3), np.uint8)
     return noise + 150 * shapes[kind][..., None].astype(np.uint8)
 
 
@@ -86,7 +86,7 @@ def test_a_folder_trains_resumes_and_becomes_an_artefact(
     assert json.loads((run / "result.json").read_text())["dataset"] == "my-photos"
 
     network = artefact.load(run / "network.aslp")
-    assert network.description.image_shape == (24, 24, 3)
+    assert network.description.image_shape == (6, 8, 3)
     assert network.description.classes == 3
     assert main(["inspect", str(run / "network.aslp")]) == 0
     assert "my-photos" in capsys.readouterr().out

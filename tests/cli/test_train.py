@@ -1,11 +1,12 @@
 """The program as a person meets it: its files, its messages, its exit codes.
 
-Whole runs take seconds each, so that many tests look at the same few of them. Tests of
-signals get a process of their own; all else runs in one warm process, which imports JAX
-once and finds programs of the same options compiled.
+Whole runs take seconds each, even with few images: most is tracing and compiling. Many
+tests look at the same few runs. What kills a process gets one of its own; all else runs
+in one warm process, which imports JAX once and finds programs of the same options
+compiled.
 """
 
-import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -32,9 +33,9 @@ from aslp_jax.trainer.results import EpochRow
 pytestmark = pytest.mark.program
 
 PROGRAM = str(Path(__file__).parents[2] / "experiments" / "cifar.py")
-SMALL = "--dataset digits --arch conv2 --batch-size 320 --eval-samples 3"
+SMALL = "--data digits.npz --arch conv2 --batch-size 32 --eval-samples 3"
 LAYERS = ["Conv_0/kernel", "Conv_1/kernel", *(f"Dense_{i}/kernel" for i in range(3))]
-STEPS = 4  # of an epoch: 1,280 images or so, 320 at a time
+STEPS = 4  # of an epoch: 144 images, of which 14 are for validation; 32 at a time
 EPOCHS = 4
 TIMES = {"seconds", "images_per_second"}
 
@@ -94,13 +95,14 @@ INITIAL = """
 import sys
 
 from aslp_jax import checkpoint
-from aslp_jax.data import datasets
+from aslp_jax.data import own
 from aslp_jax.trainer.compilation_cache import enable_compilation_cache
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.run_state import Run
 
 enable_compilation_cache()
-run = Run(Config(**{options!r}), datasets.load("digits"))
+config = Config(**{options!r})
+run = Run(config, own.load(config.data))
 checkpoint.save(sys.argv[1], 0, run.snapshot(), {{}})
 """
 
@@ -130,6 +132,20 @@ finally:
 
 
 @pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that programs run in, which holds `digits.npz`."""
+    folder, data = tmp_path_factory.mktemp("work"), few_digits()
+    np.savez(
+        folder / "digits.npz",
+        x_train=data.train_images,
+        y_train=data.train_labels,
+        x_test=data.test_images,
+        y_test=data.test_labels,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
 def environment(
     tmp_path_factory: pytest.TempPathFactory, program_flags: str
 ) -> dict[str, str]:
@@ -154,12 +170,14 @@ def environment(
 
 
 @pytest.fixture(scope="module")
-def program(environment: dict[str, str]) -> Callable[..., Ended]:
-    """Runs the program in a process of its own."""
+def program(environment: dict[str, str], work: Path) -> Callable[..., Ended]:
+    """Runs the program, or a script, in a process of its own."""
 
-    def run(line: str, **variables: str) -> Ended:
+    def run(line: str, *, script: str | None = None, **variables: str) -> Ended:
+        start = [PROGRAM] if script is None else ["-c", script]
         ended = subprocess.run(
-            [sys.executable, PROGRAM, *line.split()],
+            [sys.executable, *start, *line.split()],
+            cwd=work,
             env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -171,13 +189,17 @@ def program(environment: dict[str, str]) -> Callable[..., Ended]:
     return run
 
 
-@contextlib.contextmanager
-def warm_process(
-    environment: dict[str, str], place: Path
+@pytest.fixture(scope="module")
+def warm(
+    environment: dict[str, str],
+    work: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., Ended]]:
     """Runs the program, or a script, in a process that imports JAX once."""
+    place = tmp_path_factory.mktemp("scripts")
     child = subprocess.Popen(
         [sys.executable, "-c", WARM],
+        cwd=work,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -196,27 +218,6 @@ def warm_process(
     with child:
         yield run
         child.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def warm(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Ended]]:
-    """Runs the program with the flags of `whole`, whose programs it finds compiled."""
-    with warm_process(environment, tmp_path_factory.mktemp("scripts")) as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def rough(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Ended]]:
-    """Runs the program compiled fastest, for runs of an epoch or two."""
-    flags = environment["XLA_FLAGS"].replace("_level=1", "_level=0")
-    assert flags != environment["XLA_FLAGS"]
-    variables = {**environment, "XLA_FLAGS": flags}
-    with warm_process(variables, tmp_path_factory.mktemp("scripts")) as run:
-        yield run
 
 
 @pytest.fixture(scope="module")
@@ -255,9 +256,24 @@ def options(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())["options"]
 
 
+def few_digits() -> datasets.Dataset:
+    """A few of the digits, every second pixel of them."""
+    digits = datasets.load("digits")
+    return dataclasses.replace(
+        digits,
+        train_images=digits.train_images[:144, ::2, ::2],
+        train_labels=digits.train_labels[:144],
+        test_images=digits.test_images[:100, ::2, ::2],
+        test_labels=digits.test_labels[:100],
+        validation=14,
+    )
+
+
 def small() -> Config:
     """The options of `SMALL`, of one device."""
-    return Config(dataset="digits", arch="conv2", batch_size=320, devices=1)
+    return Config(
+        dataset="own", data="digits.npz", arch="conv2", batch_size=32, devices=1
+    )
 
 
 @functools.cache
@@ -268,7 +284,7 @@ def like() -> dict[str, Any]:
     """
     from aslp_jax.trainer.run_state import Run
 
-    return jax.device_get(Run(small(), datasets.load("digits")).snapshot())
+    return jax.device_get(Run(small(), few_digits()).snapshot())
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +305,9 @@ def saved(folder: Path, step: int) -> dict[str, Any]:
         for name, value in options(folder).items()
         if not FIELDS[name].metadata.get("resumable")
     }
-    assert identity == {**fixed, "images_sha256": identity["images_sha256"]}
-    assert len(identity["images_sha256"]) == 64
+    hashes = {name: identity[name] for name in ("images_sha256", "labels_sha256")}
+    assert identity == {**fixed, **hashes}
+    assert {len(each) for each in hashes.values()} == {64}
     tree = checkpoint.restore(path, step, like(), identity)
     del tree["position"]["seconds"]
     return tree
@@ -342,15 +359,16 @@ def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
     assert ended.code == 0, ended.err
     found = json.loads((folder / "config.json").read_text())
     wanted = Config(
-        dataset="digits",
+        dataset="own",
+        data="digits.npz",
         arch="conv2",
-        batch_size=320,
+        batch_size=32,
         eval_samples=3,
         epochs=EPOCHS,
         checkpoint_seconds=0.0,
     )
     assert found["options"] == wanted.as_dict()
-    assert found["command"][:3] == ["cifar.py", "--dataset", "digits"]
+    assert found["command"][:3] == ["cifar.py", "--data", "digits.npz"]
     assert found["command"][-2:] == ["--out", str(folder)]
     assert found["device"] == "1 x cpu"
     version = ".".join(map(str, sys.version_info[:3]))
@@ -533,27 +551,17 @@ def test_more_epochs_later_are_as_good_as_at_once(
 @pytest.mark.slow
 def test_a_run_killed_and_compiled_anew_ends_the_same(
     program: Callable[..., Ended],
-    environment: dict[str, str],
     whole: tuple[Path, Ended],
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "killed"
-    line = f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}"
-    with subprocess.Popen(
-        [sys.executable, PROGRAM, *line.split()],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        for text in child.stderr:
-            if text.startswith("epoch "):
-                child.send_signal(signal.SIGKILL)
-                break
-        printed, _ = child.communicate(timeout=300)
-    assert child.returncode == -signal.SIGKILL
-    assert printed == "" and not (out / "result.json").exists()
-    assert 0 < len(rows(out)) < EPOCHS
+    ended = program(
+        f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}",
+        script=INTERRUPTED.format(program=PROGRAM, name="SIGKILL"),
+    )
+    assert ended.code == -signal.SIGKILL
+    assert ended.out == "" and not (out / "result.json").exists()
+    assert len(rows(out)) == 1
     # The rest, evaluation included, by programs that are compiled once more.
     ended = program(f"--resume --out {out}", JAX_ENABLE_COMPILATION_CACHE="false")
     assert ended.code == 0, ended.err
@@ -658,10 +666,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
 
 @pytest.mark.slow
-def test_a_budget_is_met(rough: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_budget_is_met(warm: Callable[..., Ended], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = "--optimiser adam --mask-lr 0.5 --logit-std 10 --keep 0.2"
-    ended = rough(f"{SMALL} --epochs 1 {options} --out {out}")
+    ended = warm(f"{SMALL} --epochs 1 {options} --out {out}")
     assert ended.code == 0, ended.err
     found = result(out)
     assert found["keep_fraction_asked"] == 0.2 and found["budget_miss"] == 0
@@ -674,10 +682,10 @@ def test_a_budget_is_met(rough: Callable[..., Ended], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_budget_that_is_missed_ends_with_four_and_an_empty_layer_is_warned_of(
-    rough: Callable[..., Ended], tmp_path: Path
+    warm: Callable[..., Ended], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    ended = rough(f"{SMALL} --epochs 1 --keep 0.0005 --method budget --out {out}")
+    ended = warm(f"{SMALL} --epochs 1 --keep 0.0005 --method budget --out {out}")
     assert ended.code == 4
     assert "thresholding" in ended.out and "before pruning" in ended.out
     found = result(out)
@@ -693,11 +701,11 @@ def test_a_budget_that_is_missed_ends_with_four_and_an_empty_layer_is_warned_of(
 
 @pytest.mark.slow
 def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
-    rough: Callable[..., Ended], tmp_path: Path
+    warm: Callable[..., Ended], tmp_path: Path
 ) -> None:
     line = f"{SMALL} --epochs 2 --method magnitude --keep 0.1 --finetune"
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert rough(f"{line} --checkpoint-seconds 0 --out {whole}").code == 0
+    assert warm(f"{line} --checkpoint-seconds 0 --out {whole}").code == 0
     assert [row["epoch"] for row in rows(whole)] == [1, 2, 3, 4]
     found = result(whole)
     assert found["best_epoch"] > 2 and found["epochs"] == 4
@@ -709,7 +717,7 @@ def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
     steps = checkpoint.steps(stopped / "checkpoints")
     assert steps[-1] == 4 * STEPS
     shutil.rmtree(stopped / "checkpoints" / str(steps[-1]))
-    ended = rough(f"--resume --out {stopped}")
+    ended = warm(f"--resume --out {stopped}")
     assert ended.code == 0, ended.err
     assert [*map(timeless, rows(stopped))] == [*map(timeless, rows(whole))]
     assert timeless(result(stopped)) == timeless(found)
@@ -725,7 +733,7 @@ def test_fine_tuning_holds_what_was_pruned_and_survives_a_stop(
         ("--epochs 0", ["--epochs", "at least 1", "got 0"]),
         ("--arch conv3", ["--arch", "conv3", "conv2"]),
         (f"{SMALL} --devices 2", ["--devices 2", "only 1"]),
-        (f"{SMALL} --micro-batch 7", ["--micro-batch 7", "320"]),
+        (f"{SMALL} --micro-batch 7", ["--micro-batch 7", "32"]),
         (f"{SMALL} --batch-size 2000", ["--batch-size 2000", "more than the"]),
         ("--data-dir MISSING", ["MISSING"]),
         ("--data-dir EMPTY", ["EMPTY", "cifar10"]),
