@@ -388,16 +388,15 @@ def test_a_budget_below_one_weight_a_layer_is_refused(key, method):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_an_exact_number_is_within_the_budget_even_where_all_tie(scope, dtype):
-    sizes = {"b": np.ones((4, 5), dtype), "a": np.ones(30, dtype)}
     order = []
 
     @jax.jit
-    def mark(sizes):
-        marked = _keep_budget.top_k_masks(sizes, 0.3, scope)
+    def mark(b, a):
+        marked = _keep_budget.top_k_masks({"b": b, "a": a}, 0.3, scope)
         order.extend(marked)  # here, as a compiled program sorts its results
         return marked
 
-    marked = mark(sizes)
+    marked = mark(np.ones((4, 5), dtype), np.ones(30, dtype))
     assert order == ["b", "a"] and marked["b"].shape == (4, 5)
     counted = [int(np.sum(marked[name])) for name in order]
     assert counted == ([6, 9] if scope == "layer" else [0, 15])
