@@ -68,7 +68,7 @@ IMAGES = jnp.linspace(0, 1, 2 * 8 * 8 * 3, dtype=jnp.float32).reshape(2, 8, 8, 3
 TOKENS = jnp.arange(12, dtype=jnp.int32).reshape(2, 6) % 11
 
 NETS = {
-    "conv": (ConvNet(5, (4, 6), (8, 7), bias_init=fan_in_uniform), IMAGES, 7),
+    "conv": (ConvNet(5, (4,), (8,), bias_init=fan_in_uniform), IMAGES, 4),
     "residual": (ResidualNet(), IMAGES, 6),
     "transformer": (Transformer(), TOKENS, 7),
 }
@@ -80,10 +80,9 @@ def case(request, key):
     model = Masked(net, ASLP())
     variables = jax.jit(model.init)(key, inputs)
     # Logits off zero: at zero nothing is kept, and every output would be alike.
-    logits = variables["params"]["logits"]
+    logits, rng = variables["params"]["logits"], np.random.default_rng(0)
     variables["params"]["logits"] = {
-        name: jax.random.normal(jax.random.fold_in(key, index), leaf.shape)
-        for index, (name, leaf) in enumerate(logits.items())
+        name: np.float32(rng.normal(size=leaf.shape)) for name, leaf in logits.items()
     }
     return net, model, variables, inputs, layers
 
@@ -129,9 +128,7 @@ def test_params_hold_logits_and_scales_and_frozen_the_weights(case, key):
     assert jax.tree.map(jnp.shape, frozen) == jax.tree.map(jnp.shape, plain)
     for name, leaf in named_leaves(frozen, kernels).items():
         assert variables["params"]["logits"][name].shape == leaf.shape
-        assert float(leaf.std()) > 0, (
-            "the initial weight itself is kept, not a masked one"
-        )
+        assert np.std(leaf) > 0, "the initial weight itself is kept, not a masked one"
 
 
 @pytest.mark.slow
@@ -165,7 +162,7 @@ def test_gradients_reach_logits_and_scales_of_every_layer(case, key):
     for group in ("logits", "scale"):
         for name, leaf in gradient[group].items():
             assert np.isfinite(leaf).all()
-            assert np.any(leaf != 0), (group, name)
+            assert np.any(leaf), (group, name)
 
 
 @pytest.fixture(scope="module")
@@ -201,15 +198,14 @@ def test_batch_statistics_pass_through(residual, key):
 
 def test_immutable_statistics_stay(residual):
     model, variables = residual
-    output = model.apply(variables, IMAGES)
+    output = jax.eval_shape(model.apply, variables, IMAGES)
     assert output.shape == (2, 3)
 
 
 def test_frozen_and_params_are_never_written(residual, key):
     model, variables = residual
-    _, updates = model.apply(
-        variables, IMAGES, train=True, rngs={"dropout": key}, mutable=True
-    )
+    options = {"train": True, "rngs": {"dropout": key}, "mutable": True}
+    _, updates = jax.jit(functools.partial(model.apply, **options))(variables, IMAGES)
     for name in ("frozen", "params"):
         for new, old in zip(
             jax.tree.leaves(updates[name]),
@@ -279,8 +275,9 @@ def test_callable_fields_of_the_network_are_not_its_methods(key):
 
     x = jnp.ones((1, 3))
     model = Masked(Net())
+    variables = jax.jit(model.init)(key, x)
     with pytest.raises(AttributeError, match="no attribute"):
-        _ = model.bind(model.init(key, x)).activation
+        _ = model.bind(variables).activation
 
 
 def test_partitioned_weights_are_masked_like_any(key):
@@ -326,13 +323,14 @@ def test_masked_works_inside_another_module(key):
             return nn.Dense(2)(Masked(nn.Dense(4), ASLP(keep_ties=True))(x))
 
     x = jnp.ones((3, 5))
-    variables = Outer().init(key, x)
+    variables = jax.jit(Outer().init)(key, x)
     assert sorted(variables["params"]) == ["Dense_0", "Masked_0"]
     assert list(variables["frozen"]) == ["Masked_0"]
-    doubled = jax.tree.map(jnp.copy, variables)
-    doubled["params"]["Masked_0"]["scale"] = {"kernel": jnp.asarray(2.0)}
+    doubled = jax.tree.map(np.copy, variables)
+    doubled["params"]["Masked_0"]["scale"] = {"kernel": np.float32(2)}
+    apply = jax.jit(Outer().apply)
     bias_free = [
-        Outer().apply(each, x) - each["params"]["Dense_0"]["bias"][None]
+        np.asarray(apply(each, x)) - np.asarray(each["params"]["Dense_0"]["bias"])
         for each in (variables, doubled)
     ]
     np.testing.assert_allclose(bias_free[1], 2 * bias_free[0], rtol=1e-6)
@@ -347,10 +345,10 @@ def test_init_can_be_evaluated_for_shapes_alone(key):
 
 def test_frozen_weights_follow_the_key(key):
     x = jnp.ones((1, 3))
-    model = Masked(nn.Dense(4))
+    init = jax.jit(Masked(nn.Dense(4)).init)
 
     def kernel(seed):
-        return model.init(jax.random.fold_in(key, seed), x)["frozen"]["kernel"]
+        return np.asarray(init(jax.random.fold_in(key, seed), x)["frozen"]["kernel"])
 
     np.testing.assert_array_equal(kernel(0), kernel(0))
     assert np.any(kernel(0) != kernel(1))

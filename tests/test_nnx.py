@@ -26,19 +26,18 @@ FREE = ASLP(logit_std=1.0)
 
 
 class SmallConv2(nnx.Module):
-    """The network of `ConvNet(stages=(4,), hidden=(8, 8))`, its layers by one name."""
+    """The network of `ConvNet(stages=(4,), hidden=(8,))`, its layers by one name."""
 
     def __init__(self, *, rngs):
         self.Conv_0 = nnx.Conv(3, 4, (3, 3), rngs=rngs)
         self.Conv_1 = nnx.Conv(4, 4, (3, 3), rngs=rngs)
         self.Dense_0 = nnx.Linear(16, 8, rngs=rngs)
-        self.Dense_1 = nnx.Linear(8, 8, rngs=rngs)
-        self.Dense_2 = nnx.Linear(8, 3, rngs=rngs)
+        self.Dense_1 = nnx.Linear(8, 3, rngs=rngs)
 
     def __call__(self, images):
         x = nnx.relu(self.Conv_1(nnx.relu(self.Conv_0(images))))
         x = max_pool_2x2(x).reshape(images.shape[0], -1)
-        return self.Dense_2(nnx.relu(self.Dense_1(nnx.relu(self.Dense_0(x)))))
+        return self.Dense_1(nnx.relu(self.Dense_0(x)))
 
 
 class Net(nnx.Module):
@@ -104,7 +103,7 @@ def assert_equal(got, wanted):
 
 @pytest.fixture(scope="module")
 def copies(key):
-    linen_net = ConvNet(stages=(4,), hidden=(8, 8), classes=3, bias_init=fan_in_uniform)
+    linen_net = ConvNet(stages=(4,), hidden=(8,), classes=3, bias_init=fan_in_uniform)
     weights = jax.jit(linen_net.init)(key, IMAGES)["params"]
     net = nnx.eval_shape(lambda: SmallConv2(rngs=nnx.Rngs(0)))
     nnx.update(net, weights)

@@ -99,9 +99,17 @@ BARE = tiny(hidden=(), bias_init=None, dtype=jnp.dtype("bfloat16"))
 def variables_of(model: Masked, key: jax.Array, image: tuple[int, ...] = IMAGE) -> Any:
     """Variables as after training: scales and batch statistics have moved."""
     made = dict(initialiser_of(model.net, image)(key))
-    frozen, params = model.method.init(key, made.pop("frozen"))
+    weights, rng = made.pop("frozen"), np.random.default_rng(3)
+    frozen, params = weights, jax.eval_shape(model.method.init, key, weights)[1]
+    if set(params) <= {"logits", "scores", "scale"}:
+        # Drawn without a program for each shape.
+        params = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), params
+        )
+    else:
+        frozen, params = jax.jit(model.method.init)(key, weights)
     if "scale" in params:
-        values = np.random.default_rng(3).uniform(0.5, 1.5, len(params["scale"]))
+        values = rng.uniform(0.5, 1.5, len(params["scale"]))
         params["scale"] = {
             name: jnp.float32(value)
             for name, value in zip(params["scale"], values, strict=True)

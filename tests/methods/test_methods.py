@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 import aslp_jax
 from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, methods
@@ -21,15 +22,19 @@ class Layer(NamedTuple):
     bias: jax.Array
 
 
-def tree(key):
+def tree():
     """A pytree that Flax never made: a list of named tuples beside a dict."""
-    first, second, third = jax.random.split(key, 3)
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     return {
         "body": [
-            Layer(jax.random.normal(first, (3, 4)), jnp.ones(4)),
-            Layer(jax.random.normal(second, (3, 4)), jnp.ones(4)),
+            Layer(normal(3, 4), jnp.ones(4)),
+            Layer(normal(3, 4), jnp.ones(4)),
         ],
-        "head": (jax.random.normal(third, (4, 2)),),
+        "head": (normal(4, 2),),
     }
 
 
@@ -44,8 +49,8 @@ def test_kernels_are_chosen_by_the_last_entry_of_their_path():
     assert not kernels("my_kernel")
 
 
-def test_named_leaves_of_any_pytree(key):
-    weights = tree(key)
+def test_named_leaves_of_any_pytree():
+    weights = tree()
     named = named_leaves(weights, kernels)
     assert list(named) == NAMES
     assert named["body/1/kernel"] is weights["body"][1].kernel
@@ -53,7 +58,7 @@ def test_named_leaves_of_any_pytree(key):
 
 
 def test_all_leaves_have_names_and_need_no_dtype(key):
-    weights = tree(key) | {"count": 3}
+    weights = tree() | {"count": 3}
     named = named_leaves(weights)
     assert list(named) == [
         *("body/0/kernel", "body/0/bias", "body/1/kernel", "body/1/bias"),
@@ -64,7 +69,7 @@ def test_all_leaves_have_names_and_need_no_dtype(key):
 
 def test_nothing_selected_is_refused_with_the_names_there_are(key):
     with pytest.raises(ValueError, match=r"none of the weights.*'head/0'"):
-        named_leaves(tree(key), lambda name: False)
+        named_leaves(tree(), lambda name: False)
 
 
 def test_an_integer_leaf_cannot_be_masked():
@@ -75,7 +80,7 @@ def test_an_integer_leaf_cannot_be_masked():
 
 
 def test_map_named_touches_the_named_leaves_alone(key):
-    weights = tree(key)
+    weights = tree()
     changed = map_named(weights, {"body/0/kernel": None}, lambda name, leaf: 2 * leaf)
     assert jax.tree.structure(changed) == jax.tree.structure(weights)
     np.testing.assert_array_equal(
@@ -87,7 +92,7 @@ def test_map_named_touches_the_named_leaves_alone(key):
 
 def test_a_name_that_the_tree_lacks_is_refused(key):
     with pytest.raises(KeyError, match=r"no weight at 'Conv_9/kernel'; the tree holds"):
-        map_named(tree(key), {"Conv_9/kernel": None}, lambda name, leaf: leaf)
+        map_named(tree(), {"Conv_9/kernel": None}, lambda name, leaf: leaf)
 
 
 def test_each_name_gets_a_key_of_its_own_whatever_the_order(key):
@@ -116,7 +121,7 @@ def test_every_method_of_the_package_is_listed_by_its_class_name():
 
 
 def test_aslp_starts_at_probability_one_half_and_scale_one(key):
-    weights = tree(key)
+    weights = tree()
     frozen, params = ASLP().init(key, weights)
     assert frozen is weights
     assert sorted(params) == ["logits", "scale"]
@@ -130,7 +135,7 @@ def test_aslp_starts_at_probability_one_half_and_scale_one(key):
 
 
 def test_without_smart_rescale_there_is_no_scale(key):
-    _, params = ASLP(rescale="none").init(key, tree(key))
+    _, params = ASLP(rescale="none").init(key, tree())
     assert sorted(params) == ["logits"]
 
 
@@ -156,13 +161,14 @@ def test_a_temperature_out_of_range_is_refused(temperature):
 
 
 def with_logits(key, method, value=None):
-    weights = tree(key)
+    weights, rng = tree(), np.random.default_rng(1)
     _, params = method.init(key, weights)
     params["logits"] = {
-        name: jax.random.normal(each, (3, 4))
-        if value is None
-        else jnp.full((3, 4), value)
-        for name, each in split_by_name(key, params["logits"]).items()
+        name: jnp.asarray(
+            rng.normal(size=(3, 4)) if value is None else np.full((3, 4), value),
+            jnp.float32,
+        )
+        for name in params["logits"]
     }
     return weights, params
 
@@ -190,12 +196,15 @@ def test_ties_at_one_half(key, keep_ties, kept):
 
 
 def test_sampled_networks_follow_the_key_and_equal_shapes_differ(key):
-    weights = {"a": {"kernel": jnp.ones((40, 50))}, "b": {"kernel": jnp.ones((40, 50))}}
+    ones = np.ones((40, 50), np.float32)
+    weights = {"a": {"kernel": ones}, "b": {"kernel": ones}}
     method = ASLP()
     _, params = method.init(key, weights)
-    first = method.effective_weights(weights, params, key=key)
-    again = method.effective_weights(weights, params, key=key)
-    other = method.effective_weights(weights, params, key=jax.random.fold_in(key, 1))
+    run = compiled(method, "effective_weights")
+    first, again, other = (
+        jax.device_get(run(weights, params, key=each))
+        for each in (key, key, jax.random.fold_in(key, 1))
+    )
     a, b = first["a"]["kernel"], first["b"]["kernel"]
     np.testing.assert_array_equal(a, again["a"]["kernel"])
     # Independent masks at probability one half agree in half of 2,000 places, sigma 22.
@@ -212,20 +221,20 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
         return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in made["body"])
 
     gradient = jax.jit(jax.grad(loss))(params)
-    made = method.effective_weights(weights, params, key=key)
+    made = compiled(method, "effective_weights")(weights, params, key=key)
+    logits = params["logits"]
+    drawn = jax.device_get(jax.jit(noises)(key, logits))
     for index, name in enumerate(NAMES):
         kernel, effective = (
-            weights["body"][index].kernel,
-            made["body"][index].kernel,
+            np.asarray(each["body"][index].kernel) for each in (weights, made)
         )
         mask = effective / kernel
-        outer = jnp.cos(effective)
+        outer = np.cos(effective)
         np.testing.assert_allclose(
-            gradient["scale"][name], jnp.sum(outer * mask * kernel), rtol=1e-5
+            gradient["scale"][name], np.sum(outer * mask * kernel), rtol=1e-5
         )
-        each = split_by_name(key, params["logits"])[name]
-        noised = (params["logits"][name] + logistic_noise(each, (3, 4))) / 0.7
-        slope = jax.nn.sigmoid(noised) * jax.nn.sigmoid(-noised) / 0.7
+        noised = (np.asarray(logits[name]) + drawn[name]) / 0.7
+        slope = scipy.special.expit(noised) * scipy.special.expit(-noised) / 0.7
         np.testing.assert_allclose(
             gradient["logits"][name], outer * kernel * slope, rtol=1e-5
         )
@@ -235,7 +244,7 @@ def test_gradients_reach_logits_and_scales_as_the_formula_says(key):
 @pytest.mark.parametrize("method", [ASLP, Supermask])
 def test_scales_start_where_they_are_told(key, method, scale_init):
     method = method(rescale="smart", scale_init=scale_init)
-    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree(key))
+    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree())
     _, params = method.init(key, weights)
     assert list(params["scale"]) == NAMES
     for scale in params["scale"].values():
@@ -252,7 +261,7 @@ def test_scales_start_where_they_are_told(key, method, scale_init):
 
 def test_a_supermask_starts_at_one_half_and_is_rescaled_dynamically(key):
     assert Supermask() == Supermask(rescale="dynamic")
-    weights = tree(key)
+    weights = tree()
     frozen, params = Supermask().init(key, weights)
     assert frozen is weights
     assert sorted(params) == ["logits"]
@@ -280,8 +289,13 @@ def mask_by_hand(method, logits, noise):
     return hard + (soft - jax.lax.stop_gradient(soft))
 
 
-def check_by_hand(key, method, weights, logits, scale):
-    """Weights and gradients against scale(mask) * mask * weight of each array."""
+def rescaled(method, mask):
+    return 12 / jnp.sum(mask) if method.rescale == "dynamic" else 1
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def by_method_and_by_hand(method, key, weights, logits):
+    """Weights and gradients, against scale(mask) * mask * weight of each array."""
 
     def by_method(logits):
         return method.effective_weights(weights, {"logits": logits}, key=key)["body"]
@@ -292,27 +306,30 @@ def check_by_hand(key, method, weights, logits, scale):
             for name, noise in noises(key, logits).items()
         }
         return [
-            Layer(scale(masks[name]) * masks[name] * layer.kernel, layer.bias)
-            for name, layer in zip(NAMES, weights["body"], strict=True)
+            Layer(rescaled(method, masks[name]) * masks[name] * kernel, bias)
+            for name, (kernel, bias) in zip(NAMES, weights["body"], strict=True)
         ]
 
     def loss(layers):
         return sum(jnp.sum(jnp.sin(layer.kernel)) for layer in layers)
 
+    return [
+        (run(logits), jax.grad(lambda logits, run=run: loss(run(logits)))(logits))
+        for run in (by_method, by_hand)
+    ]
+
+
+def check_by_hand(key, method, weights, logits):
+    found, expected = by_method_and_by_hand(method, key, weights, logits)
+    assert all(np.any(leaf) for leaf in expected[1].values())
     close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
-    jax.tree.map(close, by_method(logits), by_hand(logits))
-    slopes = jax.jit(jax.grad(lambda logits: loss(by_method(logits))))(logits)
-    expected = jax.grad(lambda logits: loss(by_hand(logits)))(logits)
-    assert all(leaf.any() for leaf in expected.values())
-    jax.tree.map(close, slopes, expected)
+    jax.tree.map(close, found, expected)
 
 
 @pytest.mark.parametrize("method", SAMPLED)
 def test_the_straight_through_gradient_without_a_scale(key, method):
     weights, params = with_logits(key, method(rescale="none"))
-    check_by_hand(
-        key, method(rescale="none"), weights, params["logits"], lambda mask: 1
-    )
+    check_by_hand(key, method(rescale="none"), weights, params["logits"])
 
 
 @pytest.mark.parametrize("method", SAMPLED)
@@ -327,9 +344,7 @@ def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method)
         ).values()
     }
     assert len(kept) == 2, "the arrays must differ, or one scale for all would pass"
-    check_by_hand(
-        key, method, weights, params["logits"], lambda mask: 12 / jnp.sum(mask)
-    )
+    check_by_hand(key, method, weights, params["logits"])
 
 
 @pytest.mark.slow
@@ -342,9 +357,7 @@ def test_dynamic_rescale_of_any_number_kept(key, method, count):
     logits = {
         name: aim - noise for name, noise in noises(key, params["logits"]).items()
     }
-    check_by_hand(
-        key, method(rescale="dynamic"), weights, logits, lambda mask: 12 / jnp.sum(mask)
-    )
+    check_by_hand(key, method(rescale="dynamic"), weights, logits)
 
 
 @pytest.mark.parametrize("drawn", [True, False])
@@ -361,7 +374,8 @@ def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
         )["body"]
         return sum(jnp.sum(layer.kernel) for layer in layers), layers
 
-    (_, layers), slopes = jax.value_and_grad(total, has_aux=True)(logits)
+    run = jax.jit(jax.value_and_grad(total, has_aux=True))
+    (_, layers), slopes = jax.device_get(run(logits))
     for layer in layers:
         np.testing.assert_array_equal(layer.kernel, np.zeros((3, 4)))
     for slope in slopes.values():
@@ -382,9 +396,9 @@ def test_dynamic_rescale_of_the_deterministic_network(key):
 def test_dynamic_rescale_counts_beyond_what_bfloat16_can(key):
     weights = {"kernel": jnp.ones((100, 100), jnp.bfloat16)}
     _, params = Supermask().init(key, weights)
-    run = jax.jit(Supermask().effective_weights)
-    kernel = run(weights, params, key=key)["kernel"]
-    kept = kernel[kernel != 0].astype(jnp.float32)
+    run = compiled(Supermask(), "effective_weights")
+    kernel = np.asarray(run(weights, params, key=key)["kernel"], np.float32)
+    kept = kernel[kernel != 0]
     assert abs(kept.size - 5000) < 5 * 50
     np.testing.assert_allclose(kept, 10_000 / kept.size, rtol=2**-8)
 
@@ -412,10 +426,10 @@ EVERY = [
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("method", EVERY)
 def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
-    weights = jax.tree.map(lambda leaf: leaf.astype(dtype), tree(key))
-    frozen, params = method.init(key, weights)
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), tree())
+    frozen, params = jax.eval_shape(method.init, key, weights)
     for mask_key in (key, None):
-        made = compiled(method, "effective_weights")(frozen, params, key=mask_key)
+        made = jax.eval_shape(method.effective_weights, frozen, params, key=mask_key)
         assert jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), made
         ) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)
@@ -424,7 +438,7 @@ def test_effective_weights_keep_structure_shapes_and_dtypes(key, method, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY)
 def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
-    frozen, params = method.init(key, tree(key))
+    frozen, params = method.init(key, tree())
 
     def kernels_of(mask_key):
         body = compiled(method, "effective_weights")(frozen, params, key=mask_key)[
@@ -441,7 +455,7 @@ def test_a_key_makes_a_difference_where_the_method_says_so(key, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY)
 def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
-    frozen, params = method.init(key, tree(key))
+    frozen, params = method.init(key, tree())
     orders = []
 
     @jax.jit
@@ -469,7 +483,7 @@ def test_what_is_kept_is_told_by_masks_probabilities_and_sizes(key, method):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_nothing_is_asked_of_a_method_without_a_budget_loss(key, method):
-    frozen, params = method.init(key, tree(key))
+    frozen, params = method.init(key, tree())
     penalty = compiled(method, "penalty")(frozen, params)
     assert penalty.shape == () and penalty.dtype == jnp.float32
     without = getattr(method, "budget_weight", None) is None

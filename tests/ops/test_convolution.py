@@ -33,6 +33,19 @@ def value_and_gradients(convolve, inputs, kernel):
     return run(inputs, kernel)
 
 
+def assert_laxs(call, inputs, kernel):
+    """Compares what `call` makes of our convolution and of lax's, in one program."""
+
+    @jax.jit
+    def both(inputs, kernel):
+        return [
+            value_and_gradients(functools.partial(call, convolve), inputs, kernel)
+            for convolve in (conv_in_loop, lax.conv_general_dilated)
+        ]
+
+    assert_same(*both(inputs, kernel))
+
+
 def assert_same(ours, theirs):
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype
@@ -44,15 +57,11 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_value_and_gradients_are_laxs(padding, size):
     inputs, kernel = normal(2, 7, 6, 3), normal(*size, 3, 4)
-    ours, theirs = (
-        value_and_gradients(
-            lambda x, k, f=f: f(x, k, (1, 1), padding, dimension_numbers=LAYOUT),
-            inputs,
-            kernel,
-        )
-        for f in (conv_in_loop, lax.conv_general_dilated)
+    assert_laxs(
+        lambda f, x, k: f(x, k, (1, 1), padding, dimension_numbers=LAYOUT),
+        inputs,
+        kernel,
     )
-    assert_same(ours, theirs)
 
 
 @pytest.mark.slow
@@ -68,15 +77,11 @@ def test_value_and_gradients_are_laxs(padding, size):
 )
 def test_strides_are_laxs(strides, height, width, padding, size):
     inputs, kernel = normal(2, height, width, 3), normal(*size, 3, 4)
-    ours, theirs = (
-        value_and_gradients(
-            lambda x, k, f=f: f(x, k, strides, padding, dimension_numbers=LAYOUT),
-            inputs,
-            kernel,
-        )
-        for f in (conv_in_loop, lax.conv_general_dilated)
+    assert_laxs(
+        lambda f, x, k: f(x, k, strides, padding, dimension_numbers=LAYOUT),
+        inputs,
+        kernel,
     )
-    assert_same(ours, theirs)
 
 
 @pytest.mark.slow
@@ -139,15 +144,11 @@ def test_a_kernel_larger_than_the_image_gets_no_gradient():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (2, 3), (1, 7)])
 def test_tiny_images_are_convolved_alike(height, width):
     inputs, kernel = normal(3, height, width, 5), normal(3, 3, 5, 4)
-    ours, theirs = (
-        value_and_gradients(
-            lambda x, k, f=f: f(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT),
-            inputs,
-            kernel,
-        )
-        for f in (conv_in_loop, lax.conv_general_dilated)
+    assert_laxs(
+        lambda f, x, k: f(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT),
+        inputs,
+        kernel,
     )
-    assert_same(ours, theirs)
 
 
 def test_tiny_images_become_one_matmul():
@@ -176,17 +177,11 @@ def test_tiny_images_become_one_matmul():
 def test_other_convolutions_are_laxs(strides, options):
     kernel = normal(3, 3, 2 if "feature_group_count" in options else 4, 4)
     pads = ((1, 1), (0, 2))
-    ours, theirs = (
-        value_and_gradients(
-            lambda x, k, f=f: f(
-                x, k, strides, pads, dimension_numbers=LAYOUT, **options
-            ),
-            normal(2, 7, 6, 4),
-            kernel,
-        )
-        for f in (conv_in_loop, lax.conv_general_dilated)
+    assert_laxs(
+        lambda f, x, k: f(x, k, strides, pads, dimension_numbers=LAYOUT, **options),
+        normal(2, 7, 6, 4),
+        kernel,
     )
-    assert_same(ours, theirs)
 
 
 def test_preferred_element_type_is_kept():
@@ -201,11 +196,7 @@ def test_preferred_element_type_is_kept():
 
 def test_other_layouts_are_laxs():
     inputs, kernel = normal(2, 3, 7, 6), normal(4, 3, 3, 3)
-    ours, theirs = (
-        value_and_gradients(lambda x, k, f=f: f(x, k, (1, 1), "SAME"), inputs, kernel)
-        for f in (conv_in_loop, lax.conv_general_dilated)
-    )
-    assert_same(ours, theirs)
+    assert_laxs(lambda f, x, k: f(x, k, (1, 1), "SAME"), inputs, kernel)
 
 
 def test_one_and_three_axes_are_laxs():
@@ -255,10 +246,13 @@ def test_as_the_convolution_of_a_flax_layer(key, options):
     def layer(module):
         return lambda x, k: module.apply({"params": {"kernel": k, "bias": bias}}, x)
 
-    assert_same(
-        value_and_gradients(layer(ours), inputs, kernel),
-        value_and_gradients(layer(plain), inputs, kernel),
-    )
+    @jax.jit
+    def both(inputs, kernel):
+        return [
+            value_and_gradients(layer(each), inputs, kernel) for each in (ours, plain)
+        ]
+
+    assert_same(*both(inputs, kernel))
 
 
 @pytest.mark.slow
@@ -346,7 +340,7 @@ def compiled_epoch(key, conv, stride):
             for features in (7, 11)
         ]
     )
-    params = layers.init(key, batches[0])
+    params = jax.eval_shape(layers.init, key, batches[0])
 
     def step(params, images):
         def loss(params):
