@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--inputs",
         default=argparse.SUPPRESS,
-        help="type of the pixels: uint8, float32 (onnx)",
+        help="type of the pixels: uint8, float32 (onnx, c)",
     )
     parser.add_argument(
         "--compact",

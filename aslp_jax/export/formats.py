@@ -37,8 +37,8 @@ def write(
 
     - `"onnx"`: `storage` (`"float"`, `"int8"`), `inputs` (`"uint8"`, `"float32"`),
       `compact` (True, False).
-    - `"c"`: `storage` (`"sparse"`, `"signs"`, `"seed"`, `"dense"`), `compact` (True,
-      False).
+    - `"c"`: `storage` (`"sparse"`, `"signs"`, `"seed"`, `"dense"`), `inputs`
+      (`"uint8"`, `"float32"`), `compact` (True, False).
     - `"stablehlo"`: `compact` (True, False).
     - `"npz"`: `storage` (`"dense"`, `"sparse"`).
 

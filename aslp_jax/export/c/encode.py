@@ -37,6 +37,7 @@ def encode(
     such as a vector or a sequence `[length, channels]`, are float32, as the module
     takes them. All values between layers share one static array, so two calls must not
     run at the same time.
+
     The code computes in float32, whatever the dtype of the network. It is for machines
     with an `int` of 32 bits that read constants like other memory. It calls functions
     of the mathematical library only if the network has such functions, or if normally
@@ -98,8 +99,9 @@ def _about(subnetwork: Subnetwork) -> list[str]:
         re.sub(r"[^\w .,:()%+-]", "_", text, flags=re.ASCII)
         for text in (description.arch, description.dataset)
     )
+    classes = f", {description.classes} classes" if description.classes else ""
     selected = f", selected on {dataset}" if dataset else ""
-    about = [f"{arch}, {description.classes} classes{selected}"]
+    about = [f"{arch}{classes}{selected}"]
     if "thresholding" in description.accuracies:
         accuracy = description.accuracies["thresholding"]
         about.append(f"accuracy on the test images: {accuracy:.2%}")

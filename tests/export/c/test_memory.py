@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from aslp_jax.export.c import memory
-from aslp_jax.export.c.program import Map, Place, Pool, Run, make_program
+from aslp_jax.export.c.program import Map, Place, Pool, make_program
 from aslp_jax.export.network import graph_of
 from aslp_jax.export.operations import Concatenate
 from aslp_jax.export.simplify import simplify
@@ -69,14 +69,13 @@ def check(program, outside=()):
         if step.scratch:
             begin = plan.scratch[index]
             owners["memory"][begin : begin + step.scratch] = -2
-        inputs = [
-            visit(each, indices(step, number))[1]
-            for number, each in enumerate(step.operands)
-            if isinstance(step, Run | Pool) and each.buffer not in outside
-            if (each.buffer in plan.output) == (step.out.buffer in plan.output)
-        ]
-        # A layer reads its inputs again after its first results.
-        assert not any(np.intersect1d(each, where).size for each in inputs)
+        for number, operand in enumerate(step.operands):
+            if not isinstance(operand, Place) or operand.buffer in outside:
+                continue
+            source, taken = visit(operand, indices(step, number))
+            if source is array and np.intersect1d(taken, where).size:
+                # Only a function of each number may write where it has just read.
+                assert isinstance(step, Map) and (taken == where).all()
         array[where] = step.out.buffer
         if step.scratch:
             assert (owners["memory"][begin : begin + step.scratch] == -2).all()

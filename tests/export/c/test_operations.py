@@ -101,6 +101,9 @@ FUNCTIONS = {
     "sums": lambda x: x + x * x - x / (2 + x * x) + 3 - (1 - x) + 2 / (3 + x * x),
     "limits": lambda x: jnp.maximum(jnp.minimum(x, 1 - x), x * 0.5),
     "sum and relu": lambda x: nn.relu(x + jnp.arange(4.0) * x[:, :1]),
+    "sum with its transpose": lambda x: (lambda y: y + y.swapaxes(1, 2))(
+        nn.tanh(x[:, :5])
+    ),
     "relu": nn.relu,
     "relu6": lambda x: nn.relu6(4 * x),
     "leaky relu": nn.leaky_relu,
