@@ -1,7 +1,6 @@
 """Strict rules for every test, and four CPU devices for those of several devices."""
 
 import atexit
-import gc
 import os
 import shutil
 import tempfile
@@ -32,9 +31,6 @@ if jaxlib.version.__version_info__ < (0, 11):
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4 {FAST}"
 )
-
-# Programs that are kept make each search for garbage longer, and leave little of it.
-gc.set_threshold(100_000, 50, 100)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -9,7 +9,6 @@ from benchmarks import seeds
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_program_on_two_devices_gives_the_same_bits():
     constant = kaiming_constant()
     net = ConvNet(

@@ -1,5 +1,6 @@
 """The commands that train and compare grids: table1, budget, compare."""
 
+import dataclasses
 import json
 import runpy
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from aslp_jax._errors import BadInput
 from aslp_jax.cli import _sweeps, budget, compare, main, table1
+from aslp_jax.data import datasets
 from aslp_jax.sweeps.budget import cells as budget_cells
 from aslp_jax.sweeps.budget.cells import Cell
 from aslp_jax.sweeps.grid import Grid
@@ -145,7 +147,7 @@ def test_an_interrupted_sweep_says_so(
 
 # Training.
 
-SMALL = "--dataset digits --epochs 1 --batch-size 320 --seeds 1"
+SMALL = "--dataset digits --epochs 1 --batch-size 32 --seeds 1"
 TABLE1 = (
     f"{SMALL} --archs conv2 --methods aslp --rescales none --cells *-plain-*-sc "
     "--eval-samples 2"
@@ -154,8 +156,18 @@ TABLE1 = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in; devices are started."""
+    """An empty folder to work in; few digits are loaded, and devices are started."""
     jax.devices()
+    digits = datasets.load("digits")
+    few = dataclasses.replace(
+        digits,
+        train_images=digits.train_images[:144, ::2, ::2],
+        train_labels=digits.train_labels[:144],
+        test_images=digits.test_images[:50, ::2, ::2],
+        test_labels=digits.test_labels[:50],
+        validation=16,
+    )
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: few)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["aslp-jax"])
     with promotion_as_for_users():
