@@ -199,7 +199,7 @@ def test_table1_from_first_run_to_last(folder, capsys):
     assert "0 runs to make, 1 finished before" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
     assert main.main(["table1", *TABLE1.split(), "--mask-lr", "3"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert "holds a grid with options aslp mask_lr 0.5, not 3.0" in line
 
 
