@@ -7,9 +7,11 @@ long because it holds a rule for each primitive.
 """
 
 import dataclasses
+import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -69,6 +71,12 @@ _COMMUTATIVE = frozenset({"add", "eq", "max", "min", "mul", "ne"})
 
 _LARGEST_POWER = 8
 """Largest integer power that is written as multiplications."""
+
+_PACKAGE = Path(__file__).parents[1]
+"""Folder of this package."""
+
+_INSTALLED = frozenset({"dist-packages", "site-packages"})
+"""Names of the folders that hold installed packages."""
 
 
 _MOST_STEPS = 100
@@ -850,9 +858,21 @@ def _refuse(equation: Any, where: str = "") -> NoReturn:
 
 
 def _line_of(equation: Any) -> str:
-    """Returns file and line of the source of an equation, outside of JAX and Flax."""
+    """Returns file and line of the source of an equation, outside of JAX and Flax.
+
+    A line of one's own goes before a line of an installed package that it calls.
+    """
     # JAX says this nowhere else (jax 0.10 to 0.12).
     from jax._src import source_info_util
 
-    frame = source_info_util.user_frame(equation.source_info.traceback)
-    return f"{frame.file_name}:{frame.start_line}" if frame is not None else ""
+    found = source_info_util.user_frames(equation.source_info.traceback)
+    # Frames further out than this file have called `trace`.
+    inner = itertools.takewhile(lambda frame: frame.file_name != __file__, found)
+    frames = sorted(inner, key=lambda frame: _is_installed(frame.file_name))
+    return next((f"{each.file_name}:{each.start_line}" for each in frames), "")
+
+
+def _is_installed(path: str) -> bool:
+    """Returns True for a file of this package or of another that is installed."""
+    file = Path(path)
+    return file.is_relative_to(_PACKAGE) or not _INSTALLED.isdisjoint(file.parts)

@@ -138,6 +138,19 @@ def test_others_are_refused_by_name(fn, words):
         assert "supported primitives are abs, add, " in message
 
 
+def test_a_line_of_ones_own_goes_before_one_of_an_installed_package(tmp_path):
+    path = tmp_path / "site-packages" / "other.py"
+    scope = {}
+    source = "import jax.numpy as jnp\ndef apply(w, x): return jnp.cumsum(x, 1)\n"
+    exec(compile(source, path, "exec"), scope)
+    for fn, place in (
+        (scope["apply"], r"site-packages/other\.py:2"),
+        (lambda w, x: scope["apply"](w, x), r"test_trace\.py"),
+    ):
+        with pytest.raises(UnsupportedError, match=rf"\(.*{place}.*\); supported"):
+            trace(fn, WEIGHTS, jnp.zeros((6, 5, 3)))
+
+
 def test_a_bfloat16_network_is_traced_in_float32():
     net = nn.Sequential(
         [
