@@ -98,10 +98,16 @@ class Linen:
     `deterministic`, `inference` or `use_running_average`, the call sets it.
 
     Attributes:
-      module: unbound module.
+      module: unbound module. Its fields may be lists, as in `nn.Sequential([...])`.
     """
 
     module: nn.Module
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self.module)
+        except TypeError:  # a field is a list; equal modules have one class in any case
+            return hash(type(self.module))
 
     def init(self, key: jax.Array, inputs: jax.Array) -> tuple[Any, Collections]:
         """Initialises the network, as `Network.init`."""

@@ -110,6 +110,21 @@ class TestNetwork:
         assert functional.network(module) == functional.network(module)
         assert functional.network(module) != functional.network(make_nnx(nnx.Rngs(0)))
 
+    def test_a_module_may_have_lists(self):
+        nets = [
+            functional.network(nn.Sequential([nn.Dense(width), jnp.cos]))
+            for width in (3, 3, 4)
+        ]
+        assert nets[0] == nets[1] != nets[2]
+        assert hash(nets[0]) == hash(nets[1])
+        weights, collections = nets[0].init(jax.random.key(0), INPUTS)
+        variables = {"params": weights, **collections}
+        found = evaluate.run(variables, INPUTS, net=nets[0], prepare=identity)
+        assert found.shape == (8, 4, 4, 3)
+        count = evaluate._run._cache_size()
+        evaluate.run(variables, INPUTS, net=nets[1], prepare=identity)
+        assert evaluate._run._cache_size() == count
+
     def test_an_nnx_module_stands_for_its_own_weights(self):
         module = make_nnx(nnx.Rngs(3))
         weights, _ = functional.network(module).init(jax.random.key(0), INPUTS)

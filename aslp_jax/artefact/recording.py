@@ -3,7 +3,6 @@
 import functools
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
@@ -54,7 +53,7 @@ def init_arguments(
         _record_init(
             key,
             kind=type(model),
-            net=net if isinstance(net, nn.Module) else functional.network(net),
+            net=functional.network(net),
             select=model.select,
             drawn=drawn,
             image_shape=image_shape,
@@ -76,7 +75,7 @@ def _record_init(
     key: jax.Array,
     *,
     kind: type[Masked] | type[functional.Model],
-    net: Any,
+    net: functional.Network,
     select: Select,
     drawn: bool,
     image_shape: tuple[int, ...],
@@ -109,14 +108,15 @@ def _record_init(
 
         return init
 
-    if architecture.is_known(net):
-        biases = None if net.bias_init is None else make_recorder
-        net = net.clone(
+    plain: Any = architecture.unwrap(net)
+    if architecture.is_known(plain):
+        biases = None if plain.bias_init is None else make_recorder
+        plain = plain.clone(
             conv_init=make_recorder(), dense_init=make_recorder(), bias_init=biases
         )
     images = jnp.zeros((1, *image_shape), jnp.float32)
     # Any method serves that leaves the initial weights as they are.
-    model = kind(net, ASLP(), select, make_recorder() if drawn else None)
+    model = kind(plain, ASLP(), select, make_recorder() if drawn else None)
     variables = functional.init(model, key, images)
     frozen = named_leaves(variables[FROZEN])
     calls = {name: leaf.ravel()[0] for name, leaf in frozen.items() if leaf.size}

@@ -6,10 +6,13 @@ becomes one operation or a few. Nothing here knows a framework or a network. The
 long because it holds a rule for each primitive.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -46,6 +49,9 @@ __all__ = ["SUPPORTED", "UnsupportedError", "trace"]
 _BATCH = 5
 """Examples in the batch that is traced."""
 
+_ACROSS = "across the examples of a batch"
+"""Reason of a refusal."""
+
 _CALLS = {
     "checkpoint": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -69,6 +75,12 @@ _COMMUTATIVE = frozenset({"add", "eq", "max", "min", "mul", "ne"})
 
 _LARGEST_POWER = 8
 """Largest integer power that is written as multiplications."""
+
+_PACKAGE = Path(__file__).parents[1]
+"""Folder of this package."""
+
+_INSTALLED = frozenset({"dist-packages", "site-packages"})
+"""Names of the folders that hold installed packages."""
 
 
 _MOST_STEPS = 100
@@ -138,6 +150,28 @@ def trace(
       UnsupportedError: `fn` computes something that has no place in a graph. The
         message names the primitive and the line of source that it comes from.
     """
+    try:
+        return _trace(fn, weights, example)
+    except _Refusal as refused:
+        if refused.text == f"reshape {_ACROSS}" and _is_one_by_one(
+            fn, weights, example
+        ):
+            # Windows or patches of all examples were one axis, which may be undone.
+            with contextlib.suppress(_Refusal):
+                return _trace(_one_by_one(fn), weights, example)
+        where = f" ({refused.line})" if refused.line else ""
+        raise UnsupportedError(
+            f"trace: {refused.text} is not supported{where}; supported "
+            f"primitives are {', '.join(SUPPORTED)}"
+        ) from None
+
+
+def _trace(
+    fn: Callable[[Any, jax.Array], Any],
+    weights: Any,
+    example: jax.Array | jax.ShapeDtypeStruct,
+) -> Graph:
+    """Traces a deterministic network, or raises a `_Refusal`."""
     batch = jax.ShapeDtypeStruct((_BATCH, *example.shape), example.dtype)
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(weights, batch)
     leaves = jax.tree_util.tree_leaves_with_path(weights)
@@ -153,14 +187,7 @@ def trace(
             "[batch, ...]"
         )
     tracer = _Tracer([])
-    try:
-        (output,) = tracer.run(closed.jaxpr, closed.consts, arguments)
-    except _Refusal as refused:
-        where = f" ({refused.line})" if refused.line else ""
-        raise UnsupportedError(
-            f"trace: {refused.text} is not supported{where}; supported "
-            f"primitives are {', '.join(SUPPORTED)}"
-        ) from None
+    (output,) = tracer.run(closed.jaxpr, closed.consts, arguments)
     if not isinstance(output, _Value):
         raise UnsupportedError("trace: the outputs do not depend on the inputs")
     if output.batch != 0:
@@ -170,6 +197,41 @@ def trace(
     if output.index != len(tracer.nodes):
         tracer.add(Reshape(), [output], output.shape)
     return Graph(tuple(example.shape), tuple(tracer.nodes))
+
+
+def _one_by_one(
+    fn: Callable[[Any, jax.Array], Any],
+) -> Callable[[Any, jax.Array], Any]:
+    """Returns the function that computes each example of a batch on its own."""
+
+    def run(weights: Any, inputs: jax.Array) -> Any:
+        def one(example: jax.Array) -> Any:
+            return jax.tree.map(lambda leaf: leaf[0], fn(weights, example[None]))
+
+        return jax.vmap(one)(inputs)
+
+    return run
+
+
+def _is_one_by_one(
+    fn: Callable[[Any, jax.Array], Any],
+    weights: Any,
+    example: jax.Array | jax.ShapeDtypeStruct,
+) -> bool:
+    """Returns True if examples of a batch do not meet, as random inputs show."""
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(_BATCH, *example.shape)), example.dtype)
+    try:
+        together, alone = (
+            jax.tree.map(np.asarray, jax.jit(each)(weights, inputs))
+            for each in (fn, _one_by_one(fn))
+        )
+    except Exception:  # the function of a person may raise anything
+        return False
+    size = float(np.ptp(together))
+    return together.shape == alone.shape and np.allclose(
+        alone, together, rtol=0, atol=1e-4 * size
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +370,7 @@ class _Tracer:
     def reduce(self, equation: Any, operands: list[Any]) -> _Value:
         value, axes = operands[0], equation.params["axes"]
         if value.batch in axes:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         function = {"and": "min", "or": "max"}
         name = equation.primitive.name.removeprefix("reduce_")
         batch = value.batch - sum(axis < value.batch for axis in axes)
@@ -324,7 +386,7 @@ class _Tracer:
         if set(dilations) != {1}:
             _refuse(equation, "with a dilation")
         if options["window_dimensions"][value.batch] != 1:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         name = equation.primitive.name.removeprefix("reduce_window_")
         if name == "min":
             value = self._unary("neg", value)
@@ -349,7 +411,7 @@ class _Tracer:
             if start == before and sizes[axis] == _BATCH
         ]
         if not places:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         return self._reshape(value, _shape(equation, places[0]), places[0])
 
     def broadcast(self, equation: Any, operands: list[Any]) -> _Value:
@@ -375,7 +437,7 @@ class _Tracer:
         batch = self._common_batch(equation, operands)
         axis = equation.params["dimension"]
         if axis == batch:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         constants = tuple(
             None if isinstance(each, _Value) else _one(equation, each, batch)
             for each in operands
@@ -390,7 +452,7 @@ class _Tracer:
             _refuse(equation, "with a value that depends on the inputs")
         config = equation.params["padding_config"]
         if tuple(config[value.batch]) != (0, 0, 0):
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         pads = value.without_batch(config)
         number = float(np.asarray(filler.array))
         value = self._spread(value, [inner + 1 for *_, inner in pads], number)
@@ -401,7 +463,7 @@ class _Tracer:
         starts = options["start_indices"]
         strides = options["strides"] or (1,) * len(starts)
         if equation.outvars[0].aval.shape[value.batch] != _BATCH:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         operation = Slice(value.without_batch(starts), value.without_batch(strides))
         shape = _shape(equation, value.batch)
         return self.add(operation, [value], shape, value.batch)
@@ -412,7 +474,7 @@ class _Tracer:
             _refuse(equation, "at a place that depends on the inputs")
         sizes = equation.params["slice_sizes"]
         if sizes[value.batch] != _BATCH:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         shape = _shape(equation, value.batch)
         starts = value.without_batch([int(np.asarray(each.array)) for each in places])
         # A slice that reaches over an end is moved.
@@ -426,7 +488,7 @@ class _Tracer:
     def split(self, equation: Any, operands: list[Any]) -> list[_Value]:
         value, axis, start = operands[0], equation.params["axis"], 0
         if axis == value.batch:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         axis, results = value.axis(axis), []
         for variable in equation.outvars:
             part = value.without_batch(variable.aval.shape)
@@ -443,7 +505,7 @@ class _Tracer:
             _refuse(equation, "with a kernel that depends on the inputs")
         numbers = options["dimension_numbers"]
         if options["batch_group_count"] != 1 or numbers.lhs_spec[0] != value.batch:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         # JAX lists batch, channels and window; here channels come last.
         batch = numbers.out_spec[0]
         result = _Value(0, (), batch)
@@ -490,7 +552,7 @@ class _Tracer:
         if constant_first:
             over, with_ = over_second, over_first
         if value.batch in over:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         free = [axis for axis in range(len(value.shape) + 1) if axis not in over]
         rest = [axis for axis in range(np.ndim(constant.array)) if axis not in with_]
         kept = [value.axis(axis) for axis in free if axis != value.batch]
@@ -707,7 +769,7 @@ class _Tracer:
         """Returns the axis of the batch, which all values must have in one place."""
         batches = {each.batch for each in operands if isinstance(each, _Value)}
         if len(batches) != 1:
-            _refuse(equation, "across the examples of a batch")
+            _refuse(equation, _ACROSS)
         return batches.pop()
 
     def _pad(
@@ -812,7 +874,7 @@ def _shape(equation: Any, batch: int) -> Shape:
     """Returns the shape of the result of an equation for one example."""
     shape = tuple(equation.outvars[0].aval.shape)
     if shape[batch : batch + 1] != (_BATCH,):
-        _refuse(equation, "across the examples of a batch")
+        _refuse(equation, _ACROSS)
     return (*shape[:batch], *shape[batch + 1 :])
 
 
@@ -850,9 +912,21 @@ def _refuse(equation: Any, where: str = "") -> NoReturn:
 
 
 def _line_of(equation: Any) -> str:
-    """Returns file and line of the source of an equation, outside of JAX and Flax."""
+    """Returns file and line of the source of an equation, outside of JAX and Flax.
+
+    A line of one's own goes before a line of an installed package that it calls.
+    """
     # JAX says this nowhere else (jax 0.10 to 0.12).
     from jax._src import source_info_util
 
-    frame = source_info_util.user_frame(equation.source_info.traceback)
-    return f"{frame.file_name}:{frame.start_line}" if frame is not None else ""
+    found = source_info_util.user_frames(equation.source_info.traceback)
+    # Frames further out than this file have called `trace`.
+    inner = itertools.takewhile(lambda frame: frame.file_name != __file__, found)
+    frames = sorted(inner, key=lambda frame: _is_installed(frame.file_name))
+    return next((f"{each.file_name}:{each.start_line}" for each in frames), "")
+
+
+def _is_installed(path: str) -> bool:
+    """Returns True for a file of this package or of another that is installed."""
+    file = Path(path)
+    return file.is_relative_to(_PACKAGE) or not _INSTALLED.isdisjoint(file.parts)

@@ -1,10 +1,11 @@
 """Specification of compiled programs: the values that they depend on, and no other."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax.sharding import Mesh
 
+from aslp_jax import functional
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.trainer import own_network
 from aslp_jax.trainer.options import METHOD_OPTIONS, Config
@@ -40,8 +41,7 @@ class ProgramSpec:
     Attributes:
       method: method with its options.
       arch: name of the network.
-      model: network of `--model`, in a form that `functional.network` takes; None for
-        the one that `arch` names.
+      model: network of `--model`; None for the one that `arch` names.
       module_init: True to keep the initial weights of that network.
       signed_constant: layers with weights of one magnitude: "none", "all" or "conv".
       constant: this magnitude: "std" or "kaiming".
@@ -69,7 +69,7 @@ class ProgramSpec:
 
     method: Method
     arch: str
-    model: Any
+    model: functional.Network | None
     module_init: bool
     signed_constant: str
     constant: str
@@ -127,10 +127,7 @@ def program_spec(
     return ProgramSpec(
         method=make_method(config),
         arch=config.arch,
-        model=config.model
-        and own_network.load(
-            config.model, config.model_args, sha256=config.model_sha256
-        ),
+        model=_own_network(config),
         module_init=config.module_init,
         signed_constant=config.signed_constant,
         constant=config.constant,
@@ -157,7 +154,8 @@ def program_spec(
     )
 
 
-def _own_network(config: Config) -> Any:
+def _own_network(config: Config) -> functional.Network | None:
     if config.model is None:
         return None
-    return own_network.load(config.model, config.model_args, sha256=config.model_sha256)
+    net = own_network.load(config.model, config.model_args, sha256=config.model_sha256)
+    return functional.network(net)  # a value that can be hashed, as a module may not

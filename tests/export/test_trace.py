@@ -102,7 +102,15 @@ def test_functions(fn):
     [
         (lambda w, x: jnp.cumsum(x, 1), "trace: cumsum is not supported"),
         (lambda w, x: x - x.mean(0), "across the examples of a batch"),
-        (lambda w, x: x.reshape(-1, 3), "across the examples of a batch"),
+        (lambda w, x: x.reshape(-1, 3), "reshape across the examples of a batch"),
+        (
+            lambda w, x: jax.nn.softmax(x.reshape(-1, 3), 0).reshape(x.shape),
+            "reshape across the examples of a batch",
+        ),
+        (
+            lambda w, x: jnp.cumsum(x.reshape(-1, 3), 1).reshape(x.shape),
+            "reshape across the examples of a batch",
+        ),
         (lambda w, x: jnp.argmax(x, -1) + 0.0, "trace: argmax is not supported"),
         (lambda w, x: (x, x), "the function returns 2 arrays; expected one"),
         (lambda w, x: w["a"], "the outputs do not depend on the inputs"),
@@ -136,6 +144,36 @@ def test_others_are_refused_by_name(fn, words):
     if "is not supported" in message:
         assert "test_trace.py:" in message  # the line of one's own source
         assert "supported primitives are abs, add, " in message
+
+
+def test_windows_may_be_joined_with_the_batch():
+    """As in a Swin transformer: attention in each window of 2x2 pixels."""
+
+    def apply(weights, x):
+        examples, height, width, channels = x.shape
+        split = (examples, height // 2, 2, width // 2, 2, channels)
+        windows = x.reshape(split).swapaxes(2, 3).reshape(-1, 4, channels)
+        query = windows @ weights["kernel"]
+        mixed = jax.nn.softmax(query @ windows.swapaxes(1, 2)) @ windows
+        apart = mixed.reshape(examples, height // 2, width // 2, 2, 2, channels)
+        return apart.swapaxes(2, 3).reshape(x.shape) + x
+
+    kernel = np.random.default_rng(1).normal(size=(3, 3)).astype(np.float32)
+    graph = check(apply, {"kernel": kernel}, (4, 6, 3))
+    assert "kernel" in [getattr(node.operation, "name", "") for node in graph.nodes]
+
+
+def test_a_line_of_ones_own_goes_before_one_of_an_installed_package(tmp_path):
+    path = tmp_path / "site-packages" / "other.py"
+    scope = {}
+    source = "import jax.numpy as jnp\ndef apply(w, x): return jnp.cumsum(x, 1)\n"
+    exec(compile(source, path, "exec"), scope)
+    for fn, place in (
+        (scope["apply"], r"site-packages/other\.py:2"),
+        (lambda w, x: scope["apply"](w, x), r"test_trace\.py"),
+    ):
+        with pytest.raises(UnsupportedError, match=rf"\(.*{place}.*\); supported"):
+            trace(fn, WEIGHTS, jnp.zeros((6, 5, 3)))
 
 
 def test_a_bfloat16_network_is_traced_in_float32():

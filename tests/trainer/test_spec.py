@@ -132,3 +132,12 @@ def test_a_renamed_option_of_a_method_is_an_error(monkeypatch):
         monkeypatch.setitem(options.METHOD_OPTIONS, "aslp", names)
         with pytest.raises(error, match=names[0]):
             make_method(config)
+
+
+def test_a_network_of_ones_own_may_have_lists(tmp_path):
+    path = tmp_path / "nets.py"
+    path.write_text(
+        "import flax.linen as nn\ndef make(): return nn.Sequential([nn.Dense(10)])\n"
+    )
+    config = Config(model=f"{path}:make")
+    assert compile_programs(spec(config)) is compile_programs(spec(config))
