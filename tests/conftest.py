@@ -33,8 +33,8 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4 {FAST}"
 )
 
-# Traces make millions of small objects that live long. Looking for cycles among them and
-# among the modules took 3 to 11 % of the time of a file of tests.
+# Traces make millions of small objects that live long. To look for cycles among them
+# and the modules took 3 to 11 % of the time of a file of tests.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
