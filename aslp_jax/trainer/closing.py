@@ -67,7 +67,10 @@ def evaluate_best(run: Run) -> RunResult:
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network)
         ),
         mask_bytes=-(-sum(weights.values()) // 8),
-        bits_per_kept_weight=programs.method.bits_per_kept_weight,
+        # No seed gives the weights of a module's own initialisers.
+        bits_per_kept_weight=32
+        if config.module_init
+        else programs.method.bits_per_kept_weight,
         best_epoch=position.best_epoch,
         best_validation_accuracy=position.best_accuracy,
         keep_fraction_asked=config.keep_fraction,

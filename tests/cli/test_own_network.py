@@ -157,9 +157,11 @@ def test_from_a_module_and_images_to_c(run, folder):
 
 
 def test_the_network_is_named_and_a_changed_one_is_refused(run, folder):
-    code, out, err = run(f"train {LINE} --model nets.py:TinyNNX --out r")
+    model = "--model nets.py:TinyNNX --module-init"
+    code, out, err = run(f"train {LINE} {model} --out r")
     assert code == 0, err
     assert "aslp on TinyNNX, shapes" in out
+    assert "as one bit a weight, 32 each kept" in out  # no seed gives them again
     options = json.loads(Path("r/config.json").read_text())["options"]
     assert options["model"] == "nets.py:TinyNNX"
     assert len(options["model_sha256"]) == 64
