@@ -4,8 +4,9 @@ import contextlib
 import errno
 import io
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -66,6 +67,26 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
             files.append((file, target))
         for file, target in files:
             _replace(file, target)
+
+
+def remove_left_behind(folder: Path, names: Iterable[str]) -> None:
+    """Deletes the temporary files of processes that were killed while they wrote.
+
+    Nothing else may write into the folder meanwhile.
+
+    Args:
+      folder: folder of the files; it may be missing.
+      names: names of the files that are written there.
+
+    Raises:
+      OSError: the folder cannot be read or written.
+    """
+    known = "|".join(map(re.escape, names))
+    left = re.compile(rf"({known})\.(partial|[0-9a-f]{{8}})")
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if left.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ EXIT_CODES: dict[int, str] = {
     "what",
     LOSS_NOT_FINITE: "the loss became NaN or infinite; the last good state is saved",
     BUDGET_MISSED: "the network keeps more or fewer weights than --keep asked for",
+    128 + 1: "the terminal was closed (SIGHUP); a training run is saved",
     INTERRUPTED: "stopped by Ctrl-C; a training run is saved",
     128 + signal.SIGTERM: "stopped by SIGTERM; a training run is saved",
 }

@@ -103,7 +103,7 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
     path = Path(folder).absolute() / str(step)
     wanted = _named_arrays(like)
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         saved_identity, described = manifest["identity"], manifest["arrays"]
         _check_identity(path, saved_identity, identity)
         _check_arrays(path, described, wanted)

@@ -4,8 +4,7 @@
 `aslp_jax/sweeps/sweep.py` trains them and writes the report.
 """
 
-from aslp_jax.cli import budget
 from aslp_jax.cli.errors import run_script
 
 if __name__ == "__main__":
-    run_script(budget.main)
+    run_script("budget")

@@ -5,8 +5,7 @@
 epochs, and `aslp_jax/train.py` a training step.
 """
 
-from aslp_jax.cli import train
 from aslp_jax.cli.errors import run_script
 
 if __name__ == "__main__":
-    run_script(train.main)
+    run_script("train")

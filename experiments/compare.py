@@ -4,8 +4,7 @@
 compares the grids.
 """
 
-from aslp_jax.cli import compare
 from aslp_jax.cli.errors import run_script
 
 if __name__ == "__main__":
-    run_script(compare.main)
+    run_script("compare")

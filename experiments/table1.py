@@ -4,8 +4,7 @@
 `aslp_jax/sweeps/sweep.py` trains them and writes the report.
 """
 
-from aslp_jax.cli import table1
 from aslp_jax.cli.errors import run_script
 
 if __name__ == "__main__":
-    run_script(table1.main)
+    run_script("table1")

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.traverse_util
 
 from aslp_jax.artefact import architecture, schema
 from aslp_jax.artefact.container import ArtefactError
+from aslp_jax.artefact.description import Description
 from aslp_jax.artefact.header import MOST_WEIGHTS, Header
 
 
@@ -42,8 +44,8 @@ def check(header: Header, net: nn.Module | None, body: int) -> Header:
 def _check_network(header: Header, net: nn.Module) -> Header:
     """Compares names and shapes with a network of this library."""
     arrays = header.all_arrays
-    config, about = header.network, header.description
-    assert isinstance(config, dict) and about is not None
+    config = cast(dict[str, Any], header.network)
+    about = cast(Description, header.description)
     # Before the network is traced: a file has to list as many layers as are traced.
     count = architecture.count_arrays(config)
     if len(arrays) != count:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aslp_jax._errors import BadInput
-from aslp_jax.cli.arguments import OneLineParser
+from aslp_jax.cli.arguments import OneLineParser, path_argument
 
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -24,7 +24,12 @@ def add_output(
 ) -> None:
     """Adds the flag that names the file to write."""
     parser.add_argument(
-        "-o", "--output", type=Path, required=required, metavar="FILE", help=help
+        "-o",
+        "--output",
+        type=path_argument,
+        required=required,
+        metavar="FILE",
+        help=help,
     )
 
 

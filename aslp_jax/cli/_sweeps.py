@@ -4,10 +4,9 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from aslp_jax.cli.arguments import option_parser
+from aslp_jax.cli.arguments import option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
 from aslp_jax.trainer.options import FIELDS
@@ -55,6 +54,7 @@ def sweep_parser(
     )
     parser.add_argument(
         "--out",
+        type=path_argument,
         metavar="FOLDER",
         help=f"folder of the grid (default: runs/{name}-DATASET)",
     )
@@ -79,12 +79,10 @@ def train_table(table: Table, options: dict[str, Any]) -> tuple[SweepOutcome, in
         **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")}
     )
     preset, out = shared.pop("preset", "fast"), shared.pop("out", None)
-    outcome = run_sweep(
-        table, preset, shared, schedule, None if out is None else Path(out)
-    )
+    outcome = run_sweep(table, preset, shared, schedule, out)
     stop = outcome.interrupted
     if stop is None:
-        print(outcome.page.read_text(), end="")
+        print(outcome.page.read_text(encoding="utf-8"), end="")
         return outcome, 0
     print(
         f"{program_name()}: stopped by {stop}, all is saved; the same command goes on",

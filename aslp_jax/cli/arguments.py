@@ -17,7 +17,7 @@ from aslp_jax.trainer.presets import (
 )
 from aslp_jax.trainer.run_folder import RunFolder
 
-__all__ = ["Command", "OneLineParser", "option_parser", "parse"]
+__all__ = ["Command", "OneLineParser", "option_parser", "parse", "path_argument"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,25 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises BadInput with the message."""
         raise BadInput(message)
+
+
+def path_argument(text: str) -> Path:
+    """Returns the path that a person gave, with `~` as the home folder.
+
+    Args:
+      text: path; `~` is left in place by shells in `--out=~/run`.
+
+    Raises:
+      argparse.ArgumentTypeError: the path is empty, or there is no such home folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"there is no home folder for {text}; write the path in full"
+        ) from None
 
 
 def parse(
@@ -68,7 +87,10 @@ def parse(
     """
     parser = option_parser(description, FIELDS, prog=prog, epilog=epilog)
     parser.add_argument(
-        "--out", metavar="FOLDER", help="run folder (default: a new one under runs/)"
+        "--out",
+        type=path_argument,
+        metavar="FOLDER",
+        help="run folder (default: a new one under runs/)",
     )
     parser.add_argument(
         "--resume",
@@ -76,10 +98,9 @@ def parse(
         help="continue the run in --out; its options need not be given again",
     )
     values = vars(parser.parse_args(arguments))
-    out = values.pop("out", None)
+    path = values.pop("out", None)
     resume = values.pop("resume", False)
     preset = values.pop("preset", None)
-    path = None if out is None else Path(out)
     if not resume:
         config = resolve(preset, values)
         return Command(config, RunFolder.new(path, config), resume)
@@ -164,7 +185,10 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
         return {**argument, "type": int, "metavar": "N"}
     if "float" in kind:
         return {**argument, "type": float, "metavar": "X"}
-    return {**argument, "metavar": field.metadata.get("metavar", "FOLDER")}
+    metavar = field.metadata.get("metavar", "FOLDER")
+    if metavar in ("FOLDER", "PATH"):
+        argument["type"] = lambda text: str(path_argument(text))
+    return {**argument, "metavar": metavar}
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aslp_jax._errors import BadInput
-from aslp_jax.cli.arguments import OneLineParser
+from aslp_jax.cli.arguments import OneLineParser, path_argument
 from aslp_jax.cli.errors import command_name
 
 
@@ -40,14 +40,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--cell", required=True, help="such as conv4-plain-aslp-none-sc"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--out", required=True, type=path_argument, metavar="FOLDER")
     options = parser.parse_args(arguments)
     grids: dict[str, Path] = {}
     for text in options.grids:
         name, _, path = text.partition("=")
         if not path or name in grids:
             raise BadInput(f"{text} is not NAME=GRID, or names a grid twice")
-        grids[name] = Path(path)
+        grids[name] = path_argument(path)
     # Only now: `--help` and mistyped flags should not wait for what the table needs.
     from aslp_jax.sweeps.comparison import compare
 

@@ -1,6 +1,7 @@
 """End of a program: one line for an error, and an exit code."""
 
-import io
+import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NoReturn
 
 from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput
 from aslp_jax._extras import MissingExtra
+from aslp_jax.cli._display import lasting_display
+from aslp_jax.trainer.signals import Interrupted, interruptible
 
 __all__ = ["command_name", "exit_code_lines", "program_name", "run", "run_script"]
 
@@ -38,33 +41,56 @@ def exit_code_lines(codes: Iterable[int] = tuple(EXIT_CODES)) -> str:
     return "\n".join(["exit codes:", *lines])
 
 
-def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+def run(main: Callable[[Sequence[str]], int] | str, arguments: Sequence[str]) -> int:
     """Runs a program and turns an error that a person can mend into one line.
 
+    From its first line on, a signal ends it with one line too; what it shows may go
+    nowhere; and matplotlib, which only writes files here, opens no window.
+
     Args:
-      main: function from a command line to an exit code.
+      main: function from a command line to an exit code; or the name of the module of
+        this package that has it, which is then imported.
       arguments: command line without the program's name.
 
     Returns:
       The exit code.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without a plus-minus sign
-    try:
-        return main(arguments)
-    except (BadInput, MissingExtra) as error:
-        print(f"{program_name()}: {' '.join(str(error).split())}", file=sys.stderr)
+    with lasting_display():
+        try:
+            with interruptible():
+                os.environ["MPLBACKEND"] = "agg"
+                if not isinstance(main, str):
+                    return main(arguments)
+                return importlib.import_module(f"aslp_jax.cli.{main}").main(arguments)
+        except (BadInput, MissingExtra) as error:
+            _say(str(error))
+        except OSError as error:
+            _say(_describe(error))
+        except Interrupted as stop:
+            # Training says itself what is saved.
+            _say(f"stopped by {stop}")
+            return 128 + stop.number
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
         return BAD_INPUT
-    except KeyboardInterrupt:
-        # Outside of training, which has a handler of its own.
-        print(f"{program_name()}: interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
-def run_script(main: Callable[[Sequence[str]], int]) -> NoReturn:
+def _say(text: str) -> None:
+    print(f"{program_name()}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _describe(error: OSError) -> str:
+    """Returns an error of the file system or the network that nothing foresaw."""
+    if error.strerror is None or error.filename is None:
+        return f"{type(error).__name__}: {error}"
+    return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def run_script(main: Callable[[Sequence[str]], int] | str) -> NoReturn:
     """Runs a program on the command line of this process, and ends the process.
 
     Args:
-      main: function from a command line to an exit code.
+      main: see `run`.
     """
     sys.exit(run(main, sys.argv[1:]))

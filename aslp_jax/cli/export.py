@@ -13,6 +13,7 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+from aslp_jax.cli.arguments import path_argument
 
 if TYPE_CHECKING:
     from aslp_jax.artefact import Subnetwork
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         package that is not installed, or cannot hold the network.
     """
     parser = command_parser("export", __doc__)
-    parser.add_argument("file", type=Path, metavar="ARTEFACT")
+    parser.add_argument("file", type=path_argument, metavar="ARTEFACT")
     parser.add_argument(
         "--to", required=True, metavar="FORMAT", help="onnx, c, stablehlo or npz"
     )

@@ -11,6 +11,7 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+from aslp_jax.cli.arguments import path_argument
 
 __all__ = ["main"]
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
       BadInput: there is no finished run, or a file cannot be read or written.
     """
     parser = command_parser("extract", __doc__)
-    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("run_folder", type=path_argument, metavar="RUN_FOLDER")
     add_output(parser, "the artefact to write", required=True)
     parser.add_argument(
         "--embed-weights",

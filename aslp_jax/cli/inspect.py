@@ -11,6 +11,7 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+from aslp_jax.cli.arguments import path_argument
 
 __all__ = ["main"]
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
       BadInput: a file is damaged, or cannot be read or written.
     """
     parser = command_parser("inspect", __doc__)
-    parser.add_argument("file", type=Path, metavar="ARTEFACT")
+    parser.add_argument("file", type=path_argument, metavar="ARTEFACT")
     parser.add_argument(
         "--plot",
         action="store_true",

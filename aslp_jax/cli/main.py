@@ -1,13 +1,11 @@
 """Command `aslp-jax`: one module of this package for each of its commands."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
 from aslp_jax._errors import BadInput
 from aslp_jax._version import __version__
-from aslp_jax.cli.arguments import OneLineParser
 from aslp_jax.cli.errors import exit_code_lines, run
 
 __all__ = ["COMMANDS", "main"]
@@ -51,6 +49,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return importlib.import_module(f"aslp_jax.cli.{name}").main(arguments[1:])
     if not name.startswith("-"):
         raise BadInput(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
+    # Only now: from the first moment a signal should find its handler in place.
+    import argparse
+
+    from aslp_jax.cli.arguments import OneLineParser
+
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
     parser = OneLineParser(

@@ -11,6 +11,7 @@ from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
+from aslp_jax.trainer.signals import Interrupted, Signals
 
 __all__ = ["main", "run"]
 
@@ -51,13 +52,29 @@ def run(command: Command) -> int:
     Raises:
       BadInput: a folder, a data set or a number cannot be used.
     """
+    folder = command.folder
+    try:
+        if command.resume:
+            folder.claim()  # before JAX is imported, which takes a second
+        return _run(command)
+    except Interrupted as stop:
+        state = "nothing is written"
+        if folder.begun:
+            state = f"all is saved; continue with --out {folder.quoted} --resume"
+        print(f"{program_name()}: stopped by {stop}, {state}", file=sys.stderr)
+        return 128 + stop.number
+    finally:
+        folder.release()
+
+
+def _run(command: Command) -> int:
     # Only now: `--help` and mistyped flags should not wait for JAX.
     from aslp_jax.trainer import summary
     from aslp_jax.trainer.compilation_cache import (
         compile_seconds,
         enable_compilation_cache,
     )
-    from aslp_jax.trainer.loop import Interrupted, Signals, train_sessions
+    from aslp_jax.trainer.loop import train_sessions
     from aslp_jax.trainer.progress import Progress
     from aslp_jax.trainer.session import begin, load_dataset
 
@@ -77,14 +94,6 @@ def run(command: Command) -> int:
         )
         with Signals() as signals:
             train_sessions([session], progress, signals)
-    except Interrupted as stop:
-        progress.close()
-        print(
-            f"{name}: stopped by {stop}, all is saved; continue with "
-            f"--out {session.quoted} --resume",
-            file=sys.stderr,
-        )
-        return 128 + stop.number
     finally:
         progress.close()
     if session.problem is not None:

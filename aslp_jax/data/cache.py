@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aslp_jax._atomic import atomic_write
+from aslp_jax._atomic import atomic_write, remove_left_behind
+from aslp_jax._claim import Held, claim
 
 _PACKAGE = Path(__file__).parent
 
@@ -93,13 +94,15 @@ def _read_verified(folder: Path, keys: Iterable[str]) -> dict[str, np.ndarray] |
                     return None
                 file.seek(0)
                 arrays[key] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return arrays
 
 
 def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays and their hashes.
+    """Writes arrays and their hashes, unless another process writes there now.
+
+    That one has decoded the same images; to wait for it would save nothing.
 
     Args:
       folder: folder of these arrays alone; created if missing.
@@ -110,16 +113,20 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
       UserWarning: the folder cannot be written; `read` then finds nothing in it.
     """
     hashes = {}
+    names = [f"{key}.npy" for key in arrays]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for key, array in arrays.items():
-            with atomic_write(folder / f"{key}.npy") as file:
-                np.save(file, array, allow_pickle=False)
-                file.seek(0)
-                hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        # Last: without the right hashes, the arrays are not used.
-        with atomic_write(folder / "sha256.json") as file:
-            file.write(json.dumps(hashes).encode())
+        with claim(folder):
+            remove_left_behind(folder, [*names, "sha256.json"])
+            for (key, array), name in zip(arrays.items(), names, strict=True):
+                with atomic_write(folder / name) as file:
+                    np.save(file, array, allow_pickle=False)
+                    file.seek(0)
+                    hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            # Last: without the right hashes, the arrays are not used.
+            with atomic_write(folder / "sha256.json") as file:
+                file.write(json.dumps(hashes).encode())
+    except Held:
+        return
     except OSError as error:
         _warn(folder, error)
 

@@ -10,7 +10,7 @@ from. Channels of an operation that mixes them are pinned: they stay.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -251,7 +251,7 @@ class _Reader:
                 operands.reverse()
             found = _BINARY[operation.function](*operands)
         else:
-            assert isinstance(operation, Select)
+            operation = cast(Select, operation)
             rest = iter(operands)
             operands = [
                 next(rest) if each is None else _by_channel(each, count)
@@ -263,8 +263,7 @@ class _Reader:
 
     def _concatenation(self, node: Node) -> None:
         """Adds the channels of a concatenation."""
-        operation = node.operation
-        assert isinstance(operation, Concatenate)
+        operation = cast(Concatenate, node.operation)
         rest = iter(node.inputs)
         numbers, constants = [], []
         by_channel = operation.axis == len(node.shape) - 1

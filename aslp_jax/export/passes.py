@@ -15,6 +15,7 @@ all channels: those stay.
 """
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def compact(graph: Graph, *, merge: bool = True, multiple: int = 1) -> Graph:
     for value, node in enumerate(graph.nodes, start=1):
         operation = node.operation
         if channels.chooses[value]:
-            assert isinstance(operation, Conv | Dense)
+            operation = cast(Conv | Dense, operation)
             source = node.inputs[0]
             constants = channels.constants[source]
             inputs, outputs = channels.of(needed, source), channels.of(needed, value)

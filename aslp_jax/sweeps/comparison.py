@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._atomic import write_text
+from aslp_jax._claim import claim
 from aslp_jax._errors import BadInput
 from aslp_jax.sweeps.figures import add_grid, plot_band, save_figure, validation_curve
 from aslp_jax.sweeps.grid import Record, read_records, read_settings
@@ -42,8 +43,7 @@ def compare(grids: Mapping[str, Path], cell: str, out: Path) -> str:
         raise BadInput("the grids are of different images; accuracies do not compare")
     lines = [summary(name, runs) for name in runs]
     page = markdown(lines)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out), claim(out):
         write_text(out / "compare.csv", csv_text(lines))
         write_text(out / "compare.md", page)
         plot(runs, out / "compare.png", cell)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from aslp_jax._atomic import write_text
+from aslp_jax._claim import is_lock
 from aslp_jax._errors import BadInput
 from aslp_jax.trainer.run_folder import writing
 
@@ -107,7 +108,10 @@ class Grid:
             if not file.exists():
                 # A beginning that was interrupted may be made again.
                 present = set(path.iterdir()) if path.is_dir() else set()
-                if any(not each.name.startswith("grid.json.") for each in present):
+                if any(
+                    not each.name.startswith("grid.json.") and not is_lock(each.name)
+                    for each in present
+                ):
                     raise BadInput(
                         f"--out {path} holds something else; name a new folder"
                     )
@@ -115,8 +119,8 @@ class Grid:
                 write_text(file, json.dumps(about, indent=2) + "\n")
                 return
             try:
-                found = _flatten(dict(json.loads(file.read_text())))
-            except (ValueError, TypeError):
+                found = _flatten(dict(json.loads(file.read_text(encoding="utf-8"))))
+            except (ValueError, TypeError, RecursionError):
                 raise BadInput(f"{file} is damaged; name another --out") from None
         wanted = _flatten(about)
         for name in sorted({*wanted, *found}):
@@ -163,8 +167,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise BadInput(f"{path} is not the folder of a grid: no grid.json")
     try:
-        return dict(json.loads(file.read_text()))
-    except (ValueError, TypeError):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
         raise BadInput(f"{file} is damaged") from None
 
 
@@ -223,15 +227,16 @@ def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
     if not (folder / "result.json").exists():
         return None
     try:
-        result = dict(json.loads((folder / "result.json").read_text()))
+        result = dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
         needed = ("stochastic",) if "diverged" in result else RESULT
         if missing := [name for name in needed if name not in result]:
             raise ValueError(f"no {missing}")
         metrics = folder / "metrics.jsonl"
         # A run that diverged in its first epoch has none.
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        return Record(cell, seed, result, [json.loads(line) for line in lines])
-    except (OSError, ValueError, TypeError):
+        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
+        rows = {row["epoch"]: row for row in map(json.loads, text.splitlines())}
+        return Record(cell, seed, result, list(rows.values()))
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         raise BadInput(
             f"{folder} is damaged; delete it, and the run is made anew"
         ) from None

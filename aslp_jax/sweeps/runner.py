@@ -1,5 +1,6 @@
 """Runs of a grid: one cell after another, each with all its seeds at once."""
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from aslp_jax.trainer import summary
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import RunFolder
+from aslp_jax.trainer.signals import Signals
 
 if TYPE_CHECKING:
     import jax
@@ -50,12 +52,12 @@ def train_grid(
 
     Raises:
       BadInput: data, a folder or an option that cannot be used.
-      loop.Interrupted: a signal or the deadline came; all is saved.
+      signals.Interrupted: a signal or the deadline came; all is saved.
     """
     # Only now: a mistyped flag should not wait for JAX.
     import jax
 
-    from aslp_jax.trainer.loop import Signals, train_sessions
+    from aslp_jax.trainer.loop import train_sessions
     from aslp_jax.trainer.run_state import check
 
     todo = {
@@ -71,7 +73,7 @@ def train_grid(
     devices = jax.local_devices()
     for config in _tightest(configure(cell, seeds[0]) for cell in todo):
         check(config, data)
-    with Signals(deadline) as signals:
+    with Signals(deadline) as signals, contextlib.ExitStack() as claims:
         try:
             for cell, left in todo.items():
                 for batch, share in _batches(left, len(devices), per_device):
@@ -80,7 +82,9 @@ def train_grid(
                         signals.check()
                         config, out = configure(cell, seed), grid.folder(cell, seed)
                         device = devices[index // share]
-                        sessions.append(_begin(config, data, out, device, progress))
+                        session = _begin(config, data, out, device, progress)
+                        claims.callback(session.close)
+                        sessions.append(session)
                     progress.start(
                         _name_batch(cell, batch),
                         runs=len(batch),
@@ -92,6 +96,7 @@ def train_grid(
                         signals.check()
                         outcomes.append(_finish(session, progress))
                     progress.finish(", ".join(outcomes))
+                    claims.close()
         finally:
             progress.close()
 
@@ -138,8 +143,6 @@ def _begin(
     from aslp_jax.trainer.session import begin
 
     begun = (out / "config.json").exists()
-    if not begun and not (out / "checkpoints").exists():
-        shutil.rmtree(out, ignore_errors=True)  # killed while it was made
     try:
         return begin(
             config,

@@ -9,8 +9,10 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from aslp_jax._atomic import remove_left_behind
+from aslp_jax._claim import Claim, claim
 from aslp_jax._errors import BadInput
 from aslp_jax._extras import require
 from aslp_jax.sweeps import runner
@@ -18,9 +20,11 @@ from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import check_encoding, writing
+from aslp_jax.trainer.signals import Interrupted
 
-if TYPE_CHECKING:
-    from aslp_jax.trainer.loop import Interrupted
+_REPORT = ("csv", "md", "png")
+"""Endings of the files of a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,7 @@ class SweepOutcome:
 
     grid: Grid
     page: Path
-    interrupted: "Interrupted | None" = None
+    interrupted: Interrupted | None = None
 
 
 def run_sweep(
@@ -105,7 +109,6 @@ def run_sweep(
     # Only now: `--help` and mistyped flags should not wait for JAX.
     use_cores(schedule.seeds)
     from aslp_jax.trainer.compilation_cache import enable_compilation_cache
-    from aslp_jax.trainer.loop import Interrupted
     from aslp_jax.trainer.session import load_dataset
 
     enable_compilation_cache()
@@ -120,22 +123,34 @@ def run_sweep(
         "per_device": schedule.per_device,
         "options": table.settings(preset, options),
     }
-    grid = Grid(out or Path(f"runs/{table.name}-{first.dataset_name}"), settings)
     interrupted = None
-    try:
-        runner.train_grid(
-            grid,
-            table.cells,
-            range(schedule.seeds),
-            configure,
-            data,
-            per_device=schedule.per_device,
-            deadline=began + 60 * schedule.minutes,
-        )
-    except Interrupted as stop:
-        interrupted = stop
-    table.report(grid, first.dataset)
+    folder = out or Path(f"runs/{table.name}-{first.dataset_name}")
+    with _claimed(folder, table.name):
+        grid = Grid(folder, settings)
+        try:
+            runner.train_grid(
+                grid,
+                table.cells,
+                range(schedule.seeds),
+                configure,
+                data,
+                per_device=schedule.per_device,
+                deadline=began + 60 * schedule.minutes,
+            )
+        except Interrupted as stop:
+            interrupted = stop
+        table.report(grid, first.dataset)
     return SweepOutcome(grid, grid.path / f"{table.name}.md", interrupted)
+
+
+def _claimed(folder: Path, name: str) -> Claim:
+    """Claims the folder of a grid, and clears it of what a killed process left."""
+    with writing(folder):
+        check_encoding(folder)
+        claimed = claim(folder)
+        files = ("grid.json", "runs.csv", *(f"{name}.{end}" for end in _REPORT))
+        remove_left_behind(folder, files)
+    return claimed
 
 
 def _check_options(table: Table, options: Mapping[str, Any]) -> None:

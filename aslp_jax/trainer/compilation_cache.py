@@ -66,7 +66,11 @@ def _processor() -> str:
     """Returns a name for the kind of processor: a hash of its instruction sets."""
     known = {platform.machine(), platform.processor()}
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = (
+            Path("/proc/cpuinfo")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()
+        )
     except OSError:  # not on this system
         lines = []
     kinds = ("model name", "flags", "Features", "CPU part")

@@ -1,8 +1,6 @@
 """Training loop: epochs until the runs end, by themselves, a signal or the clock."""
 
 import collections
-import math
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,31 +8,15 @@ from typing import Any, Protocol
 from aslp_jax.trainer.multi_seed import step_function
 from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.session import Session
+from aslp_jax.trainer.signals import Signals
 
-__all__ = ["Interrupted", "Signals", "Watcher", "train_sessions"]
+__all__ = ["Watcher", "train_sessions"]
 
 _CHUNK_SECONDS = 1.0
 """Length of the programs that an epoch is split into, in seconds, if it is longer.
 
 Between two programs progress is shown and Ctrl-C is noticed. Changes no result.
 """
-
-
-class Interrupted(Exception):
-    """A signal or the clock ended training; all states are saved.
-
-    Attributes:
-      number: number of the signal; 0 for the clock.
-    """
-
-    def __init__(self, number: int) -> None:
-        """Names the signal or the time limit.
-
-        Args:
-          number: number of the signal; 0 for the clock.
-        """
-        super().__init__(signal.Signals(number).name if number else "the time limit")
-        self.number = number
 
 
 class Watcher(Protocol):
@@ -59,7 +41,7 @@ class Watcher(Protocol):
 
 
 def train_sessions(
-    sessions: Sequence[Session], progress: Watcher, signals: "Signals"
+    sessions: Sequence[Session], progress: Watcher, signals: Signals
 ) -> None:
     """Trains until no session is active, and saves checkpoints on the way.
 
@@ -100,7 +82,7 @@ def _one_program(group: list[Session]) -> list[Session]:
 
 
 def _train_epoch(
-    group: Sequence[Session], progress: Watcher, signals: "Signals"
+    group: Sequence[Session], progress: Watcher, signals: Signals
 ) -> list[Session]:
     """Takes the remaining steps of an epoch and validates, unless a stop is requested.
 
@@ -135,8 +117,7 @@ def _train_epoch(
         if isinstance(row, Divergence):
             _give_up(session, row, before[id(session)])
             continue
-        session.folder.append_row(row)
-        session.rows.append(row)
+        session.record(row)
         progress.epoch(row)
     return [session for session in going if session.divergence is None]
 
@@ -147,51 +128,3 @@ def _give_up(
     """Notes a divergence and saves the state before that epoch."""
     session.divergence = divergence
     session.save(before)
-
-
-class Signals:
-    """Watch for Ctrl-C, SIGTERM and the clock: the second signal kills.
-
-    Attributes:
-      received: number of the first signal; 0 before any.
-    """
-
-    def __init__(self, deadline: float = math.inf) -> None:
-        """Sets the time limit.
-
-        Args:
-          deadline: time by `time.monotonic()` from which a stop is requested, in
-            seconds; default: never.
-        """
-        self.received = 0
-        self._deadline = deadline
-
-    @property
-    def stop_requested(self) -> bool:
-        """True after a signal or past the deadline."""
-        return self.received != 0 or time.monotonic() >= self._deadline
-
-    def check(self) -> None:
-        """Raises `Interrupted` if a stop is requested."""
-        if self.stop_requested:
-            raise Interrupted(self.received)
-
-    def __enter__(self) -> "Signals":
-        """Replaces the handlers of both signals."""
-        self._old = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Puts the earlier handlers back."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.received = number
-        # A job manager may send one stop twice; only a later signal is the second.
-        time.sleep(0.3)
-        for each in self._old:
-            signal.signal(each, signal.SIG_DFL)

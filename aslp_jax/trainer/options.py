@@ -9,6 +9,7 @@ import dataclasses
 import operator
 import os
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -365,8 +366,14 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 """Fields of `Config` by name."""
 
-_LARGEST = 3.4e38
-"""Largest number that an option takes: about that of float32."""
+_LARGEST = 3.4028234663852886e38
+"""Largest number that an option takes: that of float32."""
+
+_SMALLEST = 1.1754943508222875e-38
+"""Smallest number above 0 that float32 holds in full; XLA takes smaller ones as 0."""
+
+_LARGEST_COUNT = 2**31 - 1
+"""Largest whole number that an option takes, if it says no other: that of int32."""
 
 _LARGEST_SIDE = 4096
 """Largest height or width that images are resized to, in pixels."""
@@ -421,13 +428,10 @@ def check(config: Config) -> None:
             continue
         if type(value) not in _types(field):
             raise BadInput(f"{flag(name)} cannot be {value!r}")
-        if isinstance(value, float) and not abs(value) <= _LARGEST:
-            raise BadInput(f"{flag(name)} must be a finite number, got {value}")
-        for rule, (holds, relation) in _BOUNDS.items():
-            if rule in rules and not holds(value, rules[rule]):
-                raise BadInput(
-                    f"{flag(name)} must be {relation} {rules[rule]}, got {value}"
-                )
+        if value == "":
+            raise BadInput(f"{flag(name)} is empty; give a value, or leave it out")
+        if isinstance(value, float | int):
+            _check_number(flag(name), value, rules)
         prefixes = rules.get("prefixes", ())
         if (
             "choices" in rules
@@ -450,6 +454,30 @@ def check(config: Config) -> None:
         )
     _check_network(config)
     _check_images(config)
+
+
+def _check_number(shown: str, value: float, rules: Mapping[str, Any]) -> None:
+    """Checks a number against the rules of its field, as float32 or int32 has it."""
+    used, kind = value, ""
+    if isinstance(value, float):
+        if not abs(value) <= _LARGEST:
+            raise BadInput(f"{shown} must be a finite number, got {value}")
+        used = _as_float32(value)
+        kind = "" if used == value else f" in float32, which makes {used:g} of it"
+    bounds = {"most": _LARGEST_COUNT, **rules} if type(value) is int else rules
+    for rule, (holds, relation) in _BOUNDS.items():
+        if rule in bounds and not holds(used, bounds[rule]):
+            raise BadInput(
+                f"{shown} must be {relation} {bounds[rule]}, got {value}"
+                + (kind if holds(value, bounds[rule]) else "")
+            )
+
+
+def _as_float32(value: float) -> float:
+    """Returns a number as float32 has it: rounded, and 0 if it is too small."""
+    if abs(value) < _SMALLEST:
+        return 0.0
+    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def _check_network(config: Config) -> None:

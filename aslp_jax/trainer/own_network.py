@@ -179,7 +179,8 @@ def _import(model: str) -> ModuleType:
         # A name of its own: the file may be called like a package.
         label = f"_model_{path.stem}"
         spec = importlib.util.spec_from_file_location(label, path)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no Python source")
         module = importlib.util.module_from_spec(spec)
         sys.modules[label] = module
         spec.loader.exec_module(module)

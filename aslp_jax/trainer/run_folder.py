@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,22 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aslp_jax._atomic import write_text
+from aslp_jax._atomic import remove_left_behind, write_text
+from aslp_jax._claim import Claim, claim, is_lock, writer_here
 from aslp_jax._errors import BadInput
 from aslp_jax.trainer.options import FIELDS, Config
 from aslp_jax.trainer.results import EpochRow
 
-__all__ = ["RunFolder", "writing"]
+__all__ = ["RunFolder", "check_encoding", "writing"]
 
+_CONFIG, _METRICS, _RESULT = "config.json", "metrics.jsonl", "result.json"
+_FILES = (_CONFIG, _METRICS, _RESULT, "curves.png")
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class RunFolder:
     """Folder of one run, with the files that are read from it and written to it.
 
+    One process at a time writes there: `create` and `claim` claim the folder. If the
+    folder is deleted while its run goes on, it is made again, without the checkpoints.
+
     Attributes:
-      path: path of the folder.
-      checkpoints: path of the folder's checkpoints.
+      path: path of the folder as it was given, for messages and commands.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +42,34 @@ class RunFolder:
           path: path of the folder.
         """
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self._free_name = False
+        self._claim: Claim | None = None
+        self._lines: list[str] = []  # of metrics.jsonl
+
+    def file(self, name: str) -> Path:
+        """Returns the path of a file in the folder, absolute once it is claimed.
+
+        An absolute path is found even if the working folder is deleted.
+
+        Args:
+          name: name of the file.
+        """
+        return (self.path if self._claim is None else self._claim.folder) / name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.file("checkpoints")
+
+    @property
+    def quoted(self) -> str:
+        """Path of the folder, quoted for a shell."""
+        return shlex.quote(str(self.path))
+
+    @property
+    def begun(self) -> bool:
+        """True if the folder is claimed and holds a run."""
+        return self._claim is not None and self.file(_CONFIG).exists()
 
     @classmethod
     def new(cls, path: Path | None, config: Config) -> "RunFolder":
@@ -47,38 +81,104 @@ class RunFolder:
           config: options of the run.
 
         Raises:
-          BadInput: the path is a file, holds a run, or holds something else.
+          BadInput: the path is a file, holds a run, or holds something else; or another
+            process writes there.
         """
         if path is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             images, seed = config.dataset_name, config.seed
             name = f"{images}-{config.network_name}-{config.method}-seed{seed}"
-            path = Path("runs") / f"{name}-{stamp}"
-        with writing(path):  # a name too long, a folder that may not be searched
+            folder = cls(Path("runs") / f"{name}-{stamp}")
+            folder._free_name = True
+            return folder
+        folder = cls(path)
+        folder._check_free()
+        return folder
+
+    def _check_free(self) -> None:
+        """Checks that the folder may become that of a new run."""
+        shown, path = f"--out {self.path}", self.file(".")
+        with writing(self.path):  # a name too long, a folder that may not be searched
+            check_encoding(self.path)
             if path.exists() and not path.is_dir():
-                raise BadInput(f"--out {path} is a file; name a folder")
-            if (path / "config.json").exists():
+                raise BadInput(f"{shown} is a file; name a folder")
+            if self._claim is None and (owner := writer_here(path)) is not None:
+                raise BadInput(f"{shown} is being written by {owner}; name another")
+            if (path / _CONFIG).exists():
                 raise BadInput(
-                    f"--out {path} holds a run already; continue it with --resume, or "
+                    f"{shown} holds a run already; continue it with --resume, or "
                     "name another folder"
                 )
-            if path.is_dir() and any(path.iterdir()):
-                raise BadInput(f"--out {path} is not empty; name a new folder")
-        return cls(path)
+            if path.is_dir():
+                for each in path.iterdir():
+                    # A process that was killed at its beginning leaves these.
+                    if each.name != f"{_CONFIG}.partial" and not is_lock(each.name):
+                        raise BadInput(f"{shown} is not empty; name a new folder")
+
+    def claim(self) -> None:
+        """Claims the folder until `release`; a second call does nothing.
+
+        Raises:
+          BadInput: another process writes there, or the folder cannot be written.
+        """
+        if self._claim is None:
+            with writing(self.path):
+                check_encoding(self.path)
+                self._claim = claim(self.path)
+
+    def release(self) -> None:
+        """Ends the claim; a second call does nothing."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def create(self, config: Config, device: str) -> None:
-        """Makes the folder and writes its config.json.
+        """Makes and claims the folder, and writes its config.json.
 
         Args:
           config: options of the run.
           device: number and kind of the devices, such as `"1 x cpu"`.
 
         Raises:
+          BadInput: the folder cannot be written, or another process was faster.
+        """
+        with writing(self.path):
+            if self._free_name:
+                self._make_under_a_free_name()
+            self.claim()
+            try:
+                self._check_free()
+                self.remove_left_behind()
+                self._saved = _describe(config, device)
+                self._write(_CONFIG, self._saved)
+            except BaseException:
+                self.release()
+                raise
+
+    def _make_under_a_free_name(self) -> None:
+        """Makes the folder; runs that begin in one second get different ones."""
+        first, number = self.path, 1
+        first.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                return self.path.mkdir()
+            except FileExistsError:
+                number += 1
+                self.path = first.with_name(f"{first.name}-{number}")
+
+    def remove_left_behind(self, *others: str) -> None:
+        """Deletes the temporary files of processes that were killed in this run.
+
+        Args:
+          *others: names of files that others write into the folder.
+
+        Raises:
           BadInput: the folder cannot be written.
         """
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.json", _describe(config, device))
+            remove_left_behind(self.file("."), (*_FILES, *others))
+            for left in self.checkpoints.glob("*.partial"):
+                shutil.rmtree(left)
 
     def saved_options(self) -> dict[str, Any]:
         """Returns the options of the run in this folder.
@@ -92,11 +192,11 @@ class RunFolder:
     @functools.cached_property
     def _saved(self) -> dict[str, Any]:
         """Content of config.json, read once and checked."""
-        file = self.path / "config.json"
+        file = self.file(_CONFIG)
         try:
-            saved = json.loads(file.read_text())
+            saved = json.loads(file.read_text(encoding="utf-8"))
             options = dict(saved["options"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             raise BadInput(
                 f"{self.path} holds no run to resume: no readable config.json"
             ) from None
@@ -122,10 +222,10 @@ class RunFolder:
         self._saved["options"] = now.pop("options")
         self._saved.setdefault("resumed", []).append({"after_epoch": epoch, **now})
         with writing(self.path):
-            self._write("config.json", self._saved)
+            self._write(_CONFIG, self._saved)
 
     def rows(self, epochs: int) -> list[EpochRow]:
-        """Returns the rows of the first epochs and drops later ones from the file.
+        """Returns the rows of the first epochs and drops all others from the file.
 
         Args:
           epochs: epochs that the restored checkpoint has finished.
@@ -133,20 +233,20 @@ class RunFolder:
         Raises:
           BadInput: metrics.jsonl lacks one of these epochs, or cannot be rewritten.
         """
-        file = self.path / "metrics.jsonl"
+        file, lines, rows = self.file(_METRICS), [], []
         try:
-            lines = file.read_text().splitlines() if file.exists() else []
-            rows = [EpochRow.from_json(json.loads(line)) for line in lines[:epochs]]
-            found = [row.epoch for row in rows]
-        except (OSError, ValueError, TypeError):
-            found = None
-        if found != list(range(1, epochs + 1)):
+            found = _last_lines(file) if file.exists() else {}
+            for epoch in range(1, epochs + 1):
+                rows.append(EpochRow.from_json(json.loads(found[epoch])))
+                lines.append(found[epoch].decode() + "\n")
+        except (OSError, ValueError, TypeError, LookupError):
             raise BadInput(
-                f"{file} is damaged: the checkpoint is of epoch {epochs}, and the "
-                f"first {epochs} lines are not those epochs"
-            )
+                f"{self.path / _METRICS} is damaged: the checkpoint is of epoch "
+                f"{epochs}, and there is no row of epoch {len(lines) + 1}"
+            ) from None
+        self._lines = lines
         with writing(self.path):
-            write_text(file, "".join(line + "\n" for line in lines[:epochs]))
+            write_text(file, "".join(lines))
         return rows
 
     def append_row(self, row: EpochRow) -> None:
@@ -158,10 +258,16 @@ class RunFolder:
         Raises:
           BadInput: the folder cannot be written.
         """
-        with writing(self.path), (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row.to_json()) + "\n")
+        self.check()
+        line = json.dumps(row.to_json()) + "\n"
+        with (
+            writing(self.path),
+            open(self.file(_METRICS), "a", encoding="utf-8") as file,
+        ):
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._lines.append(line)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json.
@@ -172,11 +278,64 @@ class RunFolder:
         Raises:
           BadInput: the folder cannot be written.
         """
+        self.check()
         with writing(self.path):
-            self._write("result.json", result)
+            self._write(_RESULT, result)
+
+    def check(self) -> None:
+        """Checks before something is written that the folder is there, and still ours.
+
+        A folder that was deleted is made again, with options and metrics.
+
+        Raises:
+          BadInput: another process took the folder over, or it cannot be written.
+        """
+        if self._claim is None:
+            return
+        with writing(self.path):
+            if not self.file(_CONFIG).exists():
+                self.file(".").mkdir(parents=True, exist_ok=True)
+                self._claim.check()
+                write_text(self.file(_METRICS), "".join(self._lines))
+                self._write(_CONFIG, self._saved)
+            self._claim.check()
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        write_text(self.path / name, json.dumps(value, indent=2) + "\n")
+        write_text(self.file(name), json.dumps(value, indent=2) + "\n")
+
+
+def _last_lines(file: Path) -> dict[int, bytes]:
+    """Returns the last line of each epoch in metrics.jsonl.
+
+    Two processes that once wrote into one folder may have left an epoch twice, and a
+    line that is torn; what is no row of an epoch is left out.
+    """
+    found = {}
+    for line in file.read_bytes().splitlines():
+        try:
+            found[int(json.loads(line)["epoch"])] = line
+        except (ValueError, TypeError, LookupError, RecursionError):
+            continue
+    return found
+
+
+def check_encoding(path: Path) -> None:
+    """Checks that every library that writes into a folder can name the folder.
+
+    Args:
+      path: path of the folder.
+
+    Raises:
+      BadInput: the path holds bytes that are no UTF-8, or that the locale lacks.
+      OSError: there is no working folder.
+    """
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"--out {path} is no UTF-8 here; name another folder, or set a locale of "
+            "UTF-8, such as LC_ALL=C.UTF-8"
+        ) from None
 
 
 @contextmanager
@@ -221,14 +380,14 @@ def _commit() -> str | None:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+            [*git, "rev-parse", "HEAD"], capture_output=True, check=True
+        ).stdout
         changed = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"],
             capture_output=True,
-            text=True,
             check=True,
-        ).stdout.strip()
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+" if changed else "")
+    # Changed files may have names of any bytes.
+    return head.decode("ascii").strip() + ("+" if changed.strip() else "")

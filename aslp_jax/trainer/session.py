@@ -1,7 +1,6 @@
 """Sessions: a run together with its files, from its beginning to its closing files."""
 
 import dataclasses
-import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,11 +45,6 @@ class Session:
         return self.run.position.epoch, self.run.position.step
 
     @property
-    def quoted(self) -> str:
-        """Path of the folder, quoted for a shell."""
-        return shlex.quote(str(self.folder.path))
-
-    @property
     def problem(self) -> str | None:
         """Message on a divergence, with advice; None while the run is sound."""
         if self.divergence is None:
@@ -63,8 +57,20 @@ class Session:
             return text
         position = self.run.position
         epochs = max(1, position.epoch - position.pruned_epoch)
-        flags = f"--out {self.quoted} --resume --epochs {epochs}"
+        flags = f"--out {self.folder.quoted} --resume --epochs {epochs}"
         return f"{text}, or evaluate what there is with {flags}"
+
+    def record(self, row: EpochRow) -> None:
+        """Adds the row of an epoch, on disk when this returns.
+
+        Args:
+          row: row of the epoch.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
+        self.folder.append_row(row)
+        self.rows.append(row)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
         """Saves a snapshot of the run as a checkpoint.
@@ -75,6 +81,7 @@ class Session:
         Raises:
           BadInput: the folder cannot be written.
         """
+        self.folder.check()
         with writing(self.folder.path):
             checkpoint.save(
                 self.folder.checkpoints,
@@ -98,8 +105,9 @@ class Session:
         result = closing.evaluate_best(self.run)
         subnetwork = closing.extract_best(self.run, result)
         # Before the result, which says that the run is finished.
+        self.folder.check()
         with writing(self.folder.path):
-            artefact.save(subnetwork, self.folder.path / artefact.NETWORK)
+            artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
         self.folder.write_result(result.to_json())
         if plot:
             config = self.run.config
@@ -108,10 +116,14 @@ class Session:
                 plots.plot_curves(
                     self.rows,
                     closing.keep_probabilities(self.run),
-                    self.folder.path / "curves.png",
+                    self.folder.file("curves.png"),
                     title=f"{title}seed {config.seed}",
                 )
         return result
+
+    def close(self) -> None:
+        """Lets other processes write into the folder; a second call does nothing."""
+        self.folder.release()
 
 
 def begin(
@@ -125,6 +137,8 @@ def begin(
 ) -> Session:
     """Begins a run and its folder, or resumes both.
 
+    The folder is claimed until `Session.close`: no other process writes there.
+
     If a finished run goes on, its result and network are deleted: the run is no longer
     finished.
 
@@ -137,23 +151,34 @@ def begin(
       devices: devices to run on; None chooses those of the options.
 
     Raises:
-      BadInput: a folder or an option cannot be used.
+      BadInput: a folder or an option cannot be used, or another process writes there.
     """
     if resume:
         folder.saved_options()  # a damaged config.json is met before all else
-    run = Run(config, data, devices=devices)
-    session = Session(run, folder, [])
-    if not resume:
-        folder.create(config, run.device)
-        return session
+        folder.claim()
+    try:
+        session = Session(Run(config, data, devices=devices), folder, [])
+        if resume:
+            _resume(session, note)
+        else:
+            folder.create(config, session.run.device)
+    except BaseException:
+        folder.release()
+        raise
+    return session
+
+
+def _resume(session: Session, note: Callable[[str], None]) -> None:
+    """Restores a run, and makes its folder that of a run that goes on."""
+    run, folder = session.run, session.folder
+    folder.remove_left_behind(artefact.NETWORK)
     _restore(session, note)
     if session.active:
         # Both are of fewer epochs; the result first, which says that it is finished.
         with writing(folder.path):
             for name in ("result.json", artefact.NETWORK):
-                (folder.path / name).unlink(missing_ok=True)
-    folder.record_resume(config, run.device, run.position.epoch)
-    return session
+                folder.file(name).unlink(missing_ok=True)
+    folder.record_resume(run.config, run.device, run.position.epoch)
 
 
 def load_dataset(

@@ -204,7 +204,7 @@ def _preparation(pixels: Pixels, shape: Shape) -> Iterator[str]:
 def _runtime(file: str) -> str:
     """Returns one file of the runtime."""
     folder = importlib.resources.files("aslp_jax.export.c") / "runtime"
-    return (folder / f"{file}.c").read_text()
+    return (folder / f"{file}.c").read_text(encoding="utf-8")
 
 
 def _public_functions(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from aslp_jax.export.c.program import Map, Place, Program
 
@@ -140,8 +140,7 @@ class _Sharing:
 
     def _may_take(self, index: int, step: Map, number: int) -> bool:
         """Returns True if the result of a step may overwrite one of its operands."""
-        operand = step.operands[number]
-        assert isinstance(operand, Place)
+        operand = cast(Place, step.operands[number])
         root, offset = self.root(operand.buffer)
         moves = [[steps[each] for steps in step.steps] for each in range(4)]
         return (

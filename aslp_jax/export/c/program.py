@@ -9,7 +9,7 @@ each operation.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias, cast
 
 import numpy as np
 
@@ -261,8 +261,7 @@ class _Builder:
                 if reshaped is None:
                     rows = self._copy(first, tuple(range(len(first.axes))))
                     reshaped = views.reshape(rows, shape)
-                    assert reshaped is not None
-                return reshaped
+                return cast(View, reshaped)
             case Broadcast():
                 return views.broadcast(first, shape)
             case Transpose(permutation):
@@ -271,8 +270,7 @@ class _Builder:
                 found = views.cut(first, starts, strides, shape)
                 if found is None:
                     found = views.cut(self._copy(first), starts, strides, shape)
-                    assert found is not None
-                return found
+                return cast(View, found)
             case Concatenate(axis, constants):
                 return self._concatenate(axis, constants, operands, shape)
             case Pad(padding, filler):
@@ -367,8 +365,7 @@ class _Builder:
         found = views.planes(source)
         if found is None:
             source = self._copy(source)
-            found = views.planes(source)
-            assert found is not None
+            found = cast(tuple[int, int], views.planes(source))
         layer = dense_layer(dense, found, node.shape)
         return self._layer(layer, source, node, followers)
 
@@ -475,8 +472,7 @@ class _Builder:
             part = next(rest) if constant is None else constant
             starts = [start if each == axis else 0 for each in range(len(shape))]
             target = views.cut(out, starts, (1,) * len(shape), part.shape)
-            assert target is not None
-            self._map("copy", [part], target, is_part=True)
+            self._map("copy", [part], cast(View, target), is_part=True)
             start += part.shape[axis]
         return out
 
@@ -491,8 +487,7 @@ class _Builder:
         self._map("copy", [np.array(filler, np.float32)], out)
         starts = [low for low, _ in padding]
         target = views.cut(out, starts, (1,) * len(shape), source.shape)
-        assert target is not None
-        self._map("copy", [source], target)
+        self._map("copy", [source], cast(View, target))
         return out
 
 

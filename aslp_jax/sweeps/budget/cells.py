@@ -164,7 +164,7 @@ def anchors(dataset: str, arch: str) -> list[Anchor]:
 
 
 def _read(name: str) -> list[dict[str, str]]:
-    with (Path(__file__).parent / name).open(newline="") as file:
+    with open(Path(__file__).parent / name, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -109,7 +109,7 @@ def paper_numbers(dataset: str) -> dict[tuple[Any, ...], float]:
     Source: Dupont et al. 2022, table 1, arXiv:2202.12986.
     """
     found = {}
-    with (Path(__file__).parent / "paper.csv").open() as file:
+    with open(Path(__file__).parent / "paper.csv", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             for column in COLUMNS:
                 if line["dataset"] == dataset and line[column]:

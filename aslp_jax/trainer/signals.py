@@ -1,0 +1,126 @@
+"""Signals that end a program: at once, or in training after the state is saved."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+__all__ = ["STOPPING", "Interrupted", "Signals", "interruptible"]
+
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+)
+"""Signals that end a program: Ctrl-C, a job manager, a terminal that was closed."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal or the clock ended the program; what was begun is saved.
+
+    A `KeyboardInterrupt`, because libraries let that one through wherever it comes.
+
+    Attributes:
+      number: number of the signal; 0 for the clock.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Names the signal or the time limit.
+
+        Args:
+          number: number of the signal; 0 for the clock.
+        """
+        super().__init__(signal.Signals(number).name if number else "the time limit")
+        self.number = number
+
+
+class Signals:
+    """Watch for signals and the clock, for training: the second signal kills.
+
+    Attributes:
+      received: number of the first signal; 0 before any.
+    """
+
+    def __init__(self, deadline: float = math.inf) -> None:
+        """Sets the time limit.
+
+        Args:
+          deadline: time by `time.monotonic()` from which a stop is requested, in
+            seconds; default: never.
+        """
+        self.received = 0
+        self._deadline = deadline
+
+    @property
+    def stop_requested(self) -> bool:
+        """True after a signal or past the deadline."""
+        return self.received != 0 or time.monotonic() >= self._deadline
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a stop is requested."""
+        if self.stop_requested:
+            raise Interrupted(self.received)
+
+    def __enter__(self) -> "Signals":
+        """Replaces the handlers of the signals."""
+        self._old = _replace_handlers(self._note)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Puts the earlier handlers back, and raises a signal that came too late."""
+        _restore_handlers(self._old)
+        if kind is None and self.received:
+            raise Interrupted(self.received)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = number
+        _let_next_kill(self._old)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises `Interrupted` wherever the program is when a signal comes.
+
+    For all that a program does before and after training. The second signal kills.
+
+    Raises:
+      Interrupted: a signal came.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        _let_next_kill(old)
+        raise Interrupted(number)
+
+    old = _replace_handlers(stop)
+    try:
+        yield
+    finally:
+        _restore_handlers(old)
+
+
+def _let_next_kill(numbers: Iterable[int]) -> None:
+    # A job manager may send one stop twice; only a later signal is the second.
+    time.sleep(0.3)
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _replace_handlers(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Sets a handler for the signals that are not ignored; returns the earlier ones."""
+    old: dict[int, Any] = {}
+    for number in STOPPING:
+        # `nohup`, or a shell that started this in the background, ignores on purpose.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        try:
+            old[number] = signal.signal(number, handler)
+        except ValueError:  # not the main thread, which alone gets signals
+            break
+    return old
+
+
+def _restore_handlers(old: dict[int, Any]) -> None:
+    for number, handler in old.items():
+        signal.signal(number, handler)
