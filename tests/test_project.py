@@ -247,6 +247,30 @@ def test_nothing_is_unpickled():
         assert "allow_pickle=True" not in path.read_text(), path
 
 
+def opens_text(call: ast.Call) -> bool:
+    """Returns whether a call opens a text file: `read_text`, or `open` without a b."""
+    match call.func:
+        case ast.Attribute(attr="read_text"):
+            return True
+        case ast.Name("open"):
+            mode = call.args[1] if call.args[1:] else ast.Constant("r")
+            return isinstance(mode, ast.Constant) and "b" not in mode.value
+        case ast.Attribute(value=ast.Call(), attr="open"):  # of a path made on the spot
+            return True
+    return False
+
+
+def test_text_files_are_utf_8_whatever_the_locale():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and opens_text(node)
+        if not any(keyword.arg == "encoding" for keyword in node.keywords)
+    ]
+    assert not found, found
+
+
 @pytest.mark.slow
 def test_importing_starts_no_device_and_loads_nothing_heavy():
     done = run(

@@ -100,6 +100,9 @@ NUMERIC = {
 }
 
 
+TINY = " in float32, which makes 0 of it"
+
+
 def parsed(line: str) -> Command:
     return parse(line.split(), description="A program.", prog="aslp-jax train")
 
@@ -388,6 +391,20 @@ def test_every_number_has_a_lower_bound() -> None:
         ("--mask-lr=inf", "--mask-lr must be a finite number, got inf"),
         ("--logit-std=-inf", "--logit-std must be a finite number, got -inf"),
         ("--momentum=1e999", "--momentum must be a finite number, got inf"),
+        ("--mask-lr=3.5e38", "--mask-lr must be a finite number, got 3.5e+38"),
+        # As float32 has them: XLA takes a number this small as 0.
+        ("--temperature=1e-38", "--temperature must be above 0, got 1e-38" + TINY),
+        ("--keep=1e-300", "--keep-fraction must be above 0, got 1e-300" + TINY),
+        (
+            "--momentum=0.99999999999",
+            "--momentum must be below 1, got 0.99999999999"
+            + TINY.replace("makes 0", "makes 1"),
+        ),
+        ("--epochs=2147483648", "--epochs must be at most 2147483647, got 2147483648"),
+        (
+            "--devices=9999999999",
+            "--devices must be at most 2147483647, got 9999999999",
+        ),
     ],
 )
 def test_numbers_out_of_range_are_refused(line: str, words: str) -> None:
@@ -437,6 +454,30 @@ def test_values_that_no_flag_brought_are_checked_too() -> None:
     with pytest.raises(BadInput, match=r"--epochs must be at least 1, got 0"):
         check(Config(epochs=0))
     check(Config(mask_lr=2))  # JSON knows one kind of number
+
+
+def test_an_empty_value_is_refused() -> None:
+    assert "--image-size is empty" in refused("--data=x --image-size=")
+    assert "--model-args is empty" in refused("--model-args=")
+    for name in ("dataset", "arch", "model"):
+        assert flag(name) in refused(f"{flag(name)}=")
+
+
+def test_a_home_folder_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for name in ("data_dir", "manual_dir", "cache_dir"):
+        line = f"--dataset cifar10 {flag(name)}=~/x"
+        assert getattr(parsed(line).config, name) == "/home/me/x"
+    assert parsed("--data=~/x").config.data == "/home/me/x"
+    assert parsed("--out=~/run").folder.path == Path("/home/me/run")
+    for name in ("--out", "--data", "--cache-dir"):
+        words = "there is no home folder for ~nobody-of-this-name/x"
+        assert words in refused(f"{name}=~nobody-of-this-name/x")
+
+
+def test_an_empty_folder_is_not_the_working_folder() -> None:
+    for name in ("--out", "--data", "--data-dir", "--manual-dir", "--cache-dir"):
+        assert f"{name}: the path is empty" in refused(f"{name}=")
 
 
 def test_one_folder_of_images_at_most() -> None:

@@ -2,12 +2,14 @@
 
 import configparser
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from aslp_jax._errors import EXIT_CODES
 from aslp_jax.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,65 @@ def test_help_waits_for_no_jax():
         "aslp-jax inspect",
         "aslp-jax export",
     ]
+
+
+def test_handlers_are_in_place_before_anything_else_is_imported():
+    for module in ("aslp_jax.cli.main", "aslp_jax.cli.errors"):
+        code = (
+            "import sys\n"
+            f"import {module}\n"
+            "print(*(name for name in sys.modules if name.startswith('aslp_jax')))\n"
+            "assert not {'argparse', 'json', 'dataclasses'} & set(sys.modules)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(done.stdout.split()) <= {
+            "aslp_jax",
+            "aslp_jax._errors",
+            "aslp_jax._extras",
+            "aslp_jax._version",
+            "aslp_jax.cli",
+            "aslp_jax.cli._display",
+            "aslp_jax.cli.errors",
+            "aslp_jax.cli.main",
+            "aslp_jax.trainer",
+            "aslp_jax.trainer.signals",
+        }
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_in_any_command_is_one_line(name, monkeypatch, capsys):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    number = getattr(signal, name)
+
+    def read(arguments):
+        assert os.environ["MPLBACKEND"] == "agg"
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("aslp_jax.cli.inspect.main", read)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    before = signal.getsignal(number)
+    assert main(["inspect"]) == 128 + number and 128 + number in EXIT_CODES
+    assert capsys.readouterr() == ("", f"aslp-jax: stopped by {name}\n")
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file", "a/b"), "cannot use a/b: No such file"),
+        (OSError("no disk"), "OSError: no disk"),
+    ],
+)
+def test_an_error_of_the_outside_is_one_line(error, words, monkeypatch, capsys):
+    def read(arguments):
+        raise error
+
+    monkeypatch.setattr("aslp_jax.cli.inspect.main", read)
+    assert main(["inspect"]) == 2
+    assert capsys.readouterr() == ("", f"aslp-jax: {words}\n")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from aslp_jax.sweeps.budget.cells import Cell
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.sweep import SweepOutcome
 from aslp_jax.sweeps.table1 import cells as table1_cells
-from aslp_jax.trainer.loop import Interrupted
+from aslp_jax.trainer.signals import Interrupted
 from tests.sweeps.helpers import promotion_as_for_users, write_run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -18,11 +18,12 @@ from aslp_jax.sweeps.budget.cells import Cell
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.table1 import cells as table1_cells
 from aslp_jax.trainer import run_state
-from aslp_jax.trainer.loop import Interrupted, Signals, train_sessions
+from aslp_jax.trainer.loop import train_sessions
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.session import begin
+from aslp_jax.trainer.signals import Interrupted, Signals
 from tests.sweeps.helpers import promotion_as_for_users
 
 

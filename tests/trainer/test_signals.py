@@ -1,0 +1,86 @@
+"""Signals: at once outside of training, noted in training, ignored where asked."""
+
+import signal
+import threading
+
+import pytest
+
+from aslp_jax.trainer.signals import STOPPING, Interrupted, Signals, interruptible
+
+NAMES = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch):
+    """Waits for no second signal, and checks that the handlers are put back."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    before = [signal.getsignal(number) for number in STOPPING]
+    yield
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+def test_all_signals_that_end_a_program_are_watched():
+    assert set(STOPPING) == set(NAMES)
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_a_signal_interrupts_at_once(number):
+    with pytest.raises(Interrupted, match=NAMES[number]) as stop, interruptible():
+        signal.raise_signal(number)
+        pytest.fail("it went on")
+    assert stop.value.number == number
+    assert isinstance(stop.value, KeyboardInterrupt)  # `except Exception` lets it pass
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_training_notes_a_signal_and_goes_on(number):
+    went_on = False
+    with pytest.raises(Interrupted, match=NAMES[number]), interruptible():
+        with Signals() as signals:
+            assert not signals.stop_requested
+            signal.raise_signal(number)
+            assert signals.stop_requested
+            # The next one kills.
+            assert signal.getsignal(number) is signal.SIG_DFL
+            went_on = True
+        pytest.fail("a signal after the last check was lost")
+    assert went_on
+
+
+def test_what_was_saved_is_raised_once():
+    with pytest.raises(Interrupted, match="SIGTERM"), Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        signals.check()
+
+
+@pytest.mark.parametrize("watch", [interruptible, Signals])
+def test_what_nohup_ignores_stays_ignored(watch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with watch():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("watch", [interruptible, Signals])
+def test_a_thread_gets_no_signals(watch):
+    errors = []
+
+    def enter():
+        try:
+            with watch():
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert not errors
+
+
+def test_the_clock_interrupts_too():
+    with pytest.raises(Interrupted, match="the time limit") as stop:
+        Signals(deadline=0.0).check()
+    assert stop.value.number == 0
