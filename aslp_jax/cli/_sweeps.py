@@ -10,6 +10,7 @@ from aslp_jax.cli.arguments import option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
 from aslp_jax.trainer.options import FIELDS
+from aslp_jax.trainer.signals import Interrupted, interruptible
 
 _MOST = 10_000
 """Most seeds of a cell, or runs of a device; more is a slip of the hand."""
@@ -61,7 +62,9 @@ def sweep_parser(
     return parser
 
 
-def train_table(table: Table, options: dict[str, Any]) -> tuple[SweepOutcome, int]:
+def train_table(
+    table: Table, options: dict[str, Any]
+) -> tuple[SweepOutcome | None, int]:
     """Trains a table, and prints its report or why it is not finished.
 
     Args:
@@ -69,7 +72,8 @@ def train_table(table: Table, options: dict[str, Any]) -> tuple[SweepOutcome, in
       options: values of the flags of `sweep_parser`.
 
     Returns:
-      The outcome, and the exit code: 0 if all runs are finished or the time was up.
+      The outcome, None if a signal came outside of training; and the exit code: 0 if
+      all runs are finished or the time was up.
 
     Raises:
       BadInput: an option, data or a folder that cannot be used.
@@ -79,16 +83,21 @@ def train_table(table: Table, options: dict[str, Any]) -> tuple[SweepOutcome, in
         **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")}
     )
     preset, out = shared.pop("preset", "fast"), shared.pop("out", None)
-    outcome = run_sweep(table, preset, shared, schedule, out)
-    stop = outcome.interrupted
-    if stop is None:
+    outcome: SweepOutcome | None = None
+    try:
+        with interruptible():
+            outcome = run_sweep(table, preset, shared, schedule, out)
+        stop = outcome.interrupted
+    except Interrupted as interruption:
+        stop = interruption
+    if outcome is not None and stop is None:
         print(outcome.page.read_text(encoding="utf-8"), end="")
         return outcome, 0
     print(
         f"{program_name()}: stopped by {stop}, all is saved; the same command goes on",
         file=sys.stderr,
     )
-    return outcome, 128 + stop.number if stop.number else 0
+    return outcome, 128 + stop.number if stop and stop.number else 0
 
 
 def _positive(text: str) -> int:

@@ -11,7 +11,7 @@ from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
-from aslp_jax.trainer.signals import Interrupted, Signals
+from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
 
@@ -54,9 +54,10 @@ def run(command: Command) -> int:
     """
     folder = command.folder
     try:
-        if command.resume:
-            folder.claim()  # before JAX is imported, which takes a second
-        return _run(command)
+        with interruptible():
+            if command.resume:
+                folder.claim()  # before JAX is imported, which takes a second
+            return _run(command)
     except Interrupted as stop:
         state = "nothing is written"
         if folder.begun:

@@ -98,35 +98,34 @@ def run_sweep(
         set.
 
     Raises:
-      BadInput: an option, data or a folder that cannot be used.
+      BadInput: an option, data or a folder that cannot be used, or another process
+        writes into the folder.
     """
     began = time.monotonic()
     _check_options(table, options)
     configure = functools.partial(table.configure, preset, options)
     # Of every cell, so that no bad option shows hours later.
     first, *_ = [configure(cell, 0) for cell in table.cells]
-
-    # Only now: `--help` and mistyped flags should not wait for JAX.
-    use_cores(schedule.seeds)
-    from aslp_jax.trainer.compilation_cache import enable_compilation_cache
-    from aslp_jax.trainer.session import load_dataset
-
-    enable_compilation_cache()
-    note = Progress().note
-    data = load_dataset(first, note)
-    note(f"{table.name}: {first.dataset_name} ({data.source})")
-    settings = {
-        "version": importlib.metadata.version("aslp-jax"),
-        "dataset": first.dataset,
-        "images_sha256": data.images_sha256(),
-        **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
-        "per_device": schedule.per_device,
-        "options": table.settings(preset, options),
-    }
-    interrupted = None
     folder = out or Path(f"runs/{table.name}-{first.dataset_name}")
     with _claimed(folder, table.name):
-        grid = Grid(folder, settings)
+        # Only now: `--help` and mistyped flags should not wait for JAX.
+        use_cores(schedule.seeds)
+        from aslp_jax.trainer.compilation_cache import enable_compilation_cache
+        from aslp_jax.trainer.session import load_dataset
+
+        enable_compilation_cache()
+        note = Progress().note
+        data = load_dataset(first, note)
+        note(f"{table.name}: {first.dataset_name} ({data.source})")
+        settings = {
+            "version": importlib.metadata.version("aslp-jax"),
+            "dataset": first.dataset,
+            "images_sha256": data.images_sha256(),
+            **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
+            "per_device": schedule.per_device,
+            "options": table.settings(preset, options),
+        }
+        grid, interrupted = Grid(folder, settings), None
         try:
             runner.train_grid(
                 grid,

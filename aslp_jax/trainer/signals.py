@@ -66,6 +66,8 @@ class Signals:
     def __enter__(self) -> "Signals":
         """Replaces the handlers of the signals."""
         self._old = _replace_handlers(self._note)
+        if _seen:
+            self.received = _seen[-1]
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -77,6 +79,14 @@ class Signals:
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
         _let_next_kill(self._old)
+
+
+_seen: list[int] = []
+"""Signals that were raised and not yet seen by `interruptible`, which is of a process.
+
+An extension module that is interrupted while it loads raises an ImportError, and a
+destructor raises nothing.
+"""
 
 
 @contextlib.contextmanager
@@ -91,13 +101,23 @@ def interruptible() -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         _let_next_kill(old)
+        _seen.append(number)
         raise Interrupted(number)
 
     old = _replace_handlers(stop)
     try:
         yield
+    except Interrupted:
+        _seen.clear()
+        raise
+    except BaseException as error:
+        if _seen:
+            raise Interrupted(_seen.pop()) from error
+        raise
     finally:
         _restore_handlers(old)
+    if _seen:
+        raise Interrupted(_seen.pop())
 
 
 def _let_next_kill(numbers: Iterable[int]) -> None:

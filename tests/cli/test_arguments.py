@@ -101,6 +101,7 @@ NUMERIC = {
 
 
 TINY = " in float32, which makes 0 of it"
+NEAR_ONE = "0.99999999999 in float32, which makes 1 of it"
 
 
 def parsed(line: str) -> Command:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from aslp_jax._claim import claim
 from aslp_jax._errors import BadInput
 from aslp_jax.cli import _sweeps, budget, compare, main, table1
 from aslp_jax.data import datasets
@@ -201,6 +202,12 @@ def test_table1_from_first_run_to_last(folder, capsys):
     assert main.main(["table1", *TABLE1.split(), "--mask-lr", "3"]) == 2
     *_, line = capsys.readouterr().err.splitlines()
     assert "holds a grid with options aslp mask_lr 0.5, not 3.0" in line
+    with claim(made):
+        assert main.main(["table1", *TABLE1.split()]) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith(f"aslp-jax: {made.resolve()} is being written by process")
+        assert out == "" and err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in made.glob("*.csv")}
 
 
 @pytest.mark.slow

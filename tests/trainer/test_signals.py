@@ -1,5 +1,6 @@
 """Signals: at once outside of training, noted in training, ignored where asked."""
 
+import contextlib
 import signal
 import threading
 
@@ -30,6 +31,35 @@ def test_a_signal_interrupts_at_once(number):
         pytest.fail("it went on")
     assert stop.value.number == number
     assert isinstance(stop.value, KeyboardInterrupt)  # `except Exception` lets it pass
+
+
+@pytest.mark.parametrize("error", [ImportError, KeyboardInterrupt, SystemExit])
+def test_a_signal_that_became_another_error_is_still_one(error):
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            raise error("while an extension was loaded") from None
+    with pytest.raises(error), interruptible():
+        raise error("without a signal")
+
+
+def test_a_signal_that_was_swallowed_is_raised_in_time():
+    def swallow():
+        with contextlib.suppress(Interrupted):  # as a destructor does
+            signal.raise_signal(signal.SIGTERM)
+
+    reached = []
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        swallow()
+        with Signals() as signals:
+            assert signals.stop_requested
+            reached.append("training")
+            signals.check()
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        swallow()
+        reached.append("end")
+    assert reached == ["training", "end"]
 
 
 @pytest.mark.parametrize("number", NAMES)
