@@ -104,10 +104,11 @@ def test_a_signal_in_any_command_is_one_line(name, monkeypatch, capsys):
 
     monkeypatch.setattr("aslp_jax.cli.inspect.main", read)
     monkeypatch.setenv("MPLBACKEND", "nonsense")
-    before = signal.getsignal(number)
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(number, signal.default_int_handler)
     assert main(["inspect"]) == 128 + number and 128 + number in EXIT_CODES
     assert capsys.readouterr() == ("", f"aslp-jax: stopped by {name}\n")
-    assert signal.getsignal(number) is before
+    assert signal.signal(number, before) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 
 from aslp_jax import checkpoint
+from aslp_jax._claim import claim
 from aslp_jax.data import datasets
 from aslp_jax.trainer.options import FIELDS, Config
 from aslp_jax.trainer.results import EpochRow
@@ -95,6 +96,7 @@ INITIAL = """
 import sys
 
 from aslp_jax import checkpoint
+from aslp_jax._claim import claim
 from aslp_jax.data import own
 from aslp_jax.trainer.compilation_cache import enable_compilation_cache
 from aslp_jax.trainer.options import Config
@@ -124,6 +126,8 @@ def account_and_stop(self, *arguments, **options):
     return found
 
 Run.account = account_and_stop
+# A shell that starts the tests in the background has SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
@@ -569,7 +573,9 @@ def test_a_run_killed_and_compiled_anew_ends_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+)
 def test_a_run_stopped_within_an_epoch_ends_the_same(
     warm: Callable[..., Ended],
     whole: tuple[Path, Ended],
@@ -592,6 +598,84 @@ def test_a_run_stopped_within_an_epoch_ends_the_same(
     ended = warm(f"--resume --out {out}")
     assert ended.code == 0, ended.err
     assert_same_run(out, whole[0])
+
+
+# Gets a signal where the text says, outside of training.
+ELSEWHERE = """
+import os, runpy, signal, sys
+
+sys.argv = [{program!r}, *sys.argv[1:]]
+import aslp_jax.{module} as module
+
+function = module.{name}
+
+def stop(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return function(*arguments, **options)
+
+module.{name} = stop
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    module.{name} = function
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name", "made"),
+    [
+        ("trainer.session", "load_dataset", []),
+        ("trainer.loop", "train_sessions", ["config.json"]),
+        ("trainer.closing", "evaluate_best", ["checkpoints", "config.json"]),
+        ("trainer.plots", "plot_curves", ["checkpoints", "config.json"]),
+    ],
+)
+def test_a_run_stopped_between_the_phases_goes_on(
+    warm: Callable[..., Ended],
+    whole: tuple[Path, Ended],
+    tmp_path: Path,
+    module: str,
+    name: str,
+    made: list[str],
+) -> None:
+    out = tmp_path / "between"
+    line = f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}"
+    script = ELSEWHERE.format(program=PROGRAM, module=module, name=name)
+    ended = warm(line, script=script)
+    assert ended.code == 143, ended.err
+    assert ended.out == "" and "Traceback" not in ended.err
+    state = f"all is saved; continue with --out {out} --resume"
+    last = f"cifar.py: stopped by SIGTERM, {state if made else 'nothing is written'}"
+    assert ended.err.splitlines()[-1] == last
+    found = set(os.listdir(out)) if out.exists() else set()
+    assert set(made) <= found and "lock.json" not in found
+    ended = warm(f"--resume --out {out}" if made else line)
+    assert ended.code == 0, ended.err
+    assert_same_run(out, whole[0])
+
+
+@pytest.mark.slow
+def test_a_run_has_one_writer(
+    warm: Callable[..., Ended], whole: tuple[Path, Ended], copy: Path
+) -> None:
+    with claim(copy) as held:
+        before = content(copy)
+        message = only_line(warm(f"--resume --out {copy}"))
+        assert f"{copy} is being written by {held.owner}" in message
+        message = only_line(warm(f"{SMALL} --out {copy}"))
+        assert f"{copy} is being written by {held.owner}" in message
+        assert content(copy) == before
+    # What two processes once wrote is mended.
+    file = copy / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:3], lines[1], lines[1][:50] + lines[2], *lines]))
+    for name in ("network.aslp.0123abcd", "result.json.partial"):
+        (copy / name).write_text("left by a process that was killed")
+    ended = warm(f"--resume --out {copy}")
+    assert ended.code == 0, ended.err
+    assert_same_run(copy, whole[0])
+    assert set(os.listdir(copy)) == set(os.listdir(whole[0]))
 
 
 @pytest.mark.slow

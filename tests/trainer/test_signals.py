@@ -13,11 +13,19 @@ NAMES = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIG
 
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch):
-    """Waits for no second signal, and checks that the handlers are put back."""
+    """Waits for no second signal, and checks that the handlers are put back.
+
+    A shell that starts the tests in the background has SIGINT ignored.
+    """
+
+    def unexpected(number, frame):
+        pytest.fail("the handler of before was called")
+
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    before = [signal.getsignal(number) for number in STOPPING]
+    before = {number: signal.signal(number, unexpected) for number in STOPPING}
     yield
-    assert [signal.getsignal(number) for number in STOPPING] == before
+    after = [signal.signal(number, handler) for number, handler in before.items()]
+    assert after == [unexpected] * 3
 
 
 def test_all_signals_that_end_a_program_are_watched():
