@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def add_output(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns errors about a file, a missing package or this machine into `BadInput`.
+    """Turns errors about a file or a missing package into `BadInput`.
 
     Raises:
       BadInput: the block raised such an error.
@@ -44,11 +43,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (ImportError, ValueError) as error:
         raise BadInput(str(error)) from error
-    except (AssertionError, MemoryError, RuntimeError) as error:
-        message = _missing_resource(error)
-        if message is None:
-            raise
-        raise BadInput(message) from error
 
 
 @contextlib.contextmanager
@@ -82,21 +76,3 @@ def check_output(output: Path, source: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if output.exists() and output.samefile(source):
             raise BadInput(f"{output} is the input file; name another file to write")
-
-
-def _missing_resource(error: Exception) -> str | None:
-    """Returns what this machine lacks; None for a mistake in the code."""
-    if isinstance(error, MemoryError):
-        return f"out of memory: {str(error) or 'an allocation failed'}"
-    jax = sys.modules.get("jax")
-    if jax is None:
-        return None
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        first, *_ = f"{error}\n".splitlines()
-        return f"JAX cannot do this here: {first}"
-    try:
-        jax.default_backend()
-    except (AssertionError, RuntimeError) as no_device:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        return f"JAX has no device here (JAX_PLATFORMS={platforms}) {no_device}"
-    return None

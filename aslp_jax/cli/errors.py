@@ -41,7 +41,12 @@ def exit_code_lines(codes: Iterable[int] = tuple(EXIT_CODES)) -> str:
     return "\n".join(["exit codes:", *lines])
 
 
-def run(main: Callable[[Sequence[str]], int] | str, arguments: Sequence[str]) -> int:
+def run(
+    main: Callable[[Sequence[str]], int] | str,
+    arguments: Sequence[str],
+    *,
+    ends_process: bool = False,
+) -> int:
     """Runs a program and turns an error that a person can mend into one line.
 
     From its first line on, a signal ends it with one line too; what it shows may go
@@ -51,13 +56,15 @@ def run(main: Callable[[Sequence[str]], int] | str, arguments: Sequence[str]) ->
       main: function from a command line to an exit code; or the name of the module of
         this package that has it, which is then imported.
       arguments: command line without the program's name.
+      ends_process: True if the process ends with this exit code; a signal that comes
+        later then changes nothing.
 
     Returns:
       The exit code.
     """
     with lasting_display():
         try:
-            with interruptible():
+            with interruptible(ends_process=ends_process):
                 os.environ["MPLBACKEND"] = "agg"
                 if not isinstance(main, str):
                     return main(arguments)
@@ -66,6 +73,11 @@ def run(main: Callable[[Sequence[str]], int] | str, arguments: Sequence[str]) ->
             _say(str(error))
         except OSError as error:
             _say(_describe(error))
+        except (AssertionError, MemoryError, RuntimeError) as error:
+            message = _missing_resource(error)
+            if message is None:
+                raise
+            _say(message)
         except Interrupted as stop:
             # Training says itself what is saved.
             _say(f"stopped by {stop}")
@@ -87,10 +99,28 @@ def _describe(error: OSError) -> str:
     return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
 
 
+def _missing_resource(error: Exception) -> str | None:
+    """Returns what this machine lacks; None for a mistake in the code."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {str(error) or 'an allocation failed'}"
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        first, *_ = f"{error}\n".splitlines()
+        return f"JAX cannot do this here: {first}"
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as no_device:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX has no device here (JAX_PLATFORMS={platforms}) {no_device}"
+    return None
+
+
 def run_script(main: Callable[[Sequence[str]], int] | str) -> NoReturn:
     """Runs a program on the command line of this process, and ends the process.
 
     Args:
       main: see `run`.
     """
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(run(main, sys.argv[1:], ends_process=True))

@@ -14,6 +14,7 @@ from aslp_jax.cli._artefacts import (
     one_line_errors,
 )
 from aslp_jax.cli.arguments import path_argument
+from aslp_jax.trainer.signals import Signals
 
 if TYPE_CHECKING:
     from aslp_jax.artefact import Subnetwork
@@ -83,7 +84,8 @@ def _export(
     model_args: str | None,
     **options: Any,
 ) -> None:
-    from aslp_jax.export import report, write
+    with Signals():
+        from aslp_jax.export import report, write
 
     subnetwork = _load(file, model, model_args)
     for each in (output, output.with_suffix(".h")) if to == "c" else (output,):

@@ -12,6 +12,7 @@ from aslp_jax.cli._artefacts import (
     one_line_errors,
 )
 from aslp_jax.cli.arguments import path_argument
+from aslp_jax.trainer.signals import Signals
 
 __all__ = ["main"]
 
@@ -48,8 +49,9 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
         if not run_folder.is_dir():
             raise BadInput(f"{run_folder} is no run folder")
     # Imported late, so that `--help` and mistyped names do not wait for JAX.
-    from aslp_jax import artefact
-    from aslp_jax.artefact.loading import load_unbound
+    with Signals():
+        from aslp_jax import artefact
+        from aslp_jax.artefact.loading import load_unbound
 
     source = run_folder / artefact.NETWORK
     with accessing(f"read {source}"):

@@ -12,6 +12,7 @@ from aslp_jax.cli._artefacts import (
     one_line_errors,
 )
 from aslp_jax.cli.arguments import path_argument
+from aslp_jax.trainer.signals import Signals
 
 __all__ = ["main"]
 
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _inspect(file: Path, output: Path | None, *, plot: bool) -> None:
-    from aslp_jax.artefact import ArtefactError
-    from aslp_jax.artefact.decoding import assemble, assemble_tree, read
-    from aslp_jax.artefact.inspect import report
+    with Signals():
+        from aslp_jax.artefact import ArtefactError
+        from aslp_jax.artefact.decoding import assemble, assemble_tree, read
+        from aslp_jax.artefact.inspect import report
 
     with accessing(f"read {file}"):
         contents = read(file)

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    return run(_dispatch, sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        return run(_dispatch, sys.argv[1:], ends_process=True)
+    return run(_dispatch, arguments)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

@@ -70,14 +70,15 @@ def run(command: Command) -> int:
 
 def _run(command: Command) -> int:
     # Only now: `--help` and mistyped flags should not wait for JAX.
-    from aslp_jax.trainer import summary
-    from aslp_jax.trainer.compilation_cache import (
-        compile_seconds,
-        enable_compilation_cache,
-    )
-    from aslp_jax.trainer.loop import train_sessions
-    from aslp_jax.trainer.progress import Progress
-    from aslp_jax.trainer.session import begin, load_dataset
+    with Signals():
+        from aslp_jax.trainer import summary
+        from aslp_jax.trainer.compilation_cache import (
+            compile_seconds,
+            enable_compilation_cache,
+        )
+        from aslp_jax.trainer.loop import train_sessions
+        from aslp_jax.trainer.progress import Progress
+        from aslp_jax.trainer.session import begin, load_dataset
 
     enable_compilation_cache()
     config, name = command.config, program_name()

@@ -21,7 +21,7 @@ from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import check_encoding, writing
-from aslp_jax.trainer.signals import Interrupted
+from aslp_jax.trainer.signals import Interrupted, Signals
 
 _REPORT = ("csv", "md", "png")
 """Endings of the files of a report."""
@@ -109,9 +109,10 @@ def run_sweep(
     folder = out or Path(f"runs/{table.name}-{first.dataset_name}")
     with _claimed(folder, table.name):
         # Only now: `--help` and mistyped flags should not wait for JAX.
-        use_cores(schedule.seeds)
-        from aslp_jax.trainer.compilation_cache import enable_compilation_cache
-        from aslp_jax.trainer.session import load_dataset
+        with Signals():
+            use_cores(schedule.seeds)
+            from aslp_jax.trainer.compilation_cache import enable_compilation_cache
+            from aslp_jax.trainer.session import load_dataset
 
         enable_compilation_cache()
         note = Progress().note

@@ -31,9 +31,10 @@ def enable_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             folder = datasets.default_cache() / "compiled" / _processor()
+            str(folder).encode()  # JAX reads it as UTF-8
             # Whoever can write here can have their code run.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, UnicodeEncodeError):
             return
         if not os.access(folder, os.W_OK):
             return

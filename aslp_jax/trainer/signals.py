@@ -1,8 +1,11 @@
 """Signals that end a program: at once, or in training after the state is saved."""
 
+import _thread
 import contextlib
 import math
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -82,18 +85,26 @@ class Signals:
 
 
 _seen: list[int] = []
-"""Signals that were raised and not yet seen by `interruptible`, which is of a process.
+"""Signals that were raised and have not reached `interruptible`; of the process.
 
-An extension module that is interrupted while it loads raises an ImportError, and a
-destructor raises nothing.
+An extension module that is interrupted while it loads raises an ImportError.
 """
+
+_RETRY_SECONDS = 0.05
+"""Time until a signal that nobody could raise is raised once more."""
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, ends_process: bool = False) -> Iterator[None]:
     """Raises `Interrupted` wherever the program is when a signal comes.
 
     For all that a program does before and after training. The second signal kills.
+    Extension modules are better imported within `Signals`: some print a traceback if
+    they are interrupted while they load.
+
+    Args:
+      ends_process: True to ignore signals afterwards, because the process is about to
+        end with its exit code; default: the earlier handlers are put back.
 
     Raises:
       Interrupted: a signal came.
@@ -104,7 +115,23 @@ def interruptible() -> Iterator[None]:
         _seen.append(number)
         raise Interrupted(number)
 
+    def stop_again(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    def retry(unraisable: Any) -> None:
+        """Raises a signal again that came in a destructor, or while JAX tidies up."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            return report(unraisable)
+        number = unraisable.exc_value.number
+        signal.signal(number, stop_again)
+        again.append(threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [number]))
+        again[-1].daemon = True
+        again[-1].start()
+
+    again: list[threading.Timer] = []
     old = _replace_handlers(stop)
+    report, sys.unraisablehook = sys.unraisablehook, retry
     try:
         yield
     except Interrupted:
@@ -115,7 +142,10 @@ def interruptible() -> Iterator[None]:
             raise Interrupted(_seen.pop()) from error
         raise
     finally:
-        _restore_handlers(old)
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = report
+        _restore_handlers(dict.fromkeys(old, signal.SIG_IGN) if ends_process else old)
     if _seen:
         raise Interrupted(_seen.pop())
 

@@ -71,6 +71,29 @@ def test_a_signal_that_was_swallowed_is_raised_in_time():
 
 
 @pytest.mark.parametrize("number", NAMES)
+def test_a_signal_in_a_destructor_is_raised_a_moment_later(number, capfd):
+    class Destroyed:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    with pytest.raises(Interrupted, match=NAMES[number]), interruptible():
+        Destroyed()
+        for _ in range(1000):
+            threading.Event().wait(0.01)
+        pytest.fail("it was lost")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_after_the_end_of_a_process_a_signal_changes_nothing():
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with interruptible(ends_process=True):
+        pass
+    for number, handler in before.items():
+        signal.raise_signal(number)
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", NAMES)
 def test_training_notes_a_signal_and_goes_on(number):
     went_on = False
     with pytest.raises(Interrupted, match=NAMES[number]), interruptible():
