@@ -728,6 +728,13 @@ def test_flags_are_read_before_jax(
     assert child.stderr.count("\n") == (1 if code == 2 else 0)
 
 
+def test_the_page_of_errors_has_the_list_of_the_commands() -> None:
+    text = (EXPERIMENTS.parent / "docs" / "what_can_go_wrong.md").read_text()
+    table = text.split("\n## Exit codes\n")[1].split("\n## ")[0]
+    found = re.findall(r"(?m)^\| (\d+) \| (.*) \|$", table)
+    assert {int(code): meaning for code, meaning in found} == EXIT_CODES
+
+
 def test_the_page_lists_the_exit_codes() -> None:
     text = (EXPERIMENTS.parent / "docs" / "training.md").read_text()
     table = text.split("\n## Exit codes\n")[1].split("\n## ")[0]

@@ -45,7 +45,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(cache, tmp_path, monkeypatc
 
 def test_the_kind_of_a_processor_is_what_it_can_do(monkeypatch):
     def named(text):
-        monkeypatch.setattr(Path, "read_text", lambda _: text)
+        monkeypatch.setattr(Path, "read_text", lambda *_, **how: text)
         return compilation_cache._processor()
 
     text = "model name : one\nflags : sse avx\ncpu MHz : 800\n"
