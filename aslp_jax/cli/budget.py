@@ -4,7 +4,7 @@ Each of --arch, --keep, --method and --scope takes one value or several. Give th
 command again to continue after an interruption, or to add cells and seeds to those that
 are finished. Exit codes: 0 done, or the time is up; 2 bad input, one line says what; 3
 the loss of a run became NaN; 4 a network does not keep as many weights as --keep asked
-for; 130 or 143 interrupted by Ctrl-C or SIGTERM, all is saved.
+for; 129, 130 or 143 interrupted by SIGHUP, Ctrl-C or SIGTERM, all is saved.
 """
 
 import argparse

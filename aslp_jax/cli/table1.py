@@ -2,7 +2,7 @@
 
 Give the same command again to continue after an interruption, or to add cells and seeds
 to those that are finished. Exit codes: 0 done, or the time is up; 2 bad input, one line
-says what; 130 or 143 interrupted by Ctrl-C or SIGTERM, all is saved.
+says what; 129, 130 or 143 interrupted by SIGHUP, Ctrl-C or SIGTERM, all is saved.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Signals that end a program: at once, or in training after the state is saved."""
 
 import _thread
+import atexit
 import contextlib
 import math
 import signal
@@ -145,9 +146,16 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
         for timer in again:
             timer.cancel()
         sys.unraisablehook = report
-        _restore_handlers(dict.fromkeys(old, signal.SIG_IGN) if ends_process else old)
+        _restore_handlers(dict.fromkeys(old, _do_nothing) if ends_process else old)
+        if ends_process:
+            # Python puts the handlers of the system back shortly before its end.
+            atexit.register(_restore_handlers, dict.fromkeys(old, signal.SIG_IGN))
     if _seen:
         raise Interrupted(_seen.pop())
+
+
+def _do_nothing(number: int, frame: Any) -> None:
+    """Handles a signal that comes too late."""
 
 
 def _let_next_kill(numbers: Iterable[int]) -> None:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -16,9 +17,19 @@ from aslp_jax.artefact import NETWORK
 from aslp_jax.cli.main import main
 from aslp_jax.data import datasets
 from aslp_jax.models import initialisers
+from aslp_jax.trainer.signals import STOPPING
 from tests.cli.runs import FinishedRun, train_run
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Puts the handlers of signals back, which a program at its end does not."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,10 @@ def test_grids_are_compared_by_epochs(tmp_path, capsys):
         for seed in (0, 1):
             # One goes on for longer; what all have counts.
             values = accuracies if seed else [*accuracies, 0.99]
-            rows = [{"epoch": 1, "validation_accuracy": value} for value in values]
+            rows = [
+                {"epoch": epoch, "validation_accuracy": value}
+                for epoch, value in enumerate(values, 1)
+            ]
             write_run(
                 folder,
                 ASLP,
