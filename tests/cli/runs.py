@@ -67,7 +67,7 @@ def resume(
     config: Config, data: datasets.Dataset, folder: Path
 ) -> session_module.Session:
     """The run in a folder, as `aslp-jax train --resume` takes it up."""
-    return session_module.begin(
+    session = session_module.begin(
         config,
         data,
         RunFolder(folder),
@@ -75,3 +75,5 @@ def resume(
         note=pytest.fail,
         devices=jax.devices()[:1],
     )
+    session.close()
+    return session
