@@ -34,6 +34,7 @@ from pathlib import Path
 from types import TracebackType
 
 from aslp_jax._errors import BadInput
+from aslp_jax._json import parse
 
 LOCK = "lock.json"
 """Name of the file in a claimed folder."""
@@ -322,12 +323,12 @@ def _read(lock: Path) -> _Lock | None:
         return None
     unnamed = f"{status.st_ino:x}-{status.st_mtime_ns:x}"
     try:
-        values = json.loads(content)
+        values = parse(content)
         owner = Owner(**values)
         kinds = {field.name: field.type for field in dataclasses.fields(Owner)}
         valid = all(type(values[name]) is kind for name, kind in kinds.items())
         valid = valid and owner.token.isalnum() and len(owner.token) <= 64
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         valid = False
     if not valid:
         return _Lock(None, unnamed, status.st_mtime)

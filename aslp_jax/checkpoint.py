@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from aslp_jax._atomic import write_text
+from aslp_jax._json import read as read_json
 from aslp_jax._tree import named_leaves
 
 __all__ = ["CheckpointError", "restore", "save", "steps"]
@@ -81,7 +82,8 @@ def steps(folder: Path) -> list[int]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    names = [entry.name for entry in folder.iterdir()]
+    return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
 
 def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
@@ -103,7 +105,7 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
     path = Path(folder).absolute() / str(step)
     wanted = _named_arrays(like)
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(path / "manifest.json")
         saved_identity, described = manifest["identity"], manifest["arrays"]
         _check_identity(path, saved_identity, identity)
         _check_arrays(path, described, wanted)
@@ -179,7 +181,7 @@ def _check_identity(
     for name in sorted({*saved, *wanted}):
         if saved.get(name) != wanted.get(name):
             raise CheckpointError(
-                f"restore: {path} was saved with {name} {saved.get(name)!r}, "
+                f"restore: {path} was saved with {name:.80} {saved.get(name)!r:.200}, "
                 f"not {wanted.get(name)!r}"
             )
 
@@ -191,12 +193,13 @@ def _check_arrays(
         odd = sorted(set(saved) ^ set(wanted))
         raise CheckpointError(
             f"restore: {path} does not hold the wanted arrays; "
-            f"only one side has {odd[:5]}"
+            f"only one side has {odd[:5]!s:.300}"
         )
     for name, array in wanted.items():
         found = (tuple(saved[name]["shape"]), saved[name]["dtype"])
         if found != (array.shape, str(array.dtype)):
             raise CheckpointError(
-                f"restore: {path} holds {name!r} as {found[1]}{list(found[0])}, "
-                f"not {array.dtype}{list(array.shape)}"
+                f"restore: {path} holds {name!r} as "
+                f"{f'{found[1]}{list(found[0])}':.200}, not "
+                f"{array.dtype}{list(array.shape)}"
             )

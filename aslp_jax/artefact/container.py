@@ -10,7 +10,9 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
+
+from aslp_jax._json import Unreadable, parse
 
 
 class ArtefactError(ValueError):
@@ -114,29 +116,9 @@ def unpack(data: bytes) -> Unpacked:
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(
-            text.decode(),
-            object_pairs_hook=_reject_repeated_keys,
-            parse_constant=_reject_constant,
-        )
-    except ArtefactError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"has a header that cannot be parsed ({error})") from None
-    if type(header) is not dict:
-        raise ArtefactError("has a header that is no JSON object")
-    return header
-
-
-def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ArtefactError("has a header with the same key twice")
-    return values
-
-
-def _reject_constant(constant: str) -> NoReturn:
-    raise ArtefactError(f"has a header that holds {constant}, which is no number")
+        return parse(text, strict=True)
+    except Unreadable as error:
+        raise ArtefactError(f"has a header that {error}") from None
 
 
 def deflate(data: bytes) -> tuple[bytes, bool]:

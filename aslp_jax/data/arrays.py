@@ -3,13 +3,12 @@
 Only this module knows the checks of the arrays.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from aslp_jax._extras import require
+from aslp_jax.data import npy
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 """Names of the arrays: images and labels to train on, images and labels to test."""
@@ -81,17 +80,13 @@ def resize(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 def _read_stored(path: Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path):
-            pass  # np.load takes other kinds of files, too
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file.files]
-            stored = {} if missing else {key: file[key] for key in KEYS}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        stored = npy.read_members(path, KEYS)
+    except ValueError as error:
         raise ValueError(
             f"load: {path} cannot be read ({error}); expected what np.savez writes, "
             f"with {', '.join(KEYS)} and no object arrays"
         ) from error
-    if missing:
+    if missing := [key for key in KEYS if key not in stored]:
         raise ValueError(
             f"load: {path} lacks {', '.join(missing)}; expected {', '.join(KEYS)}"
         )

@@ -17,6 +17,8 @@ import numpy as np
 
 from aslp_jax._atomic import atomic_write, remove_left_behind
 from aslp_jax._claim import Held, claim
+from aslp_jax._json import read as read_json
+from aslp_jax.data import npy
 
 _PACKAGE = Path(__file__).parent
 
@@ -86,15 +88,16 @@ def read_any_shape(folder: Path) -> dict[str, np.ndarray] | None:
 def _read_verified(folder: Path, keys: Iterable[str]) -> dict[str, np.ndarray] | None:
     arrays = {}
     try:
-        hashes = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+        hashes = read_json(folder / "sha256.json", dict[str, str])
         for key in keys:
             with open(folder / f"{key}.npy", "rb") as file:
                 # Before parsing: a damaged header could ask for any memory.
                 if hashlib.file_digest(file, "sha256").hexdigest() != hashes[key]:
                     return None
+                size = file.tell()
                 file.seek(0)
-                arrays[key] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+                arrays[key] = npy.read(file, size)
+    except (OSError, ValueError, LookupError):
         return None
     return arrays
 

@@ -282,6 +282,7 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
     """
     texts = {member for _, member in archive.labels}
     wanted = texts.union(*archive.members.values())
+    longest = max(archive.counts.values()) * _record_bytes(archive)
     files: dict[str, bytes] = {}
     try:
         # In the order of the archive: each look-up by name would decompress the whole
@@ -289,9 +290,12 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
         with tarfile.open(path, "r:gz") as tar:
             for info in tar:
                 folder, _, name = info.name.rpartition("/")
+                if folder != archive.folder or name not in wanted or not info.isreg():
+                    continue  # a link could lead anywhere
                 content = tar.extractfile(info)
-                if folder == archive.folder and name in wanted and content is not None:
-                    files[name] = content.read()
+                if content is not None:
+                    # One byte more: another file may expand without bound.
+                    files[name] = content.read(longest + 1)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"load: {path} is truncated or damaged ({error}); expected a complete "
@@ -309,10 +313,14 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
     return files
 
 
+def _record_bytes(archive: Archive) -> int:
+    return len(archive.labels) + 3 * _SIDE * _SIDE
+
+
 def _check_records(
     path: Path, archive: Archive, member: str, content: bytes, count: int
 ) -> None:
-    length = len(archive.labels) + 3 * _SIDE * _SIDE
+    length = _record_bytes(archive)
     if len(content) != count * length:
         raise ValueError(
             f"load: {path}: '{member}' has {len(content)} bytes; expected {count} "

@@ -7,6 +7,9 @@ import numpy as np
 
 from aslp_jax.data.datasets import Dataset
 
+_LONGEST_NAME = 200  # characters, as in an artefact
+_LONGEST_NAMES = 1 << 19  # bytes of all names, half of an artefact's header
+
 
 def dataset(
     name: str,
@@ -49,6 +52,30 @@ def dataset(
         source=", ".join([f"{path}: {counts}", *details]),
         class_names=class_names,
     )
+
+
+def check_class_names(path: Path, names: tuple[str, ...]) -> None:
+    """Checks that an artefact can hold the names of classes, before a run is trained.
+
+    Args:
+      path: origin of the names.
+      names: name of each class.
+
+    Raises:
+      ValueError: a name is too long or not printable, or all are too long.
+    """
+    for name in names:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise ValueError(
+                f"load: {path} names a class {name!a:.80}; expected at most "
+                f"{_LONGEST_NAME} printable characters"
+            )
+    size = sum(len(name.encode()) for name in names)
+    if size > _LONGEST_NAMES:
+        raise ValueError(
+            f"load: {path} has names of classes of {size:,} bytes; expected at most "
+            f"{_LONGEST_NAMES:,}"
+        )
 
 
 def _channel_statistics(

@@ -86,6 +86,7 @@ def _load_folder(
     note: Callable[[str], None],
 ) -> Dataset:
     layout = folder.read_layout(path)
+    measured.check_class_names(path, layout.class_names)
     files = [*layout.files("train"), *layout.files("test")]
     names = {part: list(map(str, layout.files(part))) for part in ("train", "test")}
     # Two class folders that swap their names keep names, sizes and times of all files.

@@ -70,6 +70,7 @@ def load(
     home = Path(cache_dir).expanduser() if cache_dir is not None else default_cache()
     folder = tfds_folder.find(root, name.removeprefix(PREFIX))
     found = tfds_metadata.read(folder)
+    measured.check_class_names(folder, found.class_names)
     splits = _choose_splits(found)
     files = [file for split in splits.values() for file in found.files(split)]
     described = [folder / "dataset_info.json", folder / "features.json"]

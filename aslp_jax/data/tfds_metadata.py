@@ -5,12 +5,13 @@ They are read here, not by TFDS, which imports the modules that they name.
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aslp_jax._json import LONGEST, parse, read_bytes
+from aslp_jax._json import read as read_json
 from aslp_jax.data import tfds_records
 
 _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -70,29 +71,31 @@ def read(folder: Path) -> Metadata:
     """
     path = folder / "dataset_info.json"
     with _parsing(path):
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_json(path, strict=True)
         name, file_format = str(info["name"]), info["fileFormat"]
         shards = {str(split["name"]): _shards(split) for split in info["splits"]}
         supervised = _supervised(info)
     if file_format not in tfds_records.FORMATS:
         raise ValueError(
-            f"load: {path} declares the file format {file_format!r}; expected one of "
-            f"{', '.join(tfds_records.FORMATS)}"
+            f"load: {path} declares the file format {file_format!r:.80}; expected "
+            f"one of {', '.join(tfds_records.FORMATS)}"
         )
     # They become parts of paths, which must not leave the folder.
     for word in (name, *shards):
-        if not re.fullmatch(r"\w[\w.-]*", word):
+        if not re.fullmatch(r"\w[\w.-]{,99}", word):
             raise ValueError(
                 f"load: {path} declares the name {word[:80]!r}; expected letters, "
                 "digits, '_', '-' and '.'"
             )
     path = folder / "features.json"
     with _parsing(path):
-        features = _features(json.loads(path.read_text(encoding="utf-8")))
+        features = _features(read_json(path, strict=True))
         image, label = _choose(path, features, supervised)
         shape = _shape(path, _content(features[image], "image"))
         content = _content(features[label], "classLabel")
         classes = int(content.get("numClasses") or content.get("num_classes") or 0)
+        if not re.fullmatch(r"[^/\\\0]{1,60}", label):
+            raise ValueError(f"the class is named {label!r:.80}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise ValueError(
             f"load: {path} declares {classes} classes; expected 2 to {_MOST_CLASSES}"
@@ -165,7 +168,7 @@ def _content(feature: dict[str, Any], kind: str) -> Any:
     if str(feature.get("type")).rpartition(".")[2] != kind[0].upper() + kind[1:]:
         return None
     content = feature["content"]
-    return json.loads(content) if isinstance(content, str) else content
+    return parse(content, strict=True) if isinstance(content, str) else content
 
 
 def _features(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -214,7 +217,7 @@ def _class_names(path: Path, classes: int) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     with _parsing(path):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path, LONGEST).decode().split("\n")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) != classes:
         raise ValueError(

@@ -7,6 +7,7 @@ incomplete download.
 import contextlib
 import dataclasses
 import io
+import lzma
 import os
 import re
 import zipfile
@@ -30,7 +31,11 @@ _ANNOTATIONS = "val/val_annotations.txt"
 _MOST_CLASSES = 200
 
 # Errors of a zip file that is damaged inside, or of a file that cannot be read.
-_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+_LARGEST_MEMBER = 1 << 24  # bytes; the largest image has some 5,000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +210,16 @@ def _open(path: Path) -> Iterator[_Source]:
             if top == _NAME:
                 folder, _, file = name.rpartition("/")
                 folders.setdefault(folder, set()).add(file)
-        yield _Source(path, folders.get, lambda name: archive.read(f"{_NAME}/{name}"))
+
+        def read(name: str) -> bytes:
+            with archive.open(f"{_NAME}/{name}") as member:
+                # One byte more: a member may expand without bound.
+                content = member.read(_LARGEST_MEMBER + 1)
+            if len(content) > _LARGEST_MEMBER:
+                raise zipfile.BadZipFile(f"more than {_LARGEST_MEMBER:,} bytes")
+            return content
+
+        yield _Source(path, folders.get, read)
 
 
 def _labels(source: _Source) -> dict[str, int]:

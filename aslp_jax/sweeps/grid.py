@@ -12,7 +12,10 @@ from typing import Any, NamedTuple, Protocol
 from aslp_jax._atomic import write_text
 from aslp_jax._claim import is_lock
 from aslp_jax._errors import BadInput
-from aslp_jax.trainer.run_folder import writing
+from aslp_jax._json import Unreadable, matches, parse, read_bytes
+from aslp_jax._json import read as read_json
+from aslp_jax.trainer.results import RunResult
+from aslp_jax.trainer.run_folder import LONGEST_METRICS, writing
 
 FORMAT = 1
 """Version of the folder's layout; a higher number gives its files another meaning."""
@@ -119,15 +122,16 @@ class Grid:
                 write_text(file, json.dumps(about, indent=2) + "\n")
                 return
             try:
-                found = _flatten(dict(json.loads(file.read_text(encoding="utf-8"))))
-            except (ValueError, TypeError, RecursionError):
+                found = _flatten(read_json(file))
+            except Unreadable:
                 raise BadInput(f"{file} is damaged; name another --out") from None
         wanted = _flatten(about)
         for name in sorted({*wanted, *found}):
             if wanted.get(name) != found.get(name):
                 raise BadInput(
-                    f"--out {path} holds a grid with {name} {found.get(name)!r}, not "
-                    f"{wanted.get(name)!r}; name another --out for this one"
+                    f"--out {path} holds a grid with {name:.80} "
+                    f"{found.get(name)!r:.200}, not {wanted.get(name)!r}; name another "
+                    "--out for this one"
                 )
 
     def folder(self, cell: Cell, seed: int) -> Path:
@@ -167,8 +171,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise BadInput(f"{path} is not the folder of a grid: no grid.json")
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError):
+        return read_json(file)
+    except (OSError, Unreadable):
         raise BadInput(f"{file} is damaged") from None
 
 
@@ -227,16 +231,19 @@ def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
     if not (folder / "result.json").exists():
         return None
     try:
-        result = dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+        result = read_json(folder / "result.json")
         needed = ("stochastic",) if "diverged" in result else RESULT
-        if missing := [name for name in needed if name not in result]:
-            raise ValueError(f"no {missing}")
+        RunResult.from_json(result, needed=needed)  # each value is of its type
         metrics = folder / "metrics.jsonl"
         # A run that diverged in its first epoch has none.
-        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
-        rows = {row["epoch"]: row for row in map(json.loads, text.splitlines())}
+        lines = read_bytes(metrics, LONGEST_METRICS) if metrics.exists() else b""
+        rows = {row["epoch"]: row for row in map(parse, lines.splitlines())}
+        kinds = {"epoch": int, "validation_accuracy": float}
+        for row in rows.values():
+            if not all(matches(row.get(key), kind) for key, kind in kinds.items()):
+                raise ValueError(f"no numbers {', '.join(kinds)}")
         return Record(cell, seed, result, list(rows.values()))
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         raise BadInput(
             f"{folder} is damaged; delete it, and the run is made anew"
         ) from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._errors import BadInput
+from aslp_jax._json import matches
 from aslp_jax.data.names import NAMES, PREFIX
 
 __all__ = [
@@ -426,8 +427,8 @@ def check(config: Config) -> None:
         value, rules = getattr(config, name), field.metadata
         if value is None and field.default is None:
             continue
-        if type(value) not in _types(field):
-            raise BadInput(f"{flag(name)} cannot be {value!r}")
+        if not matches(value, field.type):
+            raise BadInput(f"{flag(name)} cannot be {value!r:.80}")
         if value == "":
             raise BadInput(f"{flag(name)} is empty; give a value, or leave it out")
         if isinstance(value, float | int):
@@ -440,7 +441,7 @@ def check(config: Config) -> None:
         ):
             valid = [*rules["choices"], *(f"{prefix}NAME" for prefix in prefixes)]
             raise BadInput(
-                f"{flag(name)} must be one of {', '.join(valid)}, got {value!r}"
+                f"{flag(name)} must be one of {', '.join(valid)}, got {value!r:.80}"
             )
         if value != field.default and not knows(config.method, name):
             raise BadInput(
@@ -550,7 +551,7 @@ def image_size(config: Config) -> tuple[int, int] | None:
     if found is None:
         raise BadInput(
             "--image-size must be one number, or two as in 24x32, each from 1 to "
-            f"{_LARGEST_SIDE}, got {config.image_size}"
+            f"{_LARGEST_SIDE}, got {config.image_size:.80}"
         )
     height, width = int(found[1]), int(found[2] or found[1])
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
@@ -558,13 +559,6 @@ def image_size(config: Config) -> tuple[int, int] | None:
             f"--image-size must be from 1 to {_LARGEST_SIDE}, got {config.image_size}"
         )
     return height, width
-
-
-def _types(field: dataclasses.Field) -> tuple[Any, ...]:
-    # JSON knows one kind of number, and True is an int.
-    kind = str(field.type)
-    found = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-    return next(types for name, types in found.items() if name in kind)
 
 
 def flag(name: str) -> str:

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from aslp_jax._json import matches
+
 __all__ = ["Divergence", "EpochRow", "RunResult"]
 
 _T = TypeVar("_T")
@@ -70,7 +72,7 @@ class EpochRow:
           row: JSON object. Unknown keys are ignored; "statistics" may be missing.
 
         Raises:
-          ValueError: another key is missing.
+          ValueError: another key is missing, or a value is of another type.
         """
         keys = [_key(field) for field in dataclasses.fields(cls)]
         return _from_json(cls, row, [key for key in keys if key != "statistics"])
@@ -177,7 +179,7 @@ class RunResult:
           needed: keys on disk that must be present.
 
         Raises:
-          ValueError: a needed key is missing.
+          ValueError: a needed key is missing, or a value is of another type.
         """
         return _from_json(cls, result, needed)
 
@@ -222,6 +224,10 @@ def _from_json(kind: type[_T], found: Mapping[str, Any], needed: Collection[str]
     if missing := [key for key in needed if key not in found]:
         raise ValueError(f"{kind.__name__}: no {', '.join(missing)}")
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    for field in fields:
+        key = _key(field)
+        if key in found and not matches(found[key], field.type):
+            raise ValueError(f"{kind.__name__}: {key} is of another type")
     return kind(
         **{field.name: found.get(_key(field), _absent(field.type)) for field in fields}
     )

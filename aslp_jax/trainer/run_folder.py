@@ -15,10 +15,15 @@ from typing import Any
 from aslp_jax._atomic import remove_left_behind, write_text
 from aslp_jax._claim import Claim, claim, is_lock, writer_here
 from aslp_jax._errors import BadInput
-from aslp_jax.trainer.options import FIELDS, Config
+from aslp_jax._json import Unreadable, matches, parse, read_bytes
+from aslp_jax._json import read as read_json
+from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.results import EpochRow
 
-__all__ = ["RunFolder", "check_encoding", "writing"]
+__all__ = ["LONGEST_METRICS", "RunFolder", "check_encoding", "writing"]
+
+LONGEST_METRICS = 1 << 28
+"""Largest size of metrics.jsonl in bytes."""
 
 _CONFIG, _METRICS, _RESULT = "config.json", "metrics.jsonl", "result.json"
 _FILES = (_CONFIG, _METRICS, _RESULT, "curves.png")
@@ -194,17 +199,25 @@ class RunFolder:
         """Content of config.json, read once and checked."""
         file = self.file(_CONFIG)
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
-            options = dict(saved["options"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            saved = read_json(file)
+            options = saved["options"]
+            objects = [[options], saved.get("resumed", [])]
+            if not matches(objects, list[list[dict[str, Any]]]):
+                raise Unreadable("holds no options")
+        except (OSError, ValueError, LookupError):
             raise BadInput(
                 f"{self.path} holds no run to resume: no readable config.json"
             ) from None
         if set(options) != set(FIELDS):
             odd = sorted(set(options) ^ set(FIELDS))
             raise BadInput(
-                f"{file} is of another version: only one side knows {', '.join(odd)}"
+                f"{file} is of another version: only one side knows "
+                f"{', '.join(odd):.200}"
             )
+        values = {flag(name): (options[name], FIELDS[name].type) for name in FIELDS}
+        for name, (value, kind) in values.items():
+            if not matches(value, kind):
+                raise BadInput(f"{file} is damaged: {name} cannot be {value!r:.80}")
         return saved
 
     def record_resume(self, config: Config, device: str, epoch: int) -> None:
@@ -237,7 +250,7 @@ class RunFolder:
         try:
             found = _last_lines(file) if file.exists() else {}
             for epoch in range(1, epochs + 1):
-                rows.append(EpochRow.from_json(json.loads(found[epoch])))
+                rows.append(EpochRow.from_json(parse(found[epoch])))
                 lines.append(found[epoch].decode() + "\n")
         except (OSError, ValueError, TypeError, LookupError):
             raise BadInput(
@@ -311,11 +324,13 @@ def _last_lines(file: Path) -> dict[int, bytes]:
     line that is torn; what is no row of an epoch is left out.
     """
     found = {}
-    for line in file.read_bytes().splitlines():
+    for line in read_bytes(file, LONGEST_METRICS).splitlines():
         try:
-            found[int(json.loads(line)["epoch"])] = line
-        except (ValueError, TypeError, LookupError, RecursionError):
+            epoch = parse(line)["epoch"]
+        except (Unreadable, LookupError):
             continue
+        if type(epoch) is int:
+            found[epoch] = line
     return found
 
 

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -435,6 +436,31 @@ def test_damaged_member_is_named(
     with pytest.raises(ValueError, match=complaint) as error:
         load_small(archive, tmp_path / "cache", manual_dir=tmp_path)
     assert archive.file in one_line(error)
+
+
+def test_a_member_that_is_a_link_or_expands_is_refused(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path, "cifar10")
+    path = tmp_path / archive.file
+    member = f"{archive.folder}/test_batch.bin"
+    link, large = tarfile.TarInfo(member), tarfile.TarInfo(member)
+    link.type, link.linkname = tarfile.SYMTYPE, member.rpartition("/")[2]
+    large.size = 1 << 25
+    for info, words in ((link, "lacks"), (large, "has .* bytes; expected")):
+        whole = cifar.read_members(path, archive)
+        damaged = tmp_path / "damaged.tar.gz"
+        with tarfile.open(damaged, "w:gz", compresslevel=1) as tar:
+            for name, content in whole.items():
+                other = tarfile.TarInfo(f"{archive.folder}/{name}")
+                other.size = len(content)
+                if other.name != member:
+                    tar.addfile(other, io.BytesIO(content))
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=words) as error:
+            cifar.read_members(damaged, archive)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+        tracemalloc.stop()
+        one_line(error)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.4, 0.999])

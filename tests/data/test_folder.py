@@ -406,3 +406,12 @@ def test_long_decoding_reports_progress(load, tmp_path, monkeypatch) -> None:
     notes: list[str] = []
     load(plain(tmp_path / "data", 2), note=notes.append)
     assert notes[1:] == [f"decoded {i} of 6 images" for i in range(1, 7)]
+
+
+@pytest.mark.parametrize("name", ["a\tb", "x" * 201, "\x1b[2J", os.fsdecode(b"\xff")])
+def test_a_class_that_no_artefact_can_name_is_refused(refused, tmp_path, name) -> None:
+    root = tmp_path / "data"
+    write(root, {f"{each}/{i}.png": grey(i) for each in ("a", name) for i in range(2)})
+    text = refused(root)
+    assert "names a class '" in text and "at most 200 printable" in text
+    assert text.isprintable()

@@ -397,6 +397,19 @@ def test_the_class_is_the_declared_one_or_the_only_one(load, refused, folder) ->
     assert load(folder.parents[1]).class_names == NAMES
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\n" + b"x" * 201, "names a class 'xxx"),
+        (b"a\nb\n\x1b[2J", "names a class '\\x1b[2J'; expected at most 200 printa"),
+        (b"a\nb\n\xff", "label.labels.txt cannot be parsed (UnicodeDecodeError"),
+    ],
+)
+def test_names_of_classes_are_checked(refused, folder, content, words) -> None:
+    (folder / "label.labels.txt").write_bytes(content)
+    assert words in refused(folder.parents[1])
+
+
 def split_edit(**values: Any) -> Edit:
     return lambda info: info["splits"][0].update(values)
 

@@ -175,6 +175,16 @@ def test_a_zip_file_is_read_without_unpacking_it(tmp_path: Path) -> None:
     assert kept == {path.name, "sha256.json", *(f"{part}.npy" for part in parts)}
 
 
+def test_a_member_that_expands_is_refused(tmp_path: Path) -> None:
+    members = official_members()
+    name = next(each for each in members if each.endswith("wnids.txt"))
+    path = write_zip(tmp_path, {**members, name: b" " * (1 << 25)})
+    with pytest.raises(ValueError, match=r"wnids\.txt' cannot be read .more than") as e:
+        load(tmp_path)
+    one_line(e)
+    assert path.stat().st_size < 1 << 20
+
+
 def test_windows_line_ends_mean_nothing(write, tmp_path: Path) -> None:
     members = official_members()
     write(tmp_path / "plain", members)

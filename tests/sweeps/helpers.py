@@ -15,7 +15,9 @@ def write_run(grid: Grid, cell: Cell, seed: int, rows=None, **result) -> None:
     """Writes the files of a finished run that the reports read."""
     path = grid.folder(cell, seed)
     path.mkdir(parents=True)
-    whole = {**dict.fromkeys(RESULT, 0.5), "stochastic": True, **result}
+    counts = dict.fromkeys(("outputs", "outputs_reached", "best_epoch", "epochs"), 1)
+    others = {"stochastic": True, "connectivity": {}}
+    whole = {**dict.fromkeys(RESULT, 0.5), **counts, **others, **result}
     (path / "result.json").write_text(json.dumps(whole))
     rows = [{"epoch": 1, "validation_accuracy": 0.5}] if rows is None else rows
     lines = "".join(json.dumps(row) + "\n" for row in rows)
