@@ -259,13 +259,86 @@ def test_the_header_serves_cpp(tmp_path):
     subprocess.run([tmp_path / "user"], check=True)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+LANGUAGES = {
+    "gcc": ("c99", "c11", "c17", "gnu11"),
+    "g++": ("c++11", "c++17", "gnu++11", "gnu++17"),
+    "clang": ("c99", "c11", "c17", "gnu11"),
+    "clang++": ("c++11", "c++17", "gnu++11", "gnu++17"),
+}
+"""Standards that a source keeps to, by compiler; Arduino's are gnu11 and gnu++11/17."""
+
+
+@pytest.mark.parametrize("compiler", LANGUAGES)
 @pytest.mark.parametrize("storage", c.STORAGES)
-def test_a_source_is_cpp_too(tmp_path, storage):
+def test_a_source_keeps_to_every_standard(tmp_path, storage, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is missing")
     name = "resnet" if storage in ("sparse", "dense") else "conv"
     export.write(small(name), "c", tmp_path / "net.c", storage=storage)
-    flags = ["-std=c++11", "-fsyntax-only", "-xc++", *STRICT[1:]]
-    subprocess.run(["g++", *flags, "net.c"], cwd=tmp_path, check=True)
+    language = ["-xc++"] if compiler.endswith("++") else ["-xc"]
+    for standard in LANGUAGES[compiler]:
+        flags = [f"-std={standard}", "-fsyntax-only", *language, *STRICT[1:]]
+        subprocess.run([compiler, *flags, "net.c"], cwd=tmp_path, check=True)
+
+
+ARDUINO_H = """
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#define HIGH 0x1
+#define LOW 0x0
+#define INPUT 0x0
+#define OUTPUT 0x1
+#define PI 3.1415926535897932384626433832795
+#define F_CPU 16000000L
+#define B0 0
+#define B1 1
+#define bit(b) (1UL << (b))
+#define sq(x) ((x) * (x))
+#define constrain(x, low, high) ((x) < (low) ? (low) : ((x) > (high) ? (high) : (x)))
+#define interrupts() sei()
+typedef uint8_t byte;
+typedef unsigned int word;
+void setup(void);
+void loop(void);
+"""
+SKETCH = """
+#include "Arduino.h"
+#include "net.h"
+static uint8_t image[NET_IMAGE_BYTES];
+static float logits[NET_CLASSES];
+static int found = -1;
+void setup() { memset(image, 7, sizeof image); }
+void loop()
+{
+    net_logits(image, logits);
+    found = net_class(image);
+}
+int main() { setup(); loop(); return found >= 0 && found < NET_CLASSES ? 0 : 1; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+@pytest.mark.parametrize("storage", c.STORAGES)
+@pytest.mark.parametrize("suffix", ["c", "cpp"])
+def test_a_source_is_part_of_an_arduino_sketch(tmp_path, storage, suffix):
+    """A sketch is C++; beside it the source is C, or C++ if a person renames it."""
+    name = "resnet" if storage in ("sparse", "dense") else "conv"
+    export.write(small(name), "c", tmp_path / "net.c", storage=storage)
+    if suffix == "cpp":
+        (tmp_path / "net.c").rename(tmp_path / "net.cpp")
+    (tmp_path / "Arduino.h").write_text(ARDUINO_H)
+    (tmp_path / "sketch.ino").write_text(SKETCH)
+    # The macros of a board's header are there in every file of some boards.
+    strict = [*STRICT[1:], "-include", "Arduino.h", "-fno-exceptions", "-Os", "-c"]
+    sketch = ["g++", "-std=gnu++11", *strict, "-xc++", "sketch.ino", "-o", "sketch.o"]
+    compiler = {"c": ["gcc", "-std=gnu11"], "cpp": ["g++", "-std=gnu++11"]}[suffix]
+    source = [*compiler, *strict, f"net.{suffix}", "-o", "net.o"]
+    for command in (sketch, source, ["g++", "sketch.o", "net.o", "-lm", "-o", "run"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "run"], check=True)
 
 
 def test_what_a_file_says_of_itself_stays_in_the_comment(tmp_path):
