@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from aslp_jax import functional
+from aslp_jax._tree import by_name
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 
@@ -293,17 +294,18 @@ def summarise(
     Returns:
       Fractions in [0, 1] and the trained scalars.
     """
-    size = sum(mask.size for mask in masks.values())
+    sizes = {name: max(1, mask.size) for name, mask in masks.items()}
+    size = max(1, sum(mask.size for mask in masks.values()))
     kept = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in masks.items()}
     flipped = [
         jnp.sum(mask != previous[name], dtype=jnp.int32) for name, mask in masks.items()
     ]
     return Selection(
         keep_fraction=jnp.asarray(sum(kept.values()) / size),
-        by_layer={name: kept[name] / mask.size for name, mask in masks.items()},
+        by_layer={name: kept[name] / sizes[name] for name in masks},
         flip_rate=jnp.asarray(sum(flipped) / size),
         scalars={
-            group: dict(leaves)
+            group: by_name(leaves)
             for group, leaves in params.items()
             if all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(leaves))
         },
