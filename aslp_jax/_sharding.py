@@ -9,8 +9,9 @@ __all__ = ["like", "replicated"]
 def replicated(array: jax.Array) -> jax.Array:
     """Returns the array with every element on every device, where axes are explicit.
 
-    Ranking compares all elements, and JAX flattens no array of explicit axes whose
-    elements lie apart. Other arrays are returned as they are.
+    Ranking compares all elements, and batches are taken from anywhere in a set of
+    images: JAX asks for a sharding of each result there. Other arrays are returned as
+    they are.
     """
     if not _is_explicit(array):
         return array
