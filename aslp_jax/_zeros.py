@@ -14,6 +14,9 @@ __all__ = ["ZeroWeightsWarning", "warn_of_zeros"]
 _FACTORS = ("alpha", "gain", "gamma", "kernel", "scale", "weight")
 """Last entries of the names of arrays that layers multiply by, masked or not."""
 
+_TERMS = ("b", "beta", "bias", "offset")
+"""Last entries of the names of arrays that layers add, which may well be zeros."""
+
 
 class ZeroWeightsWarning(UserWarning):
     """Warning of frozen arrays that are all zeros.
@@ -27,18 +30,20 @@ class ZeroWeightsWarning(UserWarning):
 def warn_of_zeros(owner: str, frozen: Any, select: Select) -> None:
     """Warns of frozen arrays of zeros that are masked or that a layer multiplies by.
 
-    Biases may be zeros. Values that are traced cannot be seen.
+    Biases may be zeros, masked or not. Values that are traced cannot be seen.
 
     Args:
       owner: name of the class or function, for the message.
       frozen: frozen arrays.
       select: function from the name of a leaf to True if it is masked.
     """
-    names = [
-        name
-        for name, leaf in named_leaves(frozen).items()
-        if (name.rsplit("/", 1)[-1] in _FACTORS or select(name)) and _is_zeros(leaf)
-    ]
+
+    def multiplies(name: str) -> bool:
+        entry = name.rsplit("/", 1)[-1]
+        return entry in _FACTORS or (select(name) and entry not in _TERMS)
+
+    leaves = named_leaves(frozen)
+    names = [name for name in leaves if multiplies(name) and _is_zeros(leaves[name])]
     if names:
         warnings.warn(
             f"{owner}: frozen arrays are all zeros, so that nothing behind them can "
