@@ -132,7 +132,9 @@ def _selected_names(tree: Any, flat: list[tuple[Any, Any]]) -> list[str]:
             tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
         )[0]
         variables = {path for path, node in found if isinstance(node, nnx.Variable)}
-    return [path_name(path[:-1] if path[:-1] in variables else path) for path, _ in flat]
+    return [
+        path_name(path[:-1] if path[:-1] in variables else path) for path, _ in flat
+    ]
 
 
 def map_named(

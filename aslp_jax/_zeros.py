@@ -55,7 +55,9 @@ def warn_of_zeros(owner: str, frozen: Any, select: Select) -> None:
 
 
 def _is_zeros(leaf: Any) -> bool:
-    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array | np.ndarray):
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(
+        leaf, jax.Array | np.ndarray
+    ):
         return False
     if not jnp.issubdtype(leaf.dtype, jnp.floating) or not leaf.size:
         return False
@@ -63,4 +65,6 @@ def _is_zeros(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array):
         parts = [shard.data for shard in leaf.addressable_shards]
     # Nearly every array ends the search at its first element.
-    return all(not (host := np.asarray(part)).flat[0] and not host.any() for part in parts)
+    return all(
+        not (host := np.asarray(part)).flat[0] and not host.any() for part in parts
+    )

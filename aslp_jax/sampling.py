@@ -372,9 +372,7 @@ def _as_shape(function: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(shape)
     except TypeError:
-        raise TypeError(
-            f"{function}: shape must be integers, got {shape!r}"
-        ) from None
+        raise TypeError(f"{function}: shape must be integers, got {shape!r}") from None
 
 
 def _wide(dtype: jnp.dtype) -> jnp.dtype:

@@ -107,10 +107,10 @@ class EdgePopup(Method):
         scale = self._fan_scale if self.rescale == "fan" else 1.0
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
-            score = scores[name].astype(weight.dtype)
+            magnitude = jnp.abs(scores[name].astype(weight.dtype))
             # An infinite score is certain: no gradient, and no inf - inf.
-            score = jnp.where(jnp.isinf(score), jnp.zeros_like(score), score)
-            magnitude = jnp.abs(score)
+            certain = jnp.isinf(magnitude)
+            magnitude = jnp.where(certain, jnp.zeros_like(magnitude), magnitude)
             hard = masks[name].astype(weight.dtype)
             # The brackets make the mask exactly 0 or 1.
             mask = hard + (magnitude - jax.lax.stop_gradient(magnitude))

@@ -325,4 +325,4 @@ def _dynamic_scale(mask: jax.Array) -> jax.Array:
     """Returns the size of a mask over its sum, in float32; 0 kept counts as 1."""
     kept = jnp.sum(jnp.abs(mask.astype(jnp.float32)))
     # The maximum with 1 would halve the gradient if exactly one weight is kept.
-    return mask.size / jnp.where(kept == 0, jnp.ones(()), kept)
+    return mask.size / jnp.where(kept == 0, jnp.ones_like(kept), kept)
