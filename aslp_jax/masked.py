@@ -48,9 +48,9 @@ class Masked(nn.Module):
     `nn.custom_vjp` of `Masked` itself), and a network that is also called unmasked in
     the module around: weights are not shared with it, which is an error where it shows.
 
-    At init a warning names frozen arrays that are all zeros, behind which nothing can be
-    selected: a head or a last normalisation scale that starts at zero. Values are not
-    seen under `jax.jit`; `train.create` looks at them afterwards.
+    At init a warning names frozen arrays that are all zeros, behind which nothing can
+    be selected: a head or a last normalisation scale that starts at zero. Values are
+    not seen under `jax.jit`; `train.create` looks at them afterwards.
 
     Attributes:
       net: module to mask.
@@ -186,6 +186,11 @@ class Masked(nn.Module):
 
     def _initialise(self, call: Any, rest: dict[str, Any]) -> Any:
         """Runs the module on its own weights, those of earlier calls of this init."""
+        if not self.is_mutable_collection(FROZEN):
+            raise ValueError(
+                f"Masked: the collection {FROZEN!r} cannot be written at init; a lifted "
+                f"transform needs it beside {PARAMS!r}, and so does mutable="
+            )
         key, weights = self._initial or (None, {})
         rest.pop(FROZEN, None), rest.pop(PARAMS, None)
         output, variables = call(weights, rest, self.scope.mutable)

@@ -38,11 +38,9 @@ SAMPLERS = {
 }
 
 METHODS = {
-    "aslp": ASLP(logit_std=1.0),
-    "aslp, budget": ASLP(logit_std=1.0, keep_fraction=0.25, temperature=0.5),
+    "aslp": ASLP(logit_std=1.0, keep_fraction=0.25, temperature=0.5),
     "supermask": Supermask(logit_std=1.0),
-    "edge_popup": EdgePopup(),
-    "edge_popup, global": EdgePopup(scope="global", rescale="fan"),
+    "edge_popup": EdgePopup(scope="global", rescale="fan"),
     "signed": Signed(logit_std=1.0, keep_fraction=0.25, scope="layer"),
     "budget": Budget(0.25),
     "magnitude": Magnitude(0.25),
