@@ -188,8 +188,8 @@ class Masked(nn.Module):
         """Runs the module on its own weights, those of earlier calls of this init."""
         if not self.is_mutable_collection(FROZEN):
             raise ValueError(
-                f"Masked: the collection {FROZEN!r} cannot be written at init; a lifted "
-                f"transform needs it beside {PARAMS!r}, and so does mutable="
+                f"Masked: the collection {FROZEN!r} cannot be written at init; a "
+                f"lifted transform needs it beside {PARAMS!r}, and so does mutable="
             )
         key, weights = self._initial or (None, {})
         rest.pop(FROZEN, None), rest.pop(PARAMS, None)
