@@ -193,7 +193,8 @@ class Masked(nn.Module):
             )
         key, weights = self._initial or (None, {})
         rest.pop(FROZEN, None), rest.pop(PARAMS, None)
-        output, variables = call(weights, rest, self.scope.mutable)
+        scope: Any = self.scope
+        output, variables = call(weights, rest, scope.mutable)
         weights = nn.meta.unbox(variables.pop("params"))
         key = self.make_rng("params") if key is None else key
         object.__setattr__(self, "_initial", (key, weights))
@@ -205,16 +206,16 @@ class Masked(nn.Module):
         return output
 
     @nn.nowrap
-    def sow(self, collection: str, name: str, value: Any, **options: Any) -> bool:
+    def sow(self, col: str, name: str, value: Any, *args: Any, **kwargs: Any) -> bool:
         """Sows a value, as `Module.sow`, but not one that is the last one there.
 
         Flax captures the result of the wrapped module and then, under the same name,
         that of this one, which is the same value.
         """
-        held: Any = self.variables.get(collection, {}).get(name)
+        held: Any = self.variables.get(col, {}).get(name)
         if isinstance(held, tuple) and held and held[-1] is value:
             return True
-        return super().sow(collection, name, value, **options)
+        return super().sow(col, name, value, *args, **kwargs)
 
     def _check_not_shared(self) -> None:
         net = self.net

@@ -237,9 +237,9 @@ def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array
     params = jax.tree.map(
         lambda leaf: leaf + jnp.where(lost, jnp.nan, 0.0).astype(leaf.dtype), params
     )
-    key = jax.lax.select(lost, jax.random.fold_in(key, 0), key)
-    # A clone, because the forward pass has used the key up.
-    return params, jax.random.clone(key)
+    # Clones, because the forward pass has used the key up.
+    other, key = jax.random.fold_in(key, 0), jax.random.clone(key)
+    return params, jax.random.clone(jax.lax.select(lost, other, key))
 
 
 def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
