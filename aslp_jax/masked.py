@@ -12,11 +12,11 @@ from flax.typing import Initializer
 from aslp_jax._checks import check_method
 from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels
-from aslp_jax._zeros import warn_of_zeros
+from aslp_jax._zeros import ZeroWeightsWarning, warn_of_zeros
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
 
-__all__ = ["FROZEN", "PARAMS", "Masked"]
+__all__ = ["FROZEN", "PARAMS", "Masked", "ZeroWeightsWarning"]
 
 FROZEN = "frozen"
 """Name of the collection of frozen weights."""

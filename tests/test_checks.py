@@ -23,7 +23,7 @@ from aslp_jax import (
     stgs,
     train,
 )
-from aslp_jax._zeros import ZeroWeightsWarning
+from aslp_jax.masked import ZeroWeightsWarning
 from aslp_jax.methods import split_by_name
 from aslp_jax.models.initialisers import kaiming_normal
 from aslp_jax.ops import threefry
@@ -192,7 +192,9 @@ def test_a_traced_temperature_changes_the_gradient_in_one_program(method):
 @pytest.mark.parametrize("value", [1e-38, 1e39])
 def test_bounds_are_those_of_float32(value):
     for make in (ASLP, Signed):
-        with pytest.raises(ValueError, match=r": temperature must be .*; float32 holds"):
+        with pytest.raises(
+            ValueError, match=r": temperature must be .*; float32 holds"
+        ):
             make(temperature=value)
     with pytest.raises(ValueError, match=r"^stgs: temperature must be .*float32 holds"):
         stgs(jax.random.key(0), ZEROS, temperature=value)

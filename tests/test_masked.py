@@ -14,7 +14,7 @@ from flax.core.scope import in_filter, subtract_filters
 
 from aslp_jax import ASLP, Masked
 from aslp_jax._tree import kernels, named_leaves
-from aslp_jax._zeros import ZeroWeightsWarning
+from aslp_jax.masked import ZeroWeightsWarning
 from aslp_jax.models import Conv4, ConvNet
 from aslp_jax.models.initialisers import (
     fan_in_uniform,
