@@ -1,5 +1,6 @@
 """Names of the leaves of a pytree: selecting leaves, replacing them, keys by name."""
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,8 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aslp_jax._checks import single_key
+
 Select = Callable[[str], bool]
-"""Function from the name of a leaf to True if the leaf is masked."""
+"""Function from the name of a leaf to True if the leaf is masked.
+
+A leaf in a state of Flax NNX has two names, with and without the last entry `value`; it
+is masked if either is.
+"""
 
 
 def kernels(name: str) -> bool:
@@ -21,6 +28,25 @@ def kernels(name: str) -> bool:
       True if the leaf is masked.
     """
     return name.rsplit("/", 1)[-1] == "kernel"
+
+
+def by_name(group: Any) -> dict[str, Any]:
+    """Returns the arrays of a group of params by name, nested or not.
+
+    A flat dict whose names hold `/` becomes nested if it is written with this
+    separator and read again; the names stay what they were.
+
+    Args:
+      group: dict from name to array, or dicts in dicts.
+
+    Returns:
+      Name to array, in the order of the group.
+    """
+    if isinstance(group, Mapping) and not any(
+        isinstance(each, Mapping) for each in group.values()
+    ):
+        return dict(group)
+    return named_leaves(group)
 
 
 def path_name(path: Any) -> str:
@@ -60,13 +86,25 @@ def named_leaves(tree: Any, select: Select | None = None) -> dict[str, Any]:
       Name to leaf.
 
     Raises:
-      ValueError: `select` chooses no leaf, or one that is not floating point.
+      ValueError: two leaves have one name, or `select` chooses no leaf, or one that is
+        not floating point.
     """
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     leaves = {path_name(path): leaf for path, leaf in flat}
+    if len(leaves) < len(flat):
+        names = [path_name(path) for path, _ in flat]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"two leaves of the tree have the name {twice!r}, because a key holds '/'; "
+            "rename one of them"
+        )
     if select is None:
         return leaves
-    chosen = {name: leaf for name, leaf in leaves.items() if select(name)}
+    chosen = {
+        name: leaves[name]
+        for name, own in zip(leaves, _selected_names(tree, flat), strict=True)
+        if select(name) or select(own)
+    }
     if not chosen:
         raise ValueError(
             f"init: select chooses none of the weights; the tree holds {list(leaves)}"
@@ -79,6 +117,24 @@ def named_leaves(tree: Any, select: Select | None = None) -> dict[str, Any]:
                 "masked weights must be floating point arrays"
             )
     return chosen
+
+
+def _selected_names(tree: Any, flat: list[tuple[Any, Any]]) -> list[str]:
+    """Returns the names that `select` is asked for: an NNX variable has one itself.
+
+    In a state of NNX the array of a variable lies one level below it, at `value`.
+    """
+    nnx = sys.modules.get("flax.nnx")  # if it is not loaded, no tree has variables
+    below = jax.tree_util.GetAttrKey("value")
+    variables: set[Any] = set()
+    if nnx is not None and any(path[-1:] == (below,) for path, _ in flat):
+        found = jax.tree_util.tree_flatten_with_path(
+            tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
+        )[0]
+        variables = {path for path, node in found if isinstance(node, nnx.Variable)}
+    return [
+        path_name(path[:-1] if path[:-1] in variables else path) for path, _ in flat
+    ]
 
 
 def map_named(
@@ -125,7 +181,7 @@ def split_by_name(key: jax.Array, names: Mapping[str, Any]) -> dict[str, jax.Arr
     Returns:
       Name to PRNG key.
     """
-    ordered = sorted(names)
+    key, ordered = single_key("split_by_name", key), sorted(names)
     return dict(zip(ordered, jax.random.split(key, len(ordered)), strict=True))
 
 
@@ -139,4 +195,4 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     Returns:
       PRNG key.
     """
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return jax.random.fold_in(single_key("stream", key), zlib.crc32(name.encode()))

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aslp_jax import functional
+from aslp_jax import _sharding, functional
+from aslp_jax._checks import single_key
+from aslp_jax._tree import by_name
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 
@@ -108,6 +110,8 @@ def outputs(
     Returns:
       Logits `[examples, classes]`.
     """
+    if key is not None:
+        key = single_key("evaluate.outputs", key)
     collections = dict(variables)
     weights = effective_weights(
         collections.pop(FROZEN, {}), collections.pop(PARAMS), key, method=model.method
@@ -169,7 +173,7 @@ def run(
 
 @functools.partial(jax.jit, static_argnames=("net", "prepare", "batch_size"))
 def _run(variables, images, *, net, prepare, batch_size):
-    examples = images.shape[0]
+    images, examples = _sharding.replicated(images), images.shape[0]
     batches = -(-examples // batch_size)
     # The last batch repeats the last example until it is full.
     index = jnp.arange(batches * batch_size, dtype=jnp.int32)
@@ -185,6 +189,7 @@ def _run(variables, images, *, net, prepare, batch_size):
 @jax.jit
 def _grade(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the accuracy and the mean cross-entropy of logits."""
+    logits, labels = _sharding.replicated(logits), _sharding.replicated(labels)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     right = jnp.argmax(logits, -1).astype(labels.dtype) == labels
     return jnp.mean(right, dtype=jnp.float32), jnp.mean(loss, dtype=jnp.float32)
@@ -220,12 +225,14 @@ def evaluate(
       Accuracies and loss, as floats on the host.
 
     Raises:
-      ValueError: `samples` is below 1.
+      TypeError: `key` is no PRNG key.
+      ValueError: `samples` is below 1, or `key` is an array of keys.
 
     Source: Dupont et al. 2022, section 3.2 (thresholding; averaging over 10).
     """
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
+    key = single_key("evaluate", key)
     run_network = functools.partial(
         outputs,
         variables,
@@ -293,17 +300,18 @@ def summarise(
     Returns:
       Fractions in [0, 1] and the trained scalars.
     """
-    size = sum(mask.size for mask in masks.values())
+    sizes = {name: max(1, mask.size) for name, mask in masks.items()}
+    size = max(1, sum(mask.size for mask in masks.values()))
     kept = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in masks.items()}
     flipped = [
         jnp.sum(mask != previous[name], dtype=jnp.int32) for name, mask in masks.items()
     ]
     return Selection(
         keep_fraction=jnp.asarray(sum(kept.values()) / size),
-        by_layer={name: kept[name] / mask.size for name, mask in masks.items()},
+        by_layer={name: kept[name] / sizes[name] for name in masks},
         flip_rate=jnp.asarray(sum(flipped) / size),
         scalars={
-            group: dict(leaves)
+            group: by_name(leaves)
             for group, leaves in params.items()
             if all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(leaves))
         },

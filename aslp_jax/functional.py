@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 from flax.typing import Initializer
 
+from aslp_jax._checks import check_method, single_key
 from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels, stream
+from aslp_jax._zeros import warn_of_zeros
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
@@ -272,7 +274,8 @@ class Model:
         of the weight and the key of `init`.
 
     Raises:
-      TypeError: `net` is no network, or `weight_init` is not callable.
+      TypeError: `net` is no network, `method` is a class or no method, or `weight_init`
+        is not callable.
     """
 
     net: Any
@@ -282,6 +285,7 @@ class Model:
 
     def __post_init__(self) -> None:
         network(self.net)
+        check_method("Model", self.method)
         check_initialiser("Model", self.weight_init)
 
     def init(self, key: jax.Array, inputs: jax.Array) -> dict[str, Any]:
@@ -295,9 +299,15 @@ class Model:
           `{"frozen": ..., "params": ..., **collections}`.
 
         Raises:
-          ValueError: `select` chooses no weight, or one that is not floating point; or
-            a collection has the name `frozen` or `params`.
+          TypeError: `key` is no PRNG key.
+          ValueError: `select` chooses no weight, or one that is not floating point; a
+            collection has the name `frozen` or `params`; or `key` is an array of keys.
+
+        Warns:
+          ZeroWeightsWarning: a frozen array is all zeros, so that nothing behind it can
+            be selected. Values are not seen under `jax.jit`.
         """
+        key = single_key("Model.init", key)
         weights, collections = network(self.net).init(stream(key, "init"), inputs)
         taken = sorted({FROZEN, PARAMS} & set(collections))
         if taken:
@@ -308,6 +318,7 @@ class Model:
                 self.weight_init, method_key, weights, select=self.select
             )
         frozen, params = self.method.init(method_key, weights, select=self.select)
+        warn_of_zeros("Model", frozen, self.select)
         return {FROZEN: frozen, PARAMS: params, **collections}
 
 
@@ -321,7 +332,12 @@ def init(model: Masked | Model, key: jax.Array, inputs: jax.Array) -> dict[str, 
 
     Returns:
       `{"frozen": ..., "params": ..., **collections}`.
+
+    Raises:
+      TypeError: `key` is no PRNG key.
+      ValueError: `key` is an array of keys.
     """
+    key = single_key("functional.init", key)
     if isinstance(model, Masked):
         options = _mode(model.net, train=False)
         return dict(model.init(key, inputs, **options))

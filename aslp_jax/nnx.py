@@ -15,8 +15,10 @@ import jax
 from flax import nnx, traverse_util
 from flax.typing import Initializer
 
+from aslp_jax._checks import check_method, single_key
 from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels
+from aslp_jax._zeros import warn_of_zeros
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
 
@@ -138,8 +140,12 @@ class Masked(nnx.Module):
           TypeError: `net` is not an NNX module, `method` is a class, `rngs` holds no
             keys, or `weight_init` is not callable or returns no array.
           KeyError: `rngs` has neither a `params` nor a `default` stream.
-          ValueError: `select` chooses no weight, or one that is not floating point; or
-            `weight_init` returns another shape or dtype.
+          ValueError: `select` chooses no weight, or one that is not floating point;
+            `weight_init` returns another shape or dtype; or `rngs` is an array of keys.
+
+        Warns:
+          ZeroWeightsWarning: a frozen array is all zeros, so that nothing behind it can
+            be selected; not seen under `nnx.jit`.
         """
         _check(net, method)
         check_initialiser("aslp_jax.nnx.Masked", weight_init)
@@ -159,6 +165,7 @@ class Masked(nnx.Module):
         if weight_init is not None:
             tree = initialise(weight_init, key, tree, select=select)
         frozen, params = method.init(key, tree, select=select)
+        warn_of_zeros("aslp_jax.nnx.Masked", frozen, select)
         self.net = nnx.merge(graphdef, nnx.from_flat_state(places), *rest, copy=True)
         self.method = method
         self.frozen = nnx.data(jax.tree.map(Frozen, frozen))
@@ -268,11 +275,7 @@ def _check(net: Any, method: Any) -> None:
         elif isinstance(net, type):
             got = f"the class {net.__name__}; give an instance of it"
         raise TypeError(f"aslp_jax.nnx.Masked: expected a flax.nnx.Module, got {got}")
-    if isinstance(method, type) or not hasattr(method, "effective_weights"):
-        got = repr(method)
-        if isinstance(method, type):
-            got = f"the class {method.__name__}; write {method.__name__}()"
-        raise TypeError(f"aslp_jax.nnx.Masked: expected a method, got {got}")
+    check_method("aslp_jax.nnx.Masked", method)
 
 
 def _has(rngs: nnx.Rngs, stream: str) -> bool:
@@ -291,7 +294,7 @@ def _key(rngs: Keys, stream: str) -> jax.Array:
     if isinstance(rngs, nnx.RngStream):
         return rngs()
     if isinstance(rngs, jax.Array):
-        return rngs
+        return single_key("aslp_jax.nnx.Masked", rngs)
     raise TypeError(
         "aslp_jax.nnx.Masked: rngs must be a flax.nnx.Rngs, an RngStream or a PRNG "
         f"key, got {rngs!r}"

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from aslp_jax._tree import path_name
+
 __all__ = ["by_group", "relative_sign_sgd", "sgd_by_group"]
 
 
@@ -23,8 +25,12 @@ def by_group(
       default: transformation of the groups without a rule; None (default) refuses them.
 
     Returns:
-      Transformation of trees whose top level is the groups: `params` of `Masked`, or
-      the state of an `aslp_jax.nnx.Masked`, which holds the groups below `params`.
+      Transformation of trees that hold the groups at any level: `params` of `Masked`,
+      the state of an `aslp_jax.nnx.Masked`, which holds them below `params`, or the
+      params of a module with `Masked` layers, where each layer holds its own. Dicts
+      and FrozenDicts are alike. The outermost group of a path counts. A single array
+      is no group, whatever its name: the `scale` of a plain normalisation layer beside
+      a `Masked` one follows the default.
 
     Raises:
       KeyError: raised by `init` if a group has no rule and there is no default.
@@ -35,14 +41,16 @@ def by_group(
         transforms[others] = default
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        names = [getattr(entry, "key", None) for entry in path]
+        names = [path_name((entry,)) for entry in path]
         # The state of an NNX model has one level more.
-        group = names[1 if names[0] == "params" else 0]
-        if group in rules:
-            return str(group)
+        names = names[1:] if names[0] == "params" and names[1:] else names
+        for name in names[:-1] or names:
+            if name in rules:
+                return name
         if default is None:
             raise KeyError(
-                f"by_group: no rule for {group!r}; given for {sorted(rules)}"
+                f"by_group: no rule for {names[0]!r}; given for {sorted(rules)}; "
+                "default= takes what has no rule"
             )
         return others
 
@@ -95,8 +103,7 @@ def sgd_by_group(
       momentum: fraction of the last update, in [0, 1), default 0.9.
 
     Returns:
-      Transformation of trees whose top level is the groups: `params` of `Masked`, or
-      the state of an `aslp_jax.nnx.Masked`, which holds the groups below `params`.
+      Transformation of trees that hold the groups at any level, as `by_group`.
 
     Raises:
       ValueError: `momentum` is outside [0, 1), or a rate is not positive.

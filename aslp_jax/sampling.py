@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aslp_jax._checks import check_temperature, single_key
 from aslp_jax.ops import threefry
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 def stgs(
     key: jax.Array,
     logits: jax.Array,
-    shape: Sequence[int] | None = None,
+    shape: int | Sequence[int] | None = None,
     *,
     temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
@@ -38,25 +39,29 @@ def stgs(
     The signature is that of `jax.random.bernoulli(key, p, shape)`, with logits in place
     of p.
 
+    The key is one key, typed or raw (uint32, a key of the default generator), of any
+    generator that JAX has; `jax.vmap` samples with many.
+
     The noise is float32 or wider for logits of any dtype, because noise in bfloat16
     would bias the kept fraction. The gradient with respect to the logits and to the
     temperature is the gradient of `sigmoid((logits + noise) / temperature)`.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
         Infinite logits are certain and get no gradient; NaN stays NaN.
       shape: shape of the result, as in `jax.random.bernoulli`; `[*batch]` must
         broadcast to it. Default: the shape of `logits`.
-      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
+      temperature: scalar > 0, default 1; may be traced. Shapes the gradient, never the
+        sample.
 
     Returns:
       `shape` in `logits.dtype`, each entry exactly 0 or 1.
 
     Raises:
-      TypeError: `logits` is not floating point.
-      ValueError: `temperature` is not a positive finite scalar, or `logits` does not
-        broadcast to `shape`.
+      TypeError: `logits` is not floating point, or `key` is no PRNG key.
+      ValueError: `temperature` is not a positive finite scalar, `logits` does not
+        broadcast to `shape`, or `key` is an array of keys.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -69,7 +74,8 @@ def stgs(
     Source: Dupont et al. 2022, eq. (4)-(5), arXiv:2202.12986.
     """
     logits = _broadcast("stgs", logits, shape)
-    _check_temperature("stgs", temperature)
+    check_temperature("stgs", temperature)
+    key = single_key("stgs", key)
     wide = logits.astype(_wide(logits.dtype))
     one = isinstance(temperature, int | float) and temperature == 1
     given = None if one else jnp.asarray(temperature, wide.dtype)
@@ -77,7 +83,7 @@ def stgs(
 
 
 def bernoulli_st(
-    key: jax.Array, logits: jax.Array, shape: Sequence[int] | None = None
+    key: jax.Array, logits: jax.Array, shape: int | Sequence[int] | None = None
 ) -> jax.Array:
     """Samples Bernoulli(sigmoid(logits)) as floats; the gradient is the sigmoid's.
 
@@ -86,7 +92,7 @@ def bernoulli_st(
     of `stgs`. With the same key, `stgs` returns the same sample.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
       shape: shape of the result; `[*batch]` must broadcast to it. Default: the shape
         of `logits`.
@@ -95,13 +101,14 @@ def bernoulli_st(
       `shape` in `logits.dtype`, each entry exactly 0 or 1.
 
     Raises:
-      TypeError: `logits` is not floating point.
-      ValueError: `logits` does not broadcast to `shape`.
+      TypeError: `logits` is not floating point, or `key` is no PRNG key.
+      ValueError: `logits` does not broadcast to `shape`, or `key` is an array of keys.
 
     Source: Zhou et al. 2019, section 5.1, arXiv:1905.01067: m = Bern(sigma(s)) +
       sigma(s) - stop_gradient(sigma(s)).
     """
     logits = _broadcast("bernoulli_st", logits, shape)
+    key = single_key("bernoulli_st", key)
     wide = logits.astype(_wide(logits.dtype))
     hard = _keep(jax.lax.stop_gradient(wide), threefry.bits(key, wide.shape), None)
     soft = jax.nn.sigmoid(wide)
@@ -123,18 +130,21 @@ def signed_stgs(
     gradient is that of softmax(keep) - softmax(invert), taken over the three.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       keep: logits of 1, float array. Infinite logits are certain and get no gradient;
         NaN stays NaN.
       invert: logits of -1, float array of the same shape and dtype.
-      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
+      temperature: scalar > 0, default 1; may be traced. Shapes the gradient, never the
+        sample.
 
     Returns:
       Shape and dtype of `keep`, each entry exactly 1, 0 or -1.
 
     Raises:
-      TypeError: the logits are not floating point, or differ in dtype.
-      ValueError: `temperature` is not a positive finite scalar, or the shapes differ.
+      TypeError: the logits are not floating point, or differ in dtype; or `key` is no
+        PRNG key.
+      ValueError: `temperature` is not a positive finite scalar, the shapes differ, or
+        `key` is an array of keys.
 
     Source: Jang et al. 2017, arXiv:1611.01144; the fixed logit after Dupont et al.
       2022, eq. (4).
@@ -150,7 +160,8 @@ def signed_stgs(
             f"signed_stgs: keep and invert must have one dtype, got {keep.dtype} and "
             f"{invert.dtype}"
         )
-    _check_temperature("signed_stgs", temperature)
+    check_temperature("signed_stgs", temperature)
+    key = single_key("signed_stgs", key)
     wide = _wide(keep.dtype)
     noise = gumbel_noise(key, (3, *keep.shape)).astype(wide)
     return _choose(
@@ -164,7 +175,7 @@ def signed_stgs(
 def naive_gumbel_softmax(
     key: jax.Array,
     logits: jax.Array,
-    shape: Sequence[int] | None = None,
+    shape: int | Sequence[int] | None = None,
     *,
     temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
@@ -175,25 +186,27 @@ def naive_gumbel_softmax(
     1, a log-probability is minus infinity and the gradient is NaN.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       logits: float array `[*batch]`; the keep-probability is `sigmoid(logits)`.
       shape: shape of the result; `[*batch]` must broadcast to it. Default: the shape
         of `logits`.
-      temperature: scalar > 0, default 1. Shapes the gradient, never the sample.
+      temperature: scalar > 0, default 1; may be traced. Shapes the gradient, never the
+        sample.
 
     Returns:
       `shape` in `logits.dtype`, each entry 0 or 1, or NaN if the computation fails.
 
     Raises:
-      TypeError: `logits` is not floating point.
-      ValueError: `temperature` is not a positive finite scalar, or `logits` does not
-        broadcast to `shape`.
+      TypeError: `logits` is not floating point, or `key` is no PRNG key.
+      ValueError: `temperature` is not a positive finite scalar, `logits` does not
+        broadcast to `shape`, or `key` is an array of keys.
 
     Source: Jang et al. 2017, arXiv:1611.01144, with two classes; Dupont et al. 2022,
       section 2.2, compare it with their eq. (4).
     """
     logits = _broadcast("naive_gumbel_softmax", logits, shape)
-    _check_temperature("naive_gumbel_softmax", temperature)
+    check_temperature("naive_gumbel_softmax", temperature)
+    key = single_key("naive_gumbel_softmax", key)
     p = jax.nn.sigmoid(logits)
     pair = jnp.stack([jnp.log(p), jnp.log(1 - p)])
     noised = pair + jax.random.gumbel(key, pair.shape, pair.dtype)
@@ -202,7 +215,7 @@ def naive_gumbel_softmax(
     return hard + (soft - jax.lax.stop_gradient(soft))
 
 
-def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+def logistic_noise(key: jax.Array, shape: int | Sequence[int]) -> jax.Array:
     """Samples standard logistic noise whose tails are correct to 2^-32.
 
     One random bit is the sign and 31 bits are the tail probability v in (0, 1/2], which
@@ -210,16 +223,17 @@ def logistic_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     float32 uniform in (0, 1) is coarse (2^-23) and not symmetric near 1.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       shape: shape of the result.
 
     Returns:
       float32 `shape`, in (-22.9, 22.9).
     """
-    return _noise(threefry.bits(key, shape))
+    key = single_key("logistic_noise", key)
+    return _noise(threefry.bits(key, _as_shape("logistic_noise", shape)))
 
 
-def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+def gumbel_noise(key: jax.Array, shape: int | Sequence[int]) -> jax.Array:
     """Samples standard Gumbel noise whose upper tail is correct to 2^-32.
 
     The noise is -log(E) of an exponential E = -log(1 - v), where v in (0, 1) has 32
@@ -228,13 +242,14 @@ def gumbel_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     class the largest.
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, consumed by this call.
       shape: shape of the result.
 
     Returns:
       float32 `shape`, in (-2.9, 22.9).
     """
-    bits = threefry.bits(key, shape)
+    key = single_key("gumbel_noise", key)
+    bits = threefry.bits(key, _as_shape("gumbel_noise", shape))
     v = (bits.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
     return -jnp.log(-jnp.log1p(-jnp.minimum(v, jnp.float32(1 - 2.0**-24))))
 
@@ -265,6 +280,9 @@ def _choose_jvp(primals, tangents):
     # Slopes of softmax(keep) - softmax(invert), from differences of logits alone.
     signed = keep - invert
     slopes = [keep * (1 - signed), -drop * signed, -invert * (1 + signed)]
+    # Where a logit is plus infinity the choice is certain, even between two of them.
+    certain = top == jnp.inf
+    slopes = [jnp.where(certain, jnp.zeros_like(each), each) for each in slopes]
     # A logit of minus infinity has slope 0; 0 * inf would be NaN.
     pull = sum(
         slope * (dot - jnp.where(jnp.isinf(each), 0, each) * temperature_dot)
@@ -331,14 +349,14 @@ def _noise(bits: jax.Array) -> jax.Array:
 
 
 def _broadcast(
-    function: str, logits: jax.Array, shape: Sequence[int] | None
+    function: str, logits: jax.Array, shape: int | Sequence[int] | None
 ) -> jax.Array:
     logits = jnp.asarray(logits)
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(
             f"{function}: logits must be floating point, got {logits.dtype}"
         )
-    shape = logits.shape if shape is None else tuple(shape)
+    shape = logits.shape if shape is None else _as_shape(function, shape)
     try:
         return jnp.broadcast_to(logits, shape)
     except ValueError:
@@ -348,20 +366,14 @@ def _broadcast(
         ) from None
 
 
+def _as_shape(function: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, int | np.integer):
+        return (int(shape),)
+    try:
+        return tuple(shape)
+    except TypeError:
+        raise TypeError(f"{function}: shape must be integers, got {shape!r}") from None
+
+
 def _wide(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
-
-
-def _check_temperature(function: str, temperature: float | jax.Array) -> None:
-    if jnp.ndim(temperature) != 0:
-        raise ValueError(
-            f"{function}: temperature must be a scalar, got shape "
-            f"{jnp.shape(temperature)}"
-        )
-    if isinstance(temperature, jax.core.Tracer):
-        return
-    # Below float32's smallest normal number a CPU would divide by zero.
-    if not np.finfo(np.float32).tiny <= temperature < np.inf:
-        raise ValueError(
-            f"{function}: temperature must be positive and finite, got {temperature}"
-        )

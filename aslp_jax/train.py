@@ -12,10 +12,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aslp_jax import functional
+from aslp_jax._checks import single_key
 from aslp_jax._tree import stream
+from aslp_jax._zeros import warn_of_zeros
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 
 __all__ = [
@@ -106,9 +108,19 @@ def create(
 
     Returns:
       State before the first step.
+
+    Raises:
+      TypeError: `key` is no PRNG key.
+      ValueError: `key` is an array of keys.
+
+    Warns:
+      ZeroWeightsWarning: a frozen array is all zeros, so that nothing behind it can be
+        selected. Not seen under `jax.jit`.
     """
+    key = single_key("train.create", key)
     variables = jax.jit(functools.partial(functional.init, model))(key, inputs)
     frozen, params = variables.pop(FROZEN, {}), variables.pop(PARAMS)
+    warn_of_zeros("train.create", frozen, model.select)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         frozen=frozen,
@@ -157,8 +169,10 @@ def step(
       and number of rightly classified examples (int32 scalar), over all devices.
 
     Raises:
-      ValueError: `micro_batch` does not divide the batch.
+      TypeError: `key` is no PRNG key.
+      ValueError: `micro_batch` does not divide the batch, or `key` is an array of keys.
     """
+    key = single_key("train.step", key)
     net, method = functional.network(model.net), model.method
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights = method.effective_weights(state.frozen, state.params, key=mask_key)
@@ -223,7 +237,9 @@ def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array
     params = jax.tree.map(
         lambda leaf: leaf + jnp.where(lost, jnp.nan, 0.0).astype(leaf.dtype), params
     )
-    return params, jax.lax.select(lost, jax.random.fold_in(key, 0), key)
+    # Clones, because the forward pass has used the key up.
+    other, key = jax.random.fold_in(key, 0), jax.random.clone(key)
+    return params, jax.random.clone(jax.lax.select(lost, other, key))
 
 
 def _accumulate(value_and_grad, arguments, micro_batch, axis_name):
@@ -309,12 +325,25 @@ def steps(
       batch_size: examples a step, over all devices.
       prepare: function from key and uint8 images to the inputs of the network; it may
         augment.
-      mesh: mesh whose axis `"batch"` splits each batch; None (default) for one device.
+      mesh: mesh whose axis `"batch"` splits each batch, of either kind of axis; None
+        (default) for one device.
       **options: keyword arguments of `step`.
 
     Returns:
       State after, and totals over the epoch so far.
     """
+    key = single_key("train.steps", key)
+    if mesh is not None and AxisType.Explicit in mesh.axis_types:
+        # The pieces of a batch are chosen by number, which leaves open where they lie;
+        # with explicit axes each operation would have to say.
+        arguments = (state, totals, images, labels, key, epoch, start, stop)
+        out: Any = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, arguments[:2])
+        run = functools.partial(
+            steps, batch_size=batch_size, prepare=prepare, mesh=_auto(mesh), **options
+        )
+        return jax.sharding.auto_axes(run, axes=mesh.axis_names, out_sharding=out)(
+            *arguments
+        )
     examples = labels.shape[0]
     order_key = jax.random.fold_in(stream(key, "order"), epoch)
     order = jax.random.permutation(order_key, examples)
@@ -341,6 +370,11 @@ def steps(
 
     _, state, totals = jax.lax.while_loop(proceed, advance, (start, state, totals))
     return state, totals
+
+
+def _auto(mesh: Mesh) -> Mesh:
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
 def compile_steps(

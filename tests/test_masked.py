@@ -14,6 +14,7 @@ from flax.core.scope import in_filter, subtract_filters
 
 from aslp_jax import ASLP, Masked
 from aslp_jax._tree import kernels, named_leaves
+from aslp_jax.masked import ZeroWeightsWarning
 from aslp_jax.models import Conv4, ConvNet
 from aslp_jax.models.initialisers import (
     fan_in_uniform,
@@ -512,7 +513,8 @@ def test_an_initialiser_that_refuses_a_shape_names_the_weight(key):
     model = Masked(
         nn.Dense(4), select=lambda name: True, weight_init=signed_constant(nn.zeros)
     )
-    model.init(key, EIGHT)
+    with pytest.warns(ZeroWeightsWarning, match="kernel"):
+        model.init(key, EIGHT)
     model = Masked(nn.Dense(4), select=lambda name: True, weight_init=kaiming_normal())
     with pytest.raises(ValueError, match=r"failed for 'bias', shape \(4,\) and dtype"):
         model.init(key, EIGHT)

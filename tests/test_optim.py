@@ -1,3 +1,5 @@
+import flax.core
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from flax import nnx
 
 import aslp_jax.nnx
-from aslp_jax import ASLP
+from aslp_jax import ASLP, Masked
 from aslp_jax.optim import by_group, relative_sign_sgd, sgd_by_group
 
 RATES = {"logits": 50.0, "scale": 1e-3}
@@ -195,3 +197,25 @@ def test_groups_of_an_nnx_model_have_their_own_rules():
     assert found == {"logits": -2.0, "scale": -3.0}
     with pytest.raises(KeyError, match="no rule for 'scale'; given for"):
         by_group({"logits": optax.sgd(1.0)}).init(state)
+
+
+@pytest.mark.parametrize("container", [dict, flax.core.freeze])
+def test_groups_are_found_below_layers_of_a_module(container):
+    class Mixed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.LayerNorm(use_bias=False)(Masked(nn.Dense(3), ASLP())(x))
+            return Masked(nn.Dense(2), ASLP())(x)
+
+    params = container(Mixed().init(jax.random.key(0), jnp.ones((1, 4)))["params"])
+    rules = {"logits": optax.sgd(2.0), "scale": optax.sgd(3.0)}
+    optimiser = by_group(rules, default=optax.sgd(5.0))
+    ones = jax.tree.map(jnp.ones_like, params)
+    moves, _ = optimiser.update(ones, optimiser.init(params), params)
+    for layer in ("Masked_0", "Masked_1"):
+        assert np.all(moves[layer]["logits"]["kernel"] == -2)
+        assert moves[layer]["scale"]["kernel"] == -3
+    # The scale of a plain normalisation is an array, not a group of arrays.
+    assert np.all(moves["LayerNorm_0"]["scale"] == -5)
+    with pytest.raises(KeyError, match=r"no rule for 'LayerNorm_0'.*default= takes"):
+        by_group(rules).init(params)

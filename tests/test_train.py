@@ -301,12 +301,14 @@ def test_an_epoch_in_pieces_is_the_same_bit_for_bit(key):
 
 
 @pytest.mark.slow
-def test_an_epoch_on_four_devices_agrees_with_one(key):
+@pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit])
+def test_an_epoch_on_four_devices_agrees_with_one(key, axis):
     state, images, labels, options = problem(key, net=DENSE)
     one = run_steps(compiled(**options), state, images, labels, key, (0, 4))
-    everywhere = NamedSharding(mesh(4), PartitionSpec())
+    devices = jax.make_mesh((4,), (train.BATCH,), axis_types=(axis,))
+    everywhere = NamedSharding(devices, PartitionSpec())
     put = functools.partial(jax.device_put, device=everywhere)
-    run = compiled(**options, mesh=mesh(4))
+    run = compiled(**options, mesh=devices)
     placed = put((state, images, labels, key))
     many = run_steps(run, *placed, (0, 1, 4))
     assert run._cache_size() == 1, "what comes back is placed as what was given"

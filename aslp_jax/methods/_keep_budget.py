@@ -7,6 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from aslp_jax import _sharding
+from aslp_jax._checks import check_positive
 from aslp_jax.methods._top_k import top_k_mask
 
 Scope = Literal["global", "layer"]
@@ -62,10 +64,7 @@ def check_weight(method: str, budget_weight: float) -> None:
     Raises:
       ValueError: `budget_weight` is not positive and finite.
     """
-    if not 0 < budget_weight < float("inf"):
-        raise ValueError(
-            f"{method}: budget_weight must be positive and finite, got {budget_weight}"
-        )
+    check_positive(method, "budget_weight", budget_weight)
 
 
 def check_keeps_every_layer(
@@ -83,6 +82,10 @@ def check_keeps_every_layer(
     """
     for names in names_by_budget(weights, scope):
         size = sum(weights[name].size for name in names)
+        if size == 0:
+            raise ValueError(
+                f"init: keep_fraction of no weights: {', '.join(names)} hold no element"
+            )
         if keep_fraction * size < len(names):
             raise ValueError(
                 f"init: keep_fraction {keep_fraction} of {size:,} weights in "
@@ -126,12 +129,14 @@ def erdos_renyi(
     if scope == "layer":
         return fractions
     maximum = max(maximum, keep_fraction)
-    unbounded = set(weights)
+    # An array without elements takes nothing, and a scalar has one.
+    axes = {name: sum(leaf.shape) or 1 for name, leaf in weights.items()}
+    unbounded = {name for name, leaf in weights.items() if leaf.size}
     budget = keep_fraction * sum(leaf.size for leaf in weights.values())
     while unbounded:
-        per_unit = budget / sum(sum(weights[name].shape) for name in unbounded)
+        per_unit = budget / sum(axes[name] for name in unbounded)
         for name in unbounded:
-            fractions[name] = per_unit * sum(weights[name].shape) / weights[name].size
+            fractions[name] = per_unit * axes[name] / weights[name].size
         full = {name for name in unbounded if fractions[name] >= maximum}
         if not full:
             break
@@ -152,6 +157,8 @@ def budget_loss(
     keep_fraction: float,
     scope: Scope,
     normalisers: Mapping[str, jax.Array],
+    *,
+    minimum: float = 0.0,
 ) -> jax.Array:
     """Returns the squared relative difference between the kept weights and the budget.
 
@@ -161,6 +168,7 @@ def budget_loss(
       scope: scope of `keep_fraction`.
       normalisers: name to float32 scalar, the count that differences are divided by,
         such as the count at the start.
+      minimum: smallest number that differences are divided by, in weights, default 0.
 
     Returns:
       Float32 scalar, summed over the budgets of the scope.
@@ -176,7 +184,7 @@ def budget_loss(
             jnp.sum(jnp.stack([each[name] for name in names]))
             for each in (counts, normalisers)
         )
-        loss += jnp.square((count - target) / normaliser)
+        loss += jnp.square((count - target) / jnp.maximum(normaliser, minimum))
     return loss
 
 
@@ -198,12 +206,14 @@ def top_k_masks(
     ordered = dict(sorted(scores.items()))
     masks: dict[str, jax.Array] = {}
     for names in names_by_budget(ordered, scope):
-        own = [ordered[name] for name in names]
+        own = [_sharding.replicated(ordered[name]) for name in names]
         wide = max((each.dtype for each in own), key=lambda dtype: dtype.itemsize)
         flat = jnp.concatenate([each.ravel().astype(wide) for each in own])
-        kept = top_k_mask(flat, max(1, round(keep_fraction * flat.size)))
+        count = max(1, round(keep_fraction * flat.size))
+        kept = top_k_mask(flat, min(count, flat.size))
         start = 0
         for name, each in zip(names, own, strict=True):
-            masks[name] = kept[start : start + each.size].reshape(each.shape)
+            mask = kept[start : start + each.size].reshape(each.shape)
+            masks[name] = _sharding.like(mask, ordered[name])
             start += each.size
     return {name: masks[name] for name in scores}

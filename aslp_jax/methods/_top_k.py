@@ -1,7 +1,6 @@
 """Top-k masks: an exact number of the largest entries."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +35,10 @@ def top_k_mask(values: jax.Array, count: int) -> jax.Array:
     def count_from(bound: jax.Array) -> jax.Array:
         return jnp.sum(ordered >= bound, dtype=jnp.int32)
 
-    bound = _bisect(lambda bound: count_from(bound) >= count, width, word)
+    # The sums of no elements are zeros that vary over the devices as the values do:
+    # under `shard_map` a loop starts from a number of the kind that it ends with.
+    zero = jnp.sum(ordered[:0], dtype=word)
+    bound = _bisect(lambda bound: count_from(bound) >= count, width, zero)
     above, ties = ordered > bound, ordered == bound
     missing = count - jnp.sum(above, dtype=jnp.int32)
     index = jnp.arange(values.size, dtype=jnp.int32)
@@ -45,21 +47,25 @@ def top_k_mask(values: jax.Array, count: int) -> jax.Array:
         def few(stop: jax.Array) -> jax.Array:
             return jnp.sum(ties & (index < stop), dtype=jnp.int32) <= missing
 
-        return ties & (index < _bisect(few, values.size.bit_length(), jnp.int32))
+        zero = jnp.sum(ties[:0], dtype=jnp.int32)
+        return ties & (index < _bisect(few, values.size.bit_length(), zero))
 
     exact = jnp.sum(ties, dtype=jnp.int32) == missing
     chosen = above | jax.lax.cond(exact, lambda: ties, first_ties)
     return chosen.reshape(values.shape)
 
 
-def _bisect(holds: Callable[[jax.Array], jax.Array], width: int, dtype: Any) -> Any:
+def _bisect(
+    holds: Callable[[jax.Array], jax.Array], width: int, zero: jax.Array
+) -> jax.Array:
     """Returns the largest number of `width` bits for which `holds` is True.
 
-    `holds` is True from 0 up to this number and False above.
+    `holds` is True from 0 up to this number and False above. The loop starts at `zero`.
     """
+    dtype = zero.dtype
 
     def set_bit(index: jax.Array, found: jax.Array) -> jax.Array:
         bit = jnp.left_shift(jnp.ones((), dtype), (width - 1 - index).astype(dtype))
         return jnp.where(holds(found | bit), found | bit, found)
 
-    return jax.lax.fori_loop(0, width, set_bit, jnp.zeros((), dtype))
+    return jax.lax.fori_loop(0, width, set_bit, zero)

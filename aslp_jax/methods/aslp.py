@@ -1,10 +1,10 @@
 """Arbitrarily Shifted Log Parametrization: masks by straight-through Gumbel-Softmax."""
 
 import dataclasses
-import math
 
 import jax
 
+from aslp_jax._checks import check_temperature, fix_numbers
 from aslp_jax.methods.bernoulli import BernoulliMasks
 from aslp_jax.methods.sampled import Rescale
 from aslp_jax.sampling import stgs
@@ -23,20 +23,21 @@ class ASLP(BernoulliMasks):
       rescale: `"smart"` (default), `"dynamic"` or `"none"`; see `SampledMasks`.
       keep_ties: True if the deterministic network keeps a logit of exactly 0; default
         False.
-      temperature: temperature of the sampler's gradient, > 0, default 1.
+      temperature: temperature of the sampler's gradient, > 0, default 1. It may be
+        traced, so that it can fall with the step of one compiled program; such a method
+        is for this program alone.
 
     Source: Dupont et al. 2022, arXiv:2202.12986, eq. (4)-(6).
     """
 
     rescale: Rescale = "smart"
-    temperature: float = 1.0
+    temperature: float | jax.Array = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(
-                f"ASLP: temperature must be positive and finite, got {self.temperature}"
-            )
+        check_temperature("ASLP", self.temperature)
+        if not isinstance(self.temperature, jax.core.Tracer):
+            fix_numbers(self, "temperature")
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Samples one mask with `stgs`."""

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from aslp_jax._tree import Select, kernels, map_named, named_leaves
-from aslp_jax.methods import _keep_budget
+from aslp_jax._checks import check_positive, fix_numbers, single_key
+from aslp_jax._tree import Select, by_name, kernels, map_named, named_leaves
+from aslp_jax.methods import _keep_budget, _trained
 from aslp_jax.methods._keep_budget import Scope
 from aslp_jax.methods.base import Frozen, Method, Params
 
@@ -48,14 +49,11 @@ class Budget(Method):
     bits_per_kept_weight: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
+        fix_numbers(self, "keep_fraction", "budget_weight", "sharpness_init")
         _keep_budget.check_budget("Budget", self.keep_fraction, "global")
         _keep_budget.check_scope("Budget", "sharpness_scope", self.sharpness_scope)
         _keep_budget.check_weight("Budget", self.budget_weight)
-        if not 0 < self.sharpness_init < math.inf:
-            raise ValueError(
-                "Budget: sharpness_init must be positive and finite, got "
-                f"{self.sharpness_init}"
-            )
+        check_positive("Budget", "sharpness_init", self.sharpness_init)
 
     def init(
         self, key: jax.Array, weights: Any, *, select: Select = kernels
@@ -63,7 +61,7 @@ class Budget(Method):
         """Moves the weights into the params, with the sharpness t.
 
         Args:
-          key: not used.
+          key: one PRNG key; changes nothing.
           weights: pytree of arrays.
           select: function from the name of a leaf to True if it is masked, default
             `kernels`.
@@ -71,21 +69,23 @@ class Budget(Method):
         Returns:
           Frozen `initial_count` (sum of the gates of each array, by name), and params:
           `weights` (the complete tree) and `sharpness` (t, by name or under `all`).
+          Leaves that are no float arrays stay in the frozen part, as `others`.
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point, or
             the budget keeps less than one weight a layer.
         """
-        del key
+        single_key("init", key)
         chosen = named_leaves(weights, select)
         _keep_budget.check_keeps_every_layer(chosen, self.keep_fraction, "global")
         names = ["all"] if self.sharpness_scope == "global" else list(chosen)
         sharpness = {
             name: jnp.full((), self.sharpness_init, jnp.float32) for name in names
         }
-        params = {"weights": weights, "sharpness": sharpness}
+        trained, others = _trained.split(weights)
         gates = jax.tree.map(gate, _sharpen(chosen, sharpness))
-        return {"initial_count": _keep_budget.sum_by_name(gates)}, params
+        frozen = {"initial_count": _keep_budget.sum_by_name(gates), **others}
+        return frozen, {"weights": trained, "sharpness": sharpness}
 
     def effective_weights(
         self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
@@ -95,11 +95,13 @@ class Budget(Method):
         Args:
           frozen: frozen arrays from `init`.
           params: trained arrays; gradients reach weights and t.
-          key: None (default) prunes; any key gives the trained network.
+          key: None (default) prunes; one PRNG key, any, gives the trained network.
 
         Returns:
           Pytree of the structure, shapes and dtypes of the weights given to `init`.
         """
+        if key is not None:
+            single_key("effective_weights", key)
         gates = self.keep_probabilities(frozen, params)
         masks = self.masks(frozen, params) if key is None else None
 
@@ -109,7 +111,7 @@ class Budget(Method):
                 return gated
             return jnp.where(masks[name], gated, jnp.zeros_like(gated))
 
-        return map_named(params["weights"], gates, apply_gate)
+        return map_named(_trained.merge(params["weights"], frozen), gates, apply_gate)
 
     def keep_probabilities(
         self, frozen: Frozen, params: Params
@@ -143,7 +145,8 @@ class Budget(Method):
             self.keep_probabilities(frozen, params),
             self.keep_fraction,
             "global",
-            frozen["initial_count"],
+            by_name(frozen["initial_count"]),
+            minimum=1.0,
         )
 
     def metrics(
@@ -161,9 +164,9 @@ class Budget(Method):
 
     def _sharpened(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns t w by name, in float32 or wider."""
-        masked = frozen["initial_count"]
+        masked = by_name(frozen["initial_count"])
         chosen = named_leaves(params["weights"], lambda name: name in masked)
-        return _sharpen(chosen, params["sharpness"])
+        return _sharpen(chosen, by_name(params["sharpness"]))
 
 
 def gate(sharpened: jax.Array) -> jax.Array:

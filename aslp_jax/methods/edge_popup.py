@@ -7,7 +7,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
+from aslp_jax import _sharding
+from aslp_jax._checks import fix_numbers, single_key
+from aslp_jax._tree import (
+    Select,
+    by_name,
+    kernels,
+    map_named,
+    named_leaves,
+    split_by_name,
+)
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
 from aslp_jax.methods.base import Frozen, Method, Params, ScaledMask
@@ -39,6 +48,7 @@ class EdgePopup(Method):
     rescale: Literal["none", "fan"] = "none"
 
     def __post_init__(self) -> None:
+        fix_numbers(self, "keep_fraction")
         _keep_budget.check_budget("EdgePopup", self.keep_fraction, self.scope)
         if self.rescale not in ("none", "fan"):
             raise ValueError(
@@ -53,7 +63,8 @@ class EdgePopup(Method):
         Args:
           key: PRNG key of the scores, consumed by this call.
           weights: pytree of arrays; fan_in is the product of all axes but the last.
-          select: from the name of a leaf to whether it is masked.
+          select: function from the name of a leaf to True if it is masked, default
+            `kernels`.
 
         Returns:
           `weights` unchanged, and params: `scores`, by name, each in the shape and
@@ -62,12 +73,13 @@ class EdgePopup(Method):
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point.
         """
-        chosen = named_leaves(weights, select)
+        key, chosen = single_key("init", key), named_leaves(weights, select)
 
         def initialise(name: str, subkey: jax.Array) -> jax.Array:
             leaf = chosen[name]
             bound = 1 / math.sqrt(max(1, math.prod(leaf.shape[:-1])))
-            return jax.random.uniform(subkey, leaf.shape, leaf.dtype, -bound, bound)
+            scores = jax.random.uniform(subkey, leaf.shape, leaf.dtype, -bound, bound)
+            return _sharding.like(scores, leaf)
 
         keys = split_by_name(key, chosen)
         scores = {name: initialise(name, keys[name]) for name in chosen}
@@ -81,7 +93,7 @@ class EdgePopup(Method):
         Args:
           frozen: pytree of frozen weights.
           params: params from `init`; gradients reach the scores.
-          key: not used.
+          key: None or one PRNG key; changes nothing.
 
         Returns:
           Pytree of the structure, shapes and dtypes of `frozen`.
@@ -89,12 +101,16 @@ class EdgePopup(Method):
         Raises:
           KeyError: `params` name a weight that the tree does not hold.
         """
-        del key
-        masks = self.masks(frozen, params)
+        if key is not None:
+            single_key("effective_weights", key)
+        masks, scores = self.masks(frozen, params), by_name(params["scores"])
         scale = self._fan_scale if self.rescale == "fan" else 1.0
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
-            magnitude = jnp.abs(params["scores"][name].astype(weight.dtype))
+            magnitude = jnp.abs(scores[name].astype(weight.dtype))
+            # An infinite score is certain: no gradient, and no inf - inf.
+            certain = jnp.isinf(magnitude)
+            magnitude = jnp.where(certain, jnp.zeros_like(magnitude), magnitude)
             hard = masks[name].astype(weight.dtype)
             # The brackets make the mask exactly 0 or 1.
             mask = hard + (magnitude - jax.lax.stop_gradient(magnitude))
@@ -109,14 +125,14 @@ class EdgePopup(Method):
         masks = self.masks(frozen, params)
         return {
             name: masks[name].astype(scores.dtype)
-            for name, scores in params["scores"].items()
+            for name, scores in by_name(params["scores"]).items()
         }
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns the top-k masks of |score| by name (bool)."""
         magnitudes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
-            for name, scores in params["scores"].items()
+            for name, scores in by_name(params["scores"]).items()
         }
         return _keep_budget.top_k_masks(magnitudes, self.keep_fraction, self.scope)
 

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from aslp_jax._tree import Select, kernels, map_named, named_leaves
-from aslp_jax.methods import _keep_budget
+from aslp_jax._checks import fix_numbers, single_key
+from aslp_jax._tree import Select, by_name, kernels, map_named, named_leaves
+from aslp_jax.methods import _keep_budget, _trained
 from aslp_jax.methods._keep_budget import Scope
 from aslp_jax.methods.base import Frozen, Method, Params
 
@@ -36,6 +37,7 @@ class Magnitude(Method):
     bits_per_kept_weight: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
+        fix_numbers(self, "keep_fraction")
         _keep_budget.check_budget("Magnitude", self.keep_fraction, self.scope)
 
     def init(
@@ -44,23 +46,25 @@ class Magnitude(Method):
         """Moves the weights into the params; the fixed masks keep all of them.
 
         Args:
-          key: not used.
+          key: one PRNG key; changes nothing.
           weights: pytree of arrays.
           select: function from the name of a leaf to True if it is masked, default
             `kernels`.
 
         Returns:
           Frozen `masks` (bool, by name), and params: `weights`, the complete tree.
+          Leaves that are no float arrays stay in the frozen part, as `others`.
 
         Raises:
           ValueError: `select` chooses no leaf, or one that is not floating point, or
             the budget keeps less than one weight a layer.
         """
-        del key
+        single_key("init", key)
         chosen = named_leaves(weights, select)
         _keep_budget.check_keeps_every_layer(chosen, self.keep_fraction, self.scope)
-        masks = {name: jnp.ones(leaf.shape, bool) for name, leaf in chosen.items()}
-        return {"masks": masks}, {"weights": weights}
+        masks = {name: jnp.ones_like(leaf, bool) for name, leaf in chosen.items()}
+        trained, others = _trained.split(weights)
+        return {"masks": masks, **others}, {"weights": trained}
 
     def effective_weights(
         self, frozen: Frozen, params: Params, *, key: jax.Array | None = None
@@ -70,17 +74,21 @@ class Magnitude(Method):
         Args:
           frozen: frozen arrays from `init` or `prune`.
           params: trained arrays; gradients reach the kept weights.
-          key: None (default) prunes; any key gives the trained network.
+          key: None (default) prunes; one PRNG key, any, gives the trained network.
 
         Returns:
           Pytree of the structure, shapes and dtypes of the weights given to `init`.
         """
-        masks = frozen["masks"] if key is not None else self.masks(frozen, params)
+        if key is None:
+            masks = self.masks(frozen, params)
+        else:
+            single_key("effective_weights", key)
+            masks = by_name(frozen["masks"])
 
         def keep(name: str, weight: jax.Array) -> jax.Array:
             return jnp.where(masks[name], weight, jnp.zeros_like(weight))
 
-        return map_named(params["weights"], masks, keep)
+        return map_named(_trained.merge(params["weights"], frozen), masks, keep)
 
     def prune(self, frozen: Frozen, params: Params) -> Frozen:
         """Returns frozen arrays that fix the current masks.
@@ -89,7 +97,7 @@ class Magnitude(Method):
           frozen: frozen arrays from `init` or `prune`.
           params: trained arrays.
         """
-        return {"masks": self.masks(frozen, params)}
+        return {**frozen, "masks": self.masks(frozen, params)}
 
     def keep_probabilities(
         self, frozen: Frozen, params: Params
@@ -102,7 +110,7 @@ class Magnitude(Method):
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns the top-k masks of the magnitudes by name (bool)."""
-        fixed = frozen["masks"]
+        fixed = by_name(frozen["masks"])
         magnitudes = {
             # Pruned weights rank below all others, including weights of 0.
             name: jnp.where(fixed[name], jnp.abs(leaf), -jnp.ones_like(leaf))

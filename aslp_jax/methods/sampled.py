@@ -8,7 +8,15 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from aslp_jax._tree import Select, kernels, map_named, named_leaves, split_by_name
+from aslp_jax._checks import check_positive, fix_numbers, single_key
+from aslp_jax._tree import (
+    Select,
+    by_name,
+    kernels,
+    map_named,
+    named_leaves,
+    split_by_name,
+)
 from aslp_jax.methods import _keep_budget
 from aslp_jax.methods._keep_budget import Scope
 from aslp_jax.methods.base import Frozen, Method, Params, ScaledMask
@@ -27,6 +35,9 @@ be trained."""
 
 _STD_WITH_BUDGET = 10.0
 """Default standard deviation of the initial logits if there is a budget."""
+
+_SPREAD = 8.0
+"""Standard deviations of the initial logits that their dtype must hold."""
 
 _MAX_ALLOCATED_KEEP = 0.5
 """Largest keep-fraction of a layer at the start under a smaller global budget. A mask
@@ -81,10 +92,8 @@ class SampledMasks(Method, abc.ABC):
                 f"{name}: rescale must be one of {', '.join(RESCALES)}, "
                 f"got {self.rescale!r}"
             )
-        if not 0 < self.scale_init < math.inf:
-            raise ValueError(
-                f"{name}: scale_init must be positive and finite, got {self.scale_init}"
-            )
+        fix_numbers(self, "scale_init", "logit_std", "keep_fraction", "budget_weight")
+        check_positive(name, "scale_init", self.scale_init)
         if not 0 <= self.initial_std < math.inf:
             raise ValueError(
                 f"{name}: logit_std must be finite and at least 0, got {self.logit_std}"
@@ -155,6 +164,7 @@ class SampledMasks(Method, abc.ABC):
           ValueError: `select` chooses no leaf, or one that is not floating point, or
             the budget keeps less than one weight a layer.
         """
+        key = single_key("init", key)
         chosen = named_leaves(weights, select)
         scales = dict.fromkeys(chosen, self.scale_init)
         means = dict.fromkeys(chosen, 0.0)
@@ -165,8 +175,13 @@ class SampledMasks(Method, abc.ABC):
             ).items():
                 scales[name] *= math.sqrt(0.5 / fraction)
                 means[name] = self.initial_logit(min(fraction, _MAX_INITIAL_KEEP))
+        # As the weight, in its dtype and sharding.
+        for name, leaf in chosen.items():
+            _check_start(name, leaf.dtype, scales[name], self.initial_std)
         logits = {
-            name: jnp.full((*self.choices, *leaf.shape), means[name], leaf.dtype)
+            name: jnp.broadcast_to(
+                jnp.full_like(leaf, means[name]), (*self.choices, *leaf.shape)
+            )
             for name, leaf in chosen.items()
         }
         if self.initial_std > 0:
@@ -203,19 +218,22 @@ class SampledMasks(Method, abc.ABC):
         Source: Dupont et al. 2022, eq. (6): s * (m * w), applied to the weight and
           never to the bias. Dynamic: Zhou et al. 2019, section 5.1.
         """
-        logits = params["logits"]
+        logits = by_name(params["logits"])
+        scales = by_name(params["scale"]) if self.rescale == "smart" else {}
         if key is None:
             masks = jax.tree.map(self.threshold, logits)
         else:
             masks = {
                 name: self.sample(subkey, logits[name])
-                for name, subkey in split_by_name(key, logits).items()
+                for name, subkey in split_by_name(
+                    single_key("effective_weights", key), logits
+                ).items()
             }
 
         def select_and_scale(name: str, weight: jax.Array) -> jax.Array:
             mask = masks[name].astype(weight.dtype)
             if self.rescale == "smart":
-                return params["scale"][name].astype(weight.dtype) * (mask * weight)
+                return scales[name].astype(weight.dtype) * (mask * weight)
             if self.rescale == "dynamic":
                 scale = _dynamic_scale(masks[name]).astype(weight.dtype)
                 return scale * mask * weight
@@ -227,21 +245,22 @@ class SampledMasks(Method, abc.ABC):
         self, frozen: Frozen, params: Params
     ) -> dict[str, jax.Array]:
         """Returns the keep-probabilities by name, in the shape of each weight array."""
-        return jax.tree.map(self.keep_probability, params["logits"])
+        return jax.tree.map(self.keep_probability, by_name(params["logits"]))
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
         """Returns the masks of the thresholded network by name (bool)."""
         return jax.tree.map(
-            lambda logits: self.threshold(logits) != 0, params["logits"]
+            lambda logits: self.threshold(logits) != 0, by_name(params["logits"])
         )
 
     def scaled_masks(self, frozen: Frozen, params: Params) -> dict[str, ScaledMask]:
         """Returns the likeliest mask and the scale of each array, by name."""
-        masks = jax.tree.map(self.threshold, params["logits"])
+        masks = jax.tree.map(self.threshold, by_name(params["logits"]))
+        scales = by_name(params["scale"]) if self.rescale == "smart" else {}
 
         def scale(name: str) -> jax.Array | None:
             if self.rescale == "smart":
-                return params["scale"][name]
+                return scales[name]
             return _dynamic_scale(masks[name]) if self.rescale == "dynamic" else None
 
         return {
@@ -288,8 +307,22 @@ class SampledMasks(Method, abc.ABC):
         return self.budget_weight * (sampled + thresholded)
 
 
+def _check_start(name: str, dtype: Any, scale: float, std: float) -> None:
+    """Checks that the dtype of a weight holds the values that its params start from."""
+    limits = jnp.finfo(dtype)
+    for option, value, held in (
+        ("scale_init", scale, float(limits.tiny) <= scale <= float(limits.max)),
+        ("logit_std", std, _SPREAD * std <= float(limits.max)),
+    ):
+        if not held:
+            raise ValueError(
+                f"init: {option} gives {value:.3g} for {name!r}, which {dtype} cannot "
+                "hold"
+            )
+
+
 def _dynamic_scale(mask: jax.Array) -> jax.Array:
     """Returns the size of a mask over its sum, in float32; 0 kept counts as 1."""
     kept = jnp.sum(jnp.abs(mask.astype(jnp.float32)))
     # The maximum with 1 would halve the gradient if exactly one weight is kept.
-    return mask.size / jnp.where(kept == 0, jnp.ones(()), kept)
+    return mask.size / jnp.where(kept == 0, jnp.ones_like(kept), kept)

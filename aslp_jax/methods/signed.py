@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from aslp_jax._checks import check_temperature, fix_numbers
 from aslp_jax.methods.sampled import Rescale, SampledMasks
 from aslp_jax.sampling import signed_stgs
 
@@ -26,14 +27,16 @@ class Signed(SampledMasks):
     Attributes:
       rescale: `"smart"` (default) or `"none"`; see `SampledMasks`. `"dynamic"` is
         refused: the number kept is not a smooth function of masks with both signs.
-      temperature: temperature of the sampler's gradient, > 0, default 1.
+      temperature: temperature of the sampler's gradient, > 0, default 1. It may be
+        traced, so that it can fall with the step of one compiled program; such a method
+        is for this program alone.
 
     Source: the sampler of Dupont et al. 2022, arXiv:2202.12986, for the three choices
       of Koster et al. 2022, arXiv:2201.13361.
     """
 
     rescale: Rescale = "smart"
-    temperature: float = 1.0
+    temperature: float | jax.Array = 1.0
     choices: ClassVar[tuple[int, ...]] = (2,)
     bits_per_kept_weight: ClassVar[int] = 1
 
@@ -41,11 +44,9 @@ class Signed(SampledMasks):
         super().__post_init__()
         if self.rescale == "dynamic":
             raise ValueError("Signed: rescale must be 'none' or 'smart', got 'dynamic'")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(
-                "Signed: temperature must be positive and finite, got "
-                f"{self.temperature}"
-            )
+        check_temperature("Signed", self.temperature)
+        if not isinstance(self.temperature, jax.core.Tracer):
+            fix_numbers(self, "temperature")
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Samples one ternary mask with `signed_stgs`."""
@@ -59,7 +60,12 @@ class Signed(SampledMasks):
 
     def keep_probability(self, logits: jax.Array) -> jax.Array:
         """Returns the probability that a weight is kept or inverted."""
-        return jax.nn.sigmoid(jnp.logaddexp(logits[0], logits[1]))
+        keep, invert = logits
+        top = jax.lax.stop_gradient(jnp.maximum(keep, invert))
+        # An infinite logit is certain. The slopes of logaddexp there would be NaN.
+        certain, zeros = jnp.isinf(top), jnp.zeros_like(keep)
+        finite = (jnp.where(certain, zeros, each) for each in (keep, invert))
+        return jax.nn.sigmoid(jnp.logaddexp(*finite) + jnp.where(certain, top, zeros))
 
     def initial_logit(self, keep_fraction: float) -> float:
         """Returns the mean of the initial logits that keeps `keep_fraction` of them.

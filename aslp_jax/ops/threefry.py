@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from aslp_jax._checks import single_key
+
 __all__ = ["bits", "bits_on_host"]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -31,29 +33,41 @@ _CHUNK = 1 << 15
 def bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Returns exactly `jax.random.bits(key, shape, jnp.uint32)`.
 
-    It calls this function for keys of other generators than Threefry, and for JAX's
-    older numbering of the words (`jax_threefry_partitionable` off).
+    It calls this function for keys of other generators than Threefry, for JAX's older
+    numbering of the words (`jax_threefry_partitionable` off), for symbolic shapes, and
+    where JAX checks that no key is used twice (`jax_debug_key_reuse`).
 
     Args:
-      key: PRNG key, consumed by this call.
+      key: one PRNG key, typed or raw, consumed by this call.
       shape: shape of the result.
 
     Returns:
       uint32 `shape`.
 
+    Raises:
+      TypeError: `key` is no PRNG key.
+      ValueError: `key` is an array of keys.
+
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3",
       Threefry-2x32 of 20 rounds; word i is the exclusive or of the two words of
       block i.
     """
-    shape = tuple(shape)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    shape, key = tuple(shape), single_key("bits", key)
     threefry = str(jax.random.key_impl(key)) == "threefry2x32"
     config: Any = jax.config
-    numbered = config.jax_threefry_partitionable and math.prod(shape) < 2**32
-    if not (threefry and numbered):
+    # JAX's own function tells the checker of reused keys that the key is used up.
+    ours = config.jax_threefry_partitionable and not config.jax_debug_key_reuse
+    if not (threefry and ours and _is_counted(shape)):
         return jax.random.bits(key, shape, jnp.uint32)
     return _words(jax.random.key_data(key), shape)
+
+
+def _is_counted(shape: tuple[int, ...]) -> bool:
+    """Returns True if one word counts the elements; False for a size not yet known."""
+    try:
+        return math.prod(shape) < 2**32
+    except jax.errors.InconclusiveDimensionOperation:  # a symbolic size of jax.export
+        return False
 
 
 def bits_on_host(key: tuple[int, int], count: int) -> np.ndarray:
