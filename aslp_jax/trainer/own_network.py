@@ -183,7 +183,9 @@ def _import(model: str) -> ModuleType:
             raise ImportError(f"{path} is no Python source")
         module = importlib.util.module_from_spec(spec)
         sys.modules[label] = module
-        spec.loader.exec_module(module)
+        # Not the loader: Python's bytecode cache takes a file that was changed within a
+        # second, to the same size, for the old one.
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
         return module
     except Exception as error:
         raise BadInput(

@@ -67,7 +67,7 @@ HOSTILE = [
     ("recipe", put("description", "std")([1, 1, 0]), "description.std"),
     ("recipe", put("description", "std")([1, 1, 1e-50]), "description.std"),
     ("recipe", put("description", "mean")(None), "description.mean is None"),
-    ("recipe", put("description", "mean")([10**400] * 3), "a number that float32 can"),
+    ("recipe", put("description", "mean")([10**400] * 3), "an integer of 401 digits"),
     ("recipe", put("description", "seed")(-1), "description.seed is -1"),
     ("recipe", put("description", "arch")("\x1b[2J"), "printable characters"),
     ("recipe", put("description", "arch")("\ud800"), "printable characters"),

@@ -126,8 +126,8 @@ def account_and_stop(self, *arguments, **options):
     return found
 
 Run.account = account_and_stop
-# A shell that starts the tests in the background has SIGINT ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts the tests in the background has SIGINT ignored; nohup, SIGHUP.
+signal.signal(signal.{name}, signal.default_int_handler)
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:

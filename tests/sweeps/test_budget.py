@@ -30,6 +30,8 @@ def result(**changes) -> dict:
         "budget_miss": 0.0,
         "keep_fraction": 0.1,
         "connectivity": {"a": LAYER, "b": LAYER},
+        "best_epoch": 1,
+        "epochs": 1,
         "outputs": 10,
         "outputs_reached": 10,
         **changes,
