@@ -127,7 +127,8 @@ def account_and_stop(self, *arguments, **options):
 
 Run.account = account_and_stop
 # A shell that starts the tests in the background has SIGINT ignored; nohup, SIGHUP.
-signal.signal(signal.{name}, signal.default_int_handler)
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.default_int_handler)
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
