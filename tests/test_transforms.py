@@ -179,7 +179,8 @@ def test_a_member_on_each_device(alone, name):
 
     mapped = jax.shard_map(member, mesh=mesh, in_specs=TWO, out_specs=TWO)
     same(jax.jit(mapped)(*arguments), alone(name), atol=1e-6)
-    same(jax.pmap(run)(*arguments), alone(name), atol=1e-6)
+    if name in ("stgs", "signed_stgs", *METHODS):
+        same(jax.pmap(run)(*arguments), alone(name), atol=1e-6)
 
 
 def spread(tree, mesh):
