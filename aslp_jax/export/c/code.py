@@ -160,6 +160,7 @@ def _runtime_parts(
     mathematical = normal or windows or infinite or needs_library(functions)
     yield f'#include "{interface.name}.h"\n' + "\n#include <math.h>\n" * mathematical
     if packed:
+        yield f"#define GROUPED {int(any(layer.groups > 1 for layer in packed))}\n"
         if storage == "seed":
             yield f"#define NORMAL_WEIGHTS {int(normal)}\n"
         files = {

@@ -111,6 +111,7 @@ def calls(
             offset += memory.buffers[buffer]
         return f"{name} + {offset}" if offset or name == "memory" else name
 
+    grouped = any(layer.groups > 1 for layer in packed)
     found = []
     for index, step in enumerate(program.steps):
         if index in memory.idle:
@@ -118,7 +119,7 @@ def calls(
         out = pointer(step.out)
         match step:
             case Run(layer, (source,)):
-                own = _layer(layer, packed[layer], constants)
+                own = _layer(layer, packed[layer], constants, grouped=grouped)
                 sums = f"memory + {memory.scratch[index]}" if layer.pool else out
                 found.append(f"run(&{own}, {pointer(source)}, {sums}, {out});")
             case Map():
@@ -150,7 +151,9 @@ def _map(step: Map, loops: int) -> Mapping[str, object]:
     }
 
 
-def _layer(layer: Layer, packed: PackedWeights, constants: Constants) -> str:
+def _layer(
+    layer: Layer, packed: PackedWeights, constants: Constants, *, grouped: bool
+) -> str:
     """Adds the constants of a layer and returns the name of its `struct layer`."""
     path = layer.name.removesuffix("/kernel")
     own = f"layer_{path}"
@@ -174,7 +177,7 @@ def _layer(layer: Layer, packed: PackedWeights, constants: Constants) -> str:
         "channels": channels,
         "in_size": layer.in_size,
         "units": units,
-        "group_units": units // layer.groups,
+        **({"group_units": units // layer.groups} if grouped else {}),
         "height": layer.height,
         "width": layer.width,
         "kernel_size": layer.kernel.shape[0],

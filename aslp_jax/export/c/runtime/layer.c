@@ -12,7 +12,9 @@ struct layer {
     int32_t channels;    /* of the input that a unit takes: those of its group */
     int32_t in_size;     /* numbers of a channel of the input */
     int32_t units;
+#if GROUPED
     int32_t group_units; /* of units that take the same channels */
+#endif
     int32_t height, width; /* of the sums, before 2x2 windows are taken */
     int32_t kernel_size;   /* weights of a unit for each channel */
     int32_t row_step, step; /* in the input, from one sum to that below or beside it */

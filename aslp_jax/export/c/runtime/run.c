@@ -13,9 +13,11 @@ static void run(const struct layer *layer, const float *in, float *sums, float *
             sums[index] = 0;
         }
         sum_unit(layer, &cursor, in, unit, sums);
+#if GROUPED
         if ((unit + 1) % layer->group_units == 0) {
             in += layer->channels * layer->in_size;
         }
+#endif
         for (int32_t index = 0; index < size; index++) {
             const float value = sums[index] * scale + shift;
             sums[index] = layer->relu && value < 0 ? 0 : value;
