@@ -18,6 +18,9 @@ without a word. A hard link is made by the server, and a file says who holds the
 Where there are no hard links, the file is created exclusively.
 
 Importing this module imports nothing heavy.
+
+The file is long because a claim is made, kept alive, taken over and given back, and
+each of these must hold when the process is killed in between.
 """
 
 import dataclasses

@@ -1,4 +1,8 @@
-"""Accuracy and loss of trained networks: thresholded, averaged, one sample."""
+"""Accuracy and loss of trained networks: thresholded, averaged, one sample.
+
+The file is long because each function states shapes, units and ranges of all that it
+takes and returns.
+"""
 
 import functools
 import math

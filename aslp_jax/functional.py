@@ -2,6 +2,8 @@
 
 Everything below the fronts talks to `Network`: training, evaluation, files and exports
 never ask which framework a network was written in.
+
+The file is long because it holds an adapter for each framework.
 """
 
 import dataclasses

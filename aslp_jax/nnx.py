@@ -1,6 +1,8 @@
 """`Masked` for `flax.nnx`: any NNX module, run on a subnetwork of its frozen weights.
 
 The front for `flax.linen` is `aslp_jax.Masked`; both follow the same pure rule.
+
+The file is long because it keeps a wrapped module and its copies in step.
 """
 
 import functools

@@ -13,7 +13,7 @@ from flax import nnx
 from aslp_jax import EdgePopup, Masked, functional
 from aslp_jax._tree import kernels, named_leaves
 from aslp_jax.connectivity import connectivity
-from aslp_jax.export.trace import UnsupportedError
+from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.models import ConvNet
 from aslp_jax.models.layers import max_pool_2x2
 

@@ -2,6 +2,8 @@
 
 Only this module knows the layout of the images and their classes, and the signs of an
 incomplete download.
+
+The file is long because each of these signs has an error of its own.
 """
 
 import contextlib

@@ -5,6 +5,8 @@ by itself, such as a ReLU, a sum or a pool, ties its channels to those of its in
 tied channels have one number and stay or go together. A channel of a concatenation, of
 a flattened image or of a depthwise convolution has the number of the channel it is made
 from. Channels of an operation that mixes them are pinned: they stay.
+
+The file is long because it holds a rule for each operation.
 """
 
 import dataclasses

@@ -12,6 +12,8 @@ the vector width. `compact` can therefore leave units that compute nothing.
 Channels lie along the last axis. Convolutions and dense layers choose channels freely.
 All other operations either keep each channel by itself (`channels` says which), or take
 all channels: those stay.
+
+The file is long because a unit that goes must go from each array of both layers.
 """
 
 import dataclasses

@@ -2,7 +2,9 @@
 
 Scales and shifts of channels go into the convolution or dense layer before them, a sum
 divided by its count is a mean, a maximum of neighbouring slices is a window, and
-transposes move on until they meet others. The file holds one rule for each of these.
+transposes move on until they meet others.
+
+The file is long because it holds one rule for each of these.
 """
 
 import dataclasses

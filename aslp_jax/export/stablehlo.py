@@ -13,8 +13,8 @@ from aslp_jax.export import passes
 from aslp_jax.export.cost import Cost, cost
 from aslp_jax.export.network import function_of, graph_of
 from aslp_jax.export.operations import Shape, run
+from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
-from aslp_jax.export.trace import UnsupportedError
 
 __all__ = ["PLATFORMS", "encode"]
 

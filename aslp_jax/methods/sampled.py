@@ -1,4 +1,8 @@
-"""Base of the methods that sample a mask entry for each weight."""
+"""Base of the methods that sample a mask entry for each weight.
+
+The file is long because it answers every question of the protocol for all of these
+methods.
+"""
 
 import abc
 import dataclasses

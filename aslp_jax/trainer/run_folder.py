@@ -1,4 +1,8 @@
-"""Folder of a run: options, metrics, checkpoints, plot and result."""
+"""Folder of a run: options, metrics, checkpoints, plot and result.
+
+The file is long because each file of the folder may be missing, damaged or of another
+version, and each case has an error of its own.
+"""
 
 import functools
 import json

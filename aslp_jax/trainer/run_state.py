@@ -1,4 +1,8 @@
-"""A run in memory: its arrays, its position, and the best state so far."""
+"""A run in memory: its arrays, its position, and the best state so far.
+
+The file is long because it places, trains, scores, saves and restores every array of a
+run.
+"""
 
 import contextlib
 import math

@@ -13,7 +13,7 @@ from aslp_jax.export.cost import cost
 from aslp_jax.export.network import graph_of
 from aslp_jax.export.operations import Conv, Dense, MatMul, run
 from aslp_jax.export.passes import compact
-from aslp_jax.export.trace import UnsupportedError
+from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.models import NETWORKS, Conv2, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet

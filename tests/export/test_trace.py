@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from aslp_jax.export.operations import Conv, Dense, run
+from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.export.simplify import simplify
-from aslp_jax.export.trace import UnsupportedError, trace
+from aslp_jax.export.trace import trace
 
 
 def check(fn, weights, shape, *, batch=3, seed=0):

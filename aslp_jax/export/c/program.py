@@ -36,7 +36,7 @@ from aslp_jax.export.operations import (
     Unary,
     Window,
 )
-from aslp_jax.export.trace import UnsupportedError
+from aslp_jax.export.refusal import UnsupportedError
 
 __all__ = ["Map", "Place", "Pool", "Program", "Run", "Step", "make_program"]
 

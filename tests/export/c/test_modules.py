@@ -57,7 +57,8 @@ def results(tmp_path_factory):
         code = c.encode_graph(graph_of(name), name, storage=storage, classes=False)
         for suffix, content in code.files.items():
             (folder / f"{name}{suffix}").write_bytes(content)
-        text += f'namespace {name} {{\n#include "{name}.c"\n}}\n'
+        # Macros know no namespace.
+        text += f'namespace {name} {{\n#include "{name}.c"\n#undef GROUPED\n}}\n'
         text += CALL.format(name=name, upper=name.upper())
     calls = "".join(f"call_{name}(); " for name in NAMES)
     (folder / "all.cpp").write_text(f"{text}int main() {{ {calls}}}\n")

@@ -11,8 +11,9 @@ from flax import linen as nn
 from jax import lax
 
 from aslp_jax.export import c
+from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.export.simplify import simplify
-from aslp_jax.export.trace import UnsupportedError, trace
+from aslp_jax.export.trace import trace
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc, which compiles the exports, is missing"
