@@ -47,6 +47,7 @@ __all__ = [
     "Lookup",
     "Number",
     "Requantization",
+    "Rescale",
     "limits",
 ]
 
@@ -126,6 +127,20 @@ class Lookup:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Rescale:
+    """Factor and shift for each channel, the last axis; also another kind of integers.
+
+    It is the first operation of a network whose pixels are standardised, or whose
+    values are int16; only there is the kind of its input another one.
+
+    Attributes:
+      requantization: step from the input to the result.
+    """
+
+    requantization: Requantization
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class IntegerSum:
     """Sum of two values, where shapes broadcast.
 
@@ -164,6 +179,7 @@ class IntegerWindow:
 IntegerOperation: TypeAlias = (
     IntegerLayer
     | Lookup
+    | Rescale
     | IntegerSum
     | IntegerProduct
     | IntegerWindow
@@ -197,10 +213,14 @@ class IntegerGraph:
 
     Attributes:
       input_shape: shape of the input. Images are bytes from 0 to 255, of the kind
-        uint8; other inputs are integers of the first number.
+        uint8; other inputs are integers of the first number, which has the kind of the
+        activations. Where the activations are int16, a `Rescale` alone takes the image.
       nodes: operations, each after those whose results it takes.
       numbers: integers of every value, the input first. Operations that only move or
-        compare numbers have a result of the same number as their inputs.
+        compare numbers have a result of the same number as their inputs. All values but
+        the input and the output are uint8 and int8, or all are int16. The output may
+        be int16 in any case, if an operation with a requantisation or a table gives it;
+        reshaping may follow.
       source: graph of floats that this one was made from.
     """
 

@@ -14,6 +14,7 @@ from aslp_jax.export.integer.operations import (
     IntegerWindow,
     Lookup,
     Requantization,
+    Rescale,
 )
 from aslp_jax.export.operations import (
     Broadcast,
@@ -68,6 +69,8 @@ def _compute(node: IntegerNode, operands: Sequence[np.ndarray]) -> np.ndarray:
             return _requantize(sums * step.multipliers.astype(np.int64), step)
         case Lookup(table, offset):
             return table.astype(np.int64)[first - offset]
+        case Rescale(step):
+            return _requantize(first * step.multipliers.astype(np.int64), step)
         case IntegerSum(step):
             factors = step.multipliers.astype(np.int64)
             pair = _aligned(operands)
