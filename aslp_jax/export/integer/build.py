@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 
 from aslp_jax.artefact.description import Description
-from aslp_jax.export.integer.calibration import CalibrationError, calibrate
+from aslp_jax.export.integer.calibration import (
+    CalibrationError,
+    Clipping,
+    calibrate,
+)
 from aslp_jax.export.integer.convert import Activations, to_integers
 from aslp_jax.export.integer.operations import IntegerGraph
 from aslp_jax.export.operations import Graph
@@ -56,12 +60,10 @@ def integer_graph(
     inputs = inputs[:: -(-len(inputs) // LARGEST) or 1] if inputs.ndim else inputs
     image = None
     if is_image:
-        image = (description.mean, description.std)
+        mean, std = image = (description.mean, description.std)
         inputs = inputs.astype(np.float32) / 255
-        if description.mean is not None and description.std is not None:
-            if inputs.shape[-1] == len(description.mean):
-                mean, std = np.float32(description.mean), np.float32(description.std)
-                inputs = (inputs - mean) / std
-    clipping = "mse" if activations == "int8" else "max"
+        if mean is not None and std is not None and inputs.shape[-1] == len(mean):
+            inputs = (inputs - np.array(mean, "f4")) / np.array(std, "f4")
+    clipping: Clipping = "mse" if activations == "int8" else "max"
     ranges = calibrate(graph, inputs, clipping=clipping)
     return to_integers(graph, ranges, activations=activations, image=image)
