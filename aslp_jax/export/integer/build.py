@@ -5,11 +5,7 @@ from typing import Any
 import numpy as np
 
 from aslp_jax.artefact.description import Description
-from aslp_jax.export.integer.calibration import (
-    CalibrationError,
-    Clipping,
-    calibrate,
-)
+from aslp_jax.export.integer.calibration import CalibrationError, calibrate
 from aslp_jax.export.integer.convert import Activations, to_integers
 from aslp_jax.export.integer.operations import IntegerGraph
 from aslp_jax.export.operations import Graph
@@ -28,9 +24,6 @@ def integer_graph(
     activations: Activations,
 ) -> IntegerGraph:
     """Returns a network that computes with integers alone.
-
-    The ranges of int8 activations keep what makes the mean squared error smallest, and
-    those of int16 keep all numbers.
 
     Args:
       graph: graph of the network.
@@ -64,6 +57,5 @@ def integer_graph(
         inputs = inputs.astype(np.float32) / 255
         if mean is not None and std is not None and inputs.shape[-1] == len(mean):
             inputs = (inputs - np.array(mean, "f4")) / np.array(std, "f4")
-    clipping: Clipping = "mse" if activations == "int8" else "max"
-    ranges = calibrate(graph, inputs, clipping=clipping)
+    ranges = calibrate(graph, inputs)
     return to_integers(graph, ranges, activations=activations, image=image)

@@ -35,19 +35,21 @@ class CalibrationError(ValueError):
 
 
 class Range(NamedTuple):
-    """Smallest and largest number of a value.
+    """Numbers of a value.
 
     Attributes:
-      low: smallest number that was seen, or a larger one above -`high`.
-      high: largest number that is kept.
+      low: smallest number that was seen, 0 or less.
+      high: largest number that was seen, 0 or more.
+      kept: largest absolute number that 8 bits keep.
     """
 
     low: float
     high: float
+    kept: float
 
     @property
     def size(self) -> float:
-        """Largest absolute number."""
+        """Largest absolute number that was seen."""
         return max(-self.low, self.high)
 
 
@@ -56,17 +58,19 @@ def calibrate(
 ) -> tuple[Range, ...]:
     """Measures the range of each value of a network.
 
-    - `"mse"` keeps what makes the mean squared error of 8 bits smallest.
-    - `"percentile"` keeps 99.99 % of the numbers.
-    - `"max"` keeps all numbers that are seen; it suits 16 bits.
+    8 bits keep the largest number, or less, so that their steps are smaller:
+
+    - `"mse"`: what makes the mean squared error smallest.
+    - `"percentile"`: 99.99 % of the numbers.
+    - `"max"`: all numbers that were seen.
 
     Args:
       graph: the network.
       inputs: float32 `[count, *input_shape]`, such as standardised training images.
-      clipping: rule for the largest number that is kept.
+      clipping: rule for the largest number that 8 bits keep.
 
     Returns:
-      Range of each value, the input first; it includes 0.
+      Range of each value, the input first.
 
     Raises:
       CalibrationError: there are no inputs, they have another shape, or a value is not
@@ -138,19 +142,19 @@ class _Seen:
         self._next = (self._next - flat.size) % self._distance
 
     def range(self, clipping: Clipping) -> Range:
-        """Returns the range that a rule keeps."""
-        whole = Range(self.low, self.high)
-        if clipping == "max" or whole.size == 0:
-            return whole
+        """Returns the range, and what a rule keeps of it."""
+        size = max(-self.low, self.high)
+        if clipping == "max" or size == 0:
+            return Range(self.low, self.high, size)
         numbers = np.concatenate(self._parts)
         if clipping == "percentile":
-            size = float(np.percentile(np.abs(numbers), _PERCENTILE)) or whole.size
+            kept = float(np.percentile(np.abs(numbers), _PERCENTILE)) or size
         else:
             steps = 255 if self.low >= 0 else 127
-            sizes = _FRACTIONS * whole.size
-            errors = [_error(numbers, size / steps, steps) for size in sizes]
-            size = float(sizes[int(np.argmin(errors))])
-        return Range(max(self.low, -size), min(self.high, size))
+            tried = _FRACTIONS * size
+            errors = [_error(numbers, each / steps, steps) for each in tried]
+            kept = float(tried[int(np.argmin(errors))])
+        return Range(self.low, self.high, kept)
 
 
 def _error(numbers: np.ndarray, scale: float, steps: int) -> float:

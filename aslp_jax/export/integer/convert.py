@@ -289,20 +289,23 @@ class _Conversion:
         Raises:
           CalibrationError: all of its numbers are 0.
         """
-        low, high = self.ranges[self._like.get(value, value)]
-        size = max(-low, high)
-        if not (size > 0 and math.isfinite(size)):
+        found = self.ranges[self._like.get(value, value)]
+        if not (found.size > 0 and math.isfinite(found.size)):
             what = "input" if value == 0 else f"result of {self._name(value)}"
             raise CalibrationError(
-                f"to_integers: the {what} has the range [{low:g}, {high:g}] on the "
-                "calibration images; it must not be 0"
+                f"to_integers: the {what} has the range [{found.low:g}, "
+                f"{found.high:g}] on the calibration images; it must not be 0"
             )
         if value in self._outputs and value:
-            return Number("int16", size * _OUTPUT_MARGIN / limits("int16")[1])
+            return _int16(self.ranges[value], _OUTPUT_MARGIN)
+        return self._between_layers(found)
+
+    def _between_layers(self, found: Range) -> Number:
+        """Returns the integers of a value between layers."""
         if self.activations == "int16":
-            return Number("int16", size * _HEADROOM / limits("int16")[1])
-        kind: Literal["uint8", "int8"] = "uint8" if low >= 0 else "int8"
-        return Number(kind, size / limits(kind)[1])
+            return _int16(found, _HEADROOM)
+        kind: Literal["uint8", "int8"] = "uint8" if found.low >= 0 else "int8"
+        return Number(kind, found.kept / limits(kind)[1])
 
     def _name(self, value: int) -> str:
         node = self.graph.nodes[value - 1]
@@ -506,11 +509,8 @@ class _Conversion:
         self.places[value] = self._emit(operation, (source,), node.shape, number)
 
     def _concatenate(self, value: int, node: Node, operation: Concatenate) -> None:
-        number = self._number(value)
-        if self.activations == "int8" and number.kind == "int16":
-            low, high = self.ranges[value]
-            kind: Literal["uint8", "int8"] = "uint8" if low >= 0 else "int8"
-            number = Number(kind, max(-low, high) / limits(kind)[1])
+        self._number(value)  # refuses a range of 0
+        number = self._between_layers(self.ranges[self._like.get(value, value)])
         places = tuple(self._as(self._place(index), number) for index in node.inputs)
         constants = tuple(
             None if each is None else _round(np.asarray(each), number)
@@ -541,6 +541,11 @@ class _Conversion:
             f"integers: {about} to {list(node.shape)} has no integer form with "
             f"{self.activations} activations; export with --activations float32"
         )
+
+
+def _int16(found: Range, margin: float) -> Number:
+    """Returns 16-bit integers of a range and a margin."""
+    return Number("int16", found.size * margin / limits("int16")[1])
 
 
 def _of_channels(operation: Binary, channels: int) -> np.ndarray | None:
