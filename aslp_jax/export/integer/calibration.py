@@ -26,7 +26,7 @@ _KEPT = 1 << 16
 _PERCENTILE = 99.99
 """Percentage of the numbers that `"percentile"` keeps."""
 
-_FRACTIONS = np.linspace(0.2, 1, 81)
+_FRACTIONS = np.geomspace(0.05, 1, 61)
 """Parts of the largest number that `"mse"` tries."""
 
 

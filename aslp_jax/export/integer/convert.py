@@ -152,20 +152,30 @@ class _Real:
             else:
                 low, high = min(self.low, limit), min(self.high, limit)
             return dataclasses.replace(self, low=low, high=high)
-        if math.isfinite(self.low) or math.isfinite(self.high):
+        limited = math.isfinite(self.low) or math.isfinite(self.high)
+        if limited and constant.size != 1:
             return None
         match function, first:
             case "mul", _:
-                return _Real(self.factor * constant, self.addend * constant)
+                return self._affine(constant, np.array(0.0))
             case "div", False:
-                return _Real(self.factor / constant, self.addend / constant)
+                return self._affine(1 / constant, np.array(0.0))
             case "add", _:
-                return _Real(self.factor, self.addend + constant)
+                return self._affine(np.array(1.0), constant)
             case "sub", False:
-                return _Real(self.factor, self.addend - constant)
+                return self._affine(np.array(1.0), -constant)
             case "sub", True:
-                return _Real(-self.factor, constant - self.addend)
+                return self._affine(np.array(-1.0), constant)
         return None
+
+    def _affine(self, factor: np.ndarray, addend: np.ndarray) -> "_Real | None":
+        """Returns this step with a factor and an addend after it."""
+        if not np.isfinite(factor).all() or not factor.all():
+            return None
+        limits = [self.low, self.high]
+        if factor.size == addend.size == 1:
+            limits = sorted(float(factor * each + addend) for each in limits)
+        return _Real(self.factor * factor, self.addend * factor + addend, *limits)
 
 
 class _Conversion:
