@@ -1,16 +1,22 @@
 """Integer graph of a subnetwork, from its graph of floats and images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from aslp_jax.artefact.description import Description
-from aslp_jax.export.integer.calibration import CalibrationError, calibrate
+from aslp_jax.export.integer.calibration import (
+    CLIPPING,
+    CalibrationError,
+    Clipping,
+    calibrate,
+)
 from aslp_jax.export.integer.convert import Activations, to_integers
 from aslp_jax.export.integer.operations import IntegerGraph
 from aslp_jax.export.operations import Graph
 
-__all__ = ["LARGEST", "integer_graph"]
+__all__ = ["LARGEST", "integer_graph", "standardise"]
 
 LARGEST = 1024
 """Largest number of images that ranges are measured on."""
@@ -22,6 +28,7 @@ def integer_graph(
     calibration: Any,
     *,
     activations: Activations,
+    clipping: Clipping = CLIPPING[0],
 ) -> IntegerGraph:
     """Returns a network that computes with integers alone.
 
@@ -33,6 +40,7 @@ def integer_graph(
         *input_shape]`. Of more than `LARGEST` of them, some at equal distances are
         used.
       activations: size of the integers between layers.
+      clipping: rule for the largest number that 8 bits keep.
 
     Raises:
       CalibrationError: there are no inputs, they have another shape or dtype, or a
@@ -53,9 +61,26 @@ def integer_graph(
     inputs = inputs[:: -(-len(inputs) // LARGEST) or 1] if inputs.ndim else inputs
     image = None
     if is_image:
-        mean, std = image = (description.mean, description.std)
-        inputs = inputs.astype(np.float32) / 255
-        if mean is not None and std is not None and inputs.shape[-1] == len(mean):
-            inputs = (inputs - np.array(mean, "f4")) / np.array(std, "f4")
-    ranges = calibrate(graph, inputs)
+        image = (description.mean, description.std)
+        inputs = standardise(inputs, *image)
+    ranges = calibrate(graph, inputs, clipping=clipping)
     return to_integers(graph, ranges, activations=activations, image=image)
+
+
+def standardise(
+    images: np.ndarray, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> np.ndarray:
+    """Returns images as a network takes them.
+
+    Args:
+      images: uint8 `[count, height, width, channels]`.
+      mean: mean of each channel, for pixels in [0, 1]; None if the network takes those.
+      std: standard deviation of each channel, given with `mean`.
+
+    Returns:
+      float32 of the same shape; not standardised if the channels are others.
+    """
+    pixels = images.astype(np.float32) / 255
+    if mean is None or std is None or images.shape[-1] != len(mean):
+        return pixels
+    return (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
