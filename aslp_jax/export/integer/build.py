@@ -34,7 +34,7 @@ def integer_graph(
 
     Args:
       graph: graph of the network.
-      description: what the network takes.
+      description: description of the network, with the shape of its inputs.
       calibration: training images as the data set has them, uint8 `[count, height,
         width, channels]`; for inputs that are no images, float32 `[count,
         *input_shape]`. Of more than `LARGEST` of them, some at equal distances are
