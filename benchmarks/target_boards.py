@@ -26,6 +26,7 @@ __all__ = [
     "Sizes",
     "build",
     "missing_tools",
+    "outputs_of",
     "run",
 ]
 
@@ -135,7 +136,7 @@ def missing_tools(*names: str) -> str:
     return f"{', '.join(missing)} not installed" if missing else ""
 
 
-def build(folder: Path, board: Board, flags: str = "-Os") -> Firmware:
+def build(folder: Path, board: Board, flags: str = "-O2") -> Firmware:
     """Builds the firmware of the `network.c` and `network.h` in a folder.
 
     A firmware that does not fit the board is linked all the same, to tell its size.
@@ -143,6 +144,9 @@ def build(folder: Path, board: Board, flags: str = "-Os") -> Firmware:
     Raises:
       RuntimeError: the compiler or the linker failed; the message is theirs.
     """
+    folder = folder.resolve()
+    for old in (*folder.glob("*.o"), *folder.glob("*.elf")):
+        old.unlink()
     unlimited = "../firmware/unlimited.ld"
     sizes = {}
     for name in ("firmware", "network"):
@@ -175,7 +179,14 @@ def run(
 
     Raises:
       RuntimeError: the firmware failed; the message is its own.
+      ValueError: the board has too little memory.
     """
+    board, whole = firmware.board, firmware.whole
+    if not whole.fit(board):
+        raise ValueError(
+            f"run: {board.name} has {board.flash:,} bytes of flash and {board.ram:,} "
+            f"of RAM; the firmware needs {whole.flash:,} and {whole.ram:,}, and a stack"
+        )
     count = len(inputs)
     record = np.dtype(
         [("numbers", inputs.dtype.newbyteorder("<"), inputs[0].size), ("label", "u1")],
@@ -186,14 +197,16 @@ def run(
     records["label"] = 255 if labels is None else labels
     (firmware.folder / "images.bin").write_bytes(records.tobytes())
     emulation = f"-icount shift={instruction},align=off,sleep=off"
-    text = _make(
-        firmware.board, firmware.folder, firmware.flags, "qemu", EMULATION=emulation
+    text = _make(board, firmware.folder, firmware.flags, "qemu", EMULATION=emulation)
+    number, outputs = outputs_of(firmware.folder / "network.h")
+    result = np.dtype(
+        [("ticks", "<u4"), ("logits", number.newbyteorder("<"), outputs)], align=True
     )
-    results = np.fromfile(firmware.folder / "results.bin", _result(firmware.folder))
-    nanoseconds = results["ticks"].astype(np.float64) * 1e9 / firmware.board.hertz
+    results = np.fromfile(firmware.folder / "results.bin", result)
+    nanoseconds = results["ticks"].astype(np.float64) * 1e9 / board.hertz
     sizes = re.search(r"stack: (\d+) bytes, of which the network takes (\d+)", text)
     if sizes is None or len(results) != count:
-        raise RuntimeError(f"run: no results from {firmware.board.name}: {text}")
+        raise RuntimeError(f"run: no results from {board.name}: {text}")
     return Outcome(
         results["logits"],
         np.rint(nanoseconds / 2**instruction).astype(np.int64),
@@ -202,9 +215,21 @@ def run(
     )
 
 
-def _make(
-    board: Board, folder: Path, flags: str, target: str, **variables: str
-) -> str:
+def outputs_of(header: Path) -> tuple[np.dtype, int]:
+    """Returns dtype and number of the outputs of a network, from its header.
+
+    Raises:
+      RuntimeError: the header does not say.
+    """
+    text = header.read_text()
+    number = re.search(r"^typedef (float|int16_t) \w+_(logit|output);", text, re.M)
+    count = re.search(r"^#define \w+_(CLASSES|OUTPUTS) (\d+)$", text, re.M)
+    if number is None or count is None:
+        raise RuntimeError(f"outputs_of: {header} does not say what its network gives")
+    return np.dtype({"float": "f4", "int16_t": "i2"}[number[1]]), int(count[2])
+
+
+def _make(board: Board, folder: Path, flags: str, target: str, **variables: str) -> str:
     """Runs `make` in the folder of a board and returns what it printed."""
     given = {
         "BUILD": str(folder),
@@ -237,14 +262,3 @@ def _sizes(elf: Path) -> Sizes:
         for names in ((".text", ".rodata", ".data"), (".data", ".bss"))
     )
     return Sizes(flash, ram)
-
-
-def _result(folder: Path) -> np.dtype:
-    """Returns the record that a firmware writes for an image."""
-    header = (folder / "network.h").read_text()
-    number = re.search(r"^typedef (\w+) network_(logit|output);", header, re.M)
-    count = re.search(r"^#define NETWORK_(CLASSES|OUTPUTS) (\d+)$", header, re.M)
-    if number is None or count is None:
-        raise RuntimeError(f"run: {folder / 'network.h'} names no type of its output")
-    dtype = {"float": "<f4", "int16_t": "<i2"}[number[1]]
-    return np.dtype([("ticks", "<u4"), ("logits", dtype, int(count[2]))], align=True)

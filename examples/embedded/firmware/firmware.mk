@@ -8,14 +8,14 @@
 #
 # PYTHON      a Python with aslp-jax
 # ASLP        the network
-# CFLAGS      -Os is the smallest, -O2 faster
+# CFLAGS      -Os is a little smaller, -O3 faster
 # MEMORY      linker script
 # EMULATION   more arguments of the emulator
 
 PYTHON = python3
 ASLP = $(COMMON)/../digits.aslp
 PREFIX = arm-none-eabi-
-CFLAGS = -Os
+CFLAGS = -O2
 STRICT = -std=c99 -Wall -Wextra -Werror
 # Functions and constants that nothing uses are left out.
 PARTS = -ffunction-sections -fdata-sections

@@ -1,6 +1,6 @@
 """Writes the test images of digits for the firmware: each with its label, as bytes.
 
-    python images.py images.bin
+python images.py images.bin
 """
 
 import sys
