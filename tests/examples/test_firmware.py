@@ -1,0 +1,211 @@
+"""Firmwares of the examples, run on emulated boards.
+
+`benchmarks.target_boards` builds and runs them. Small sources with known costs take the
+place of a network where the measurement itself is tested.
+"""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import aslp_jax
+from aslp_jax import export
+from aslp_jax.data import datasets
+from benchmarks import target_boards
+from benchmarks.target_boards import BOARDS, CORTEX_M4, MICROBIT
+from tests.export.networks import EXAMPLE, random_images, small
+
+TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm", "make", "gcc")
+pytestmark = pytest.mark.skipif(
+    bool(target_boards.missing_tools(*TOOLS)),
+    reason=target_boards.missing_tools(*TOOLS),
+)
+EACH_BOARD = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+
+HEADER = """
+#ifndef NETWORK_H
+#define NETWORK_H
+#include <stdint.h>
+#define NETWORK_IMAGE_BYTES 4
+#define NETWORK_CLASSES 1
+typedef int16_t network_logit;
+void network_logits(const uint8_t image[4], network_logit logits[1]);
+#endif
+"""
+LOOPS = """
+#include "network.h"
+/* Two instructions for each of as many rounds as the image says. */
+void network_logits(const uint8_t image[4], network_logit logits[1])
+{
+    uint32_t rounds = image[0] | image[1] << 8 | (uint32_t)image[2] << 16;
+    __asm__ volatile("1: sub %0, %0, #1\\n\\tcmp %0, #0\\n\\tbne 1b" : "+l"(rounds));
+    logits[0] = (network_logit)rounds;
+}
+"""
+MEMORY = """
+#include "network.h"
+static uint8_t zeros[200];
+static uint8_t numbers[100] = {1, 2, 3};
+static const uint8_t table[1000] = {4, 5, 6};
+void network_logits(const uint8_t image[4], network_logit logits[1])
+{
+    volatile uint8_t local[3000];
+    for (int index = 0; index < 3000; index++) {
+        local[index] = image[0];
+    }
+    zeros[image[0]]++;
+    numbers[image[1]]++;
+    logits[0] = (network_logit)(local[image[0]] + zeros[image[0]] + numbers[image[1]]
+                                + table[image[2]]);
+}
+"""
+DEEP = """
+#include "network.h"
+void network_logits(const uint8_t image[4], network_logit logits[1])
+{
+    volatile uint8_t local[STACK];
+    for (int index = STACK - 1; index >= 0; index--) {
+        local[index] = image[0];
+    }
+    logits[0] = local[0];
+}
+"""
+
+
+def firmware_of(source, folder, board, **words):
+    """Builds the firmware of a source that takes the place of a network."""
+    (folder / "network.h").write_text(HEADER)
+    for word, number in words.items():
+        source = source.replace(word, str(number))
+    (folder / "network.c").write_text(source)
+    return target_boards.build(folder, board)
+
+
+@EACH_BOARD
+def test_the_timer_counts_instructions(board, tmp_path):
+    firmware = firmware_of(LOOPS, tmp_path, board)
+    rounds = np.array([10, 11, 5_000, 100_000])
+    inputs = rounds.astype("<u4").view(np.uint8).reshape(4, 4)
+    found = target_boards.run(firmware, inputs).instructions
+    # A tick is at most two thirds of the time of an instruction.
+    assert np.abs(found - found[0] - 3 * (rounds - rounds[0])).max() <= 1
+    assert 30 < found[0] < 30 + 40
+    coarse = target_boards.run(firmware, inputs, instruction=2).instructions
+    assert np.abs(coarse - found).max() <= 16 + 1
+
+
+@EACH_BOARD
+def test_memory_is_counted_byte_by_byte(board, tmp_path):
+    firmware = firmware_of(MEMORY, tmp_path, board)
+    whole, network = firmware.whole, firmware.network
+    # Constants, initial values and some code; the rest of the firmware.
+    assert 1000 + 100 < network.flash < 1000 + 100 + 300
+    assert network.flash < whole.flash < network.flash + 2000
+    assert network.ram == 200 + 100
+    # An image with its label, and a result.
+    assert whole.ram == 200 + 100 + (4 + 1 + 3) + (4 + 2 + 2)
+    inputs = np.array([[3, 2, 1, 0], [7, 0, 0, 0]], np.uint8)
+    outcome = target_boards.run(firmware, inputs)
+    assert outcome.logits.dtype == np.int16
+    np.testing.assert_array_equal(outcome.logits, [[3 + 1 + 4 + 5], [7 + 1 + 2 + 4]])
+    assert 3000 <= outcome.network_stack < 3000 + 100
+    assert outcome.network_stack < outcome.stack < outcome.network_stack + 100
+
+
+def test_more_than_a_board_has_is_measured_and_not_run(tmp_path):
+    firmware = firmware_of(
+        DEEP.replace("volatile", "static"), tmp_path, MICROBIT, STACK=16000
+    )
+    assert 16_000 < firmware.whole.ram < 16_100
+    assert not firmware.whole.fit(MICROBIT) and firmware.whole.fit(CORTEX_M4)
+    with pytest.raises(
+        ValueError, match="microbit has 262,144 bytes of flash and 16,3"
+    ):
+        target_boards.run(firmware, np.zeros((1, 4), np.uint8))
+    # The board's own script refuses it too.
+    elf = tmp_path / "firmware.elf"
+    elf.unlink()
+    command = ["make", "-C", EXAMPLE / "microbit", f"BUILD={tmp_path}", "ASLP=", elf]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and "region `RAM' overflowed by" in done.stderr
+
+
+def test_a_stack_that_meets_the_data_fails(tmp_path):
+    firmware = firmware_of(DEEP, tmp_path, MICROBIT, STACK=16_300)
+    with pytest.raises(RuntimeError, match="the stack has met the data"):
+        target_boards.run(firmware, np.zeros((1, 4), np.uint8))
+
+
+def host_logits(folder, images):
+    """Returns what the source in a folder computes on this machine."""
+    (folder / "host.c").write_text(HOST)
+    command = ["gcc", "-std=c99", "-O2", "-o", "host", "host.c", "network.c", "-lm"]
+    subprocess.run(command, cwd=folder, check=True)
+    done = subprocess.run(
+        [folder / "host"], input=images.tobytes(), check=True, capture_output=True
+    )
+    number, outputs = target_boards.outputs_of(folder / "network.h")
+    return np.frombuffer(done.stdout, number).reshape(-1, outputs)
+
+
+HOST = """
+#include <stdio.h>
+#include "network.h"
+int main(void)
+{
+    static uint8_t image[NETWORK_IMAGE_BYTES];
+    static network_logit logits[NETWORK_CLASSES];
+    while (fread(image, sizeof image, 1, stdin) == 1) {
+        network_logits(image, logits);
+        fwrite(logits, sizeof logits, 1, stdout);
+    }
+    return 0;
+}
+"""
+
+
+@EACH_BOARD
+@pytest.mark.parametrize("storage", ["seed", "sparse"])
+def test_a_board_computes_what_the_host_computes(board, storage, tmp_path):
+    export.write(small("conv"), "c", tmp_path / "network.c", storage=storage)
+    images = random_images(count=3)
+    found = target_boards.run(target_boards.build(tmp_path, board), images)
+    np.testing.assert_array_equal(found.logits, host_logits(tmp_path, images))
+    assert np.ptp(found.logits, axis=0).max() > 0
+    assert (found.instructions > 10_000).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["seed", "signs", "sparse", "dense"])
+def test_all_digits_on_a_cortex_m4(storage, tmp_path):
+    """Every logit of every test image is the host's; the firmware counts right ones."""
+    network = aslp_jax.load(EXAMPLE / "digits.aslp")
+    export.write(network, "c", tmp_path / "network.c", storage=storage)
+    digits = datasets.load("digits")
+    firmware = target_boards.build(tmp_path, CORTEX_M4, "-O2")
+    found = target_boards.run(firmware, digits.test_images, digits.test_labels)
+    expected = host_logits(tmp_path, digits.test_images)
+    np.testing.assert_array_equal(found.logits, expected)
+    right = int((expected.argmax(1) == digits.test_labels).sum())
+    assert f"{right} of 360 images are read rightly" in found.text
+    assert right / 360 == pytest.approx(network.description.accuracies["thresholding"])
+
+
+@pytest.mark.slow
+@pytest.mark.program
+def test_make_qemu_prints_the_accuracy(tmp_path):
+    """The commands of the example's page, in a copy of its folder."""
+    folder = tmp_path / "embedded"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build"))
+    command = ["make", "-C", str(folder / "cortex-m4"), f"PYTHON={sys.executable}"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([*command, "qemu"], **streams)
+    assert done.returncode == 0, done.stdout
+    assert "Cortex-M4: 352 of 360 images are read rightly (97.8 %)" in done.stdout
+    done = subprocess.run([*command, "size"], **streams)
+    assert ".rodata" in done.stdout
+    subprocess.run([*command, "clean"], check=True)
+    assert not (folder / "cortex-m4" / "build").exists()

@@ -1,0 +1,148 @@
+"""The same C on processors that differ in the order of bytes and the size of a word.
+
+User-mode emulators run programs for Linux on s390x (big-endian, 64 bits) and on armhf
+(little-endian, 32 bits). Every compiler and sign of `char` gives the same program.
+"""
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import aslp_jax
+from aslp_jax import export
+from aslp_jax.data import datasets
+from benchmarks.target_boards import missing_tools, outputs_of
+from tests.export.networks import EXAMPLE, random_images, small
+
+pytestmark = pytest.mark.skipif(bool(missing_tools("gcc")), reason=missing_tools("gcc"))
+
+MAIN = """
+#include <stdio.h>
+#include "network.h"
+int main(void)
+{
+    static uint8_t image[NETWORK_IMAGE_BYTES];
+    static network_logit logits[NETWORK_CLASSES];
+    while (fread(image, sizeof image, 1, stdin) == 1) {
+        network_logits(image, logits);
+        fwrite(logits, sizeof logits, 1, stdout);
+        putchar(network_class(image));
+    }
+    return 0;
+}
+"""
+STRICT = ["-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion"]
+STORAGES = ("seed", "signs", "sparse", "dense")
+
+
+class Processor(NamedTuple):
+    """A way to compile a program and to run it."""
+
+    compiler: str
+    emulator: str = ""
+    order: str = "<"
+    flags: tuple[str, ...] = ("-std=c99",)
+
+
+HOST = Processor("gcc")
+OTHERS = {
+    # ISO C on s390x computes floats as doubles, which GNU C does not.
+    "s390x": Processor(
+        *("s390x-linux-gnu-gcc", "qemu-s390x", ">"),
+        flags=("-std=c99", "-fexcess-precision=fast"),
+    ),
+    "armhf": Processor("arm-linux-gnueabihf-gcc", "qemu-arm"),
+    "clang": Processor("clang"),
+    "g++": Processor("g++", flags=("-xc++", "-std=c++11")),
+    "clang++": Processor("clang++", flags=("-xc++", "-std=c++11")),
+    "signed char": Processor("gcc", flags=("-std=c99", "-fsigned-char")),
+    "unsigned char": Processor("gcc", flags=("-std=c99", "-funsigned-char")),
+}
+
+
+class Outputs(NamedTuple):
+    """Logits `[images, classes]` and classes `[images]`."""
+
+    logits: np.ndarray
+    classes: np.ndarray
+
+
+def run(processor: Processor, folder: Path, images: np.ndarray) -> Outputs:
+    """Compiles the network in a folder for a processor and runs it on images."""
+    tools = [each for each in (processor.compiler, processor.emulator) if each]
+    if missing := missing_tools(*tools):
+        pytest.skip(missing)
+    (folder / "main.c").write_text(MAIN)
+    static = ["-static"] if processor.emulator else []
+    command = [processor.compiler, *processor.flags, *STRICT, "-O2", *static]
+    command += ["main.c", "network.c", "-o", "run", "-lm"]
+    subprocess.run(command, cwd=folder, check=True)
+    started = [each for each in (processor.emulator, str(folder / "run")) if each]
+    done = subprocess.run(
+        started, input=images.tobytes(), check=True, capture_output=True
+    )
+    number, count = outputs_of(folder / "network.h")
+    given = number.newbyteorder(processor.order)
+    found = np.frombuffer(done.stdout, [("logits", given, count), ("class", "u1")])
+    return Outputs(found["logits"].astype(number), found["class"])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Function that writes a small network and returns its folder and its outputs."""
+
+    @functools.cache
+    def write(storage: str) -> tuple[Path, Outputs]:
+        folder = tmp_path_factory.mktemp(storage)
+        # Of batch-norm, pools and additions, or of signs alone.
+        name = "resnet" if storage in ("sparse", "dense") else "conv"
+        export.write(small(name), "c", folder / "network.c", storage=storage)
+        return folder, run(HOST, folder, random_images())
+
+    return write
+
+
+def assert_equal(found: Outputs, expected: Outputs) -> None:
+    """Checks every bit; a zero has one sign."""
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.classes, found.logits.argmax(1))
+    assert np.ptp(found.logits, axis=0).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "name, storage",
+    [
+        (name, storage)
+        for name, other in OTHERS.items()
+        # A compiler has less to differ in than a processor.
+        for storage in (STORAGES if other.emulator else ("seed", "sparse"))
+    ],
+)
+def test_small_networks_are_the_same_to_the_bit(name, storage, sources):
+    folder, expected = sources(storage)
+    assert_equal(run(OTHERS[name], folder, random_images()), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", ["s390x", "armhf"])
+def test_all_digits_are_the_same_to_the_bit(name, storage, tmp_path):
+    network = aslp_jax.load(EXAMPLE / "digits.aslp")
+    export.write(network, "c", tmp_path / "network.c", storage=storage)
+    images = datasets.load("digits").test_images
+    expected = run(HOST, tmp_path, images)
+    assert_equal(run(OTHERS[name], tmp_path, images), expected)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_nothing_converts_unseen(storage, sources):
+    """What makes a sign or a width of a number change is written out."""
+    folder, _ = sources(storage)
+    more = ["-Wsign-conversion", "-Wshadow", "-Wcast-qual", "-Wundef", "-Wvla"]
+    command = ["gcc", "-std=c99", *STRICT, *more, "-fsyntax-only", "network.c"]
+    subprocess.run(command, cwd=folder, check=True)
