@@ -226,7 +226,7 @@ def _public_functions(
         name, upper = interface.name, interface.name.upper()
         yield f"""int {name}_class({interface.parameter})
 {{
-    float logits[{upper}_CLASSES];
+    {interface.result} logits[{upper}_CLASSES];
     int best = 0;
     {name}_logits({interface.input}, logits);
     for (int index = 1; index < {upper}_CLASSES; index++) {{

@@ -7,10 +7,13 @@ from typing import Literal, NamedTuple
 from aslp_jax._version import __version__
 from aslp_jax.export.operations import Shape
 
-__all__ = ["Inputs", "Interface", "Pixels", "header"]
+__all__ = ["Inputs", "Interface", "Number", "Pixels", "header"]
 
 Inputs = Literal["uint8", "float32"]
 """Dtype of the numbers that the C functions take."""
+
+Number = Literal["float", "int16_t"]
+"""Type of the numbers that the C functions compute."""
 
 
 class Pixels(NamedTuple):
@@ -29,13 +32,23 @@ class Pixels(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """The functions of a network, as a caller sees them."""
+    """The functions of a network, as a caller sees them.
+
+    Attributes:
+      name: prefix of all public names.
+      input_shape: shape of one input.
+      output_shape: shape of one output.
+      pixels: preparation of the inputs; None if they are no pixels.
+      classes: True if the output is a vector of logits.
+      number: type of a number of the output.
+    """
 
     name: str
     input_shape: Shape
     output_shape: Shape
     pixels: Pixels | None
     classes: bool
+    number: Number = "float"
 
     @property
     def is_image(self) -> bool:
@@ -62,6 +75,11 @@ class Interface(NamedTuple):
         return f"const uint8_t {self.input}[{count}]"
 
     @property
+    def result(self) -> str:
+        """Name that the header gives to the type of a number of the output."""
+        return f"{self.name}_{'logit' if self.classes else 'output'}"
+
+    @property
     def function(self) -> str:
         """Name of the function that computes the output."""
         return f"{self.name}_{'logits' if self.classes else 'run'}"
@@ -71,7 +89,7 @@ class Interface(NamedTuple):
         """The function that computes the output."""
         count = f"{self.name.upper()}_{'CLASSES' if self.classes else 'OUTPUTS'}"
         opening = f"void {self.function}("
-        result = f"float {self.output}[{count}])"
+        result = f"{self.result} {self.output}[{count}])"
         return f"{opening}{self.parameter},\n{' ' * len(opening)}{result}"
 
 
@@ -106,6 +124,7 @@ int {interface.name}_class({interface.parameter});
             f"#define {upper}_{key} {value}"
             for key, value in _macros(interface).items()
         ),
+        number=f"typedef {interface.number} {interface.result};",
         functions=f"/* {says} {takes}\n{interface.declaration};\n{more}",
     )
 
@@ -117,6 +136,9 @@ _HEADER = """/* {comment} */
 #include <stdint.h>
 
 {macros}
+
+/* A number of the output. */
+{number}
 
 #ifdef __cplusplus
 extern "C" {{
@@ -143,4 +165,5 @@ def _macros(interface: Interface) -> dict[str, str]:
         macros["IMAGE_BYTES"] = f"({upper}_HEIGHT * {upper}_WIDTH * {upper}_CHANNELS)"
     else:
         macros["INPUTS"] = str(math.prod(interface.input_shape))
+    macros["INTEGERS"] = str(int(interface.number != "float"))
     return macros

@@ -15,6 +15,7 @@ from aslp_jax import export
 from aslp_jax.artefact import embed
 from aslp_jax.data import datasets
 from aslp_jax.export import c
+from aslp_jax.export.c.interface import Interface, Pixels, header
 from aslp_jax.export.cost import cost
 from aslp_jax.export.network import graph_of
 from aslp_jax.export.passes import compact
@@ -257,6 +258,19 @@ def test_the_header_serves_cpp(tmp_path):
     command = ["g++", "-Wall", "-Wextra", "-Werror", "user.cpp", "net.o", "-o", "user"]
     subprocess.run(command, cwd=tmp_path, check=True)
     subprocess.run([tmp_path / "user"], check=True)
+
+
+def test_the_header_names_the_type_of_a_logit(tmp_path):
+    """A program serves a network of floats and one of integers without a change."""
+    export.write(small("conv"), "c", tmp_path / "net.c")
+    head = (tmp_path / "net.h").read_text()
+    assert "typedef float net_logit;" in head and "#define NET_INTEGERS 0" in head
+    assert "net_logit logits[NET_CLASSES]);" in head
+    integers = Interface("net", (4, 4, 1), (10,), Pixels(), True, "int16_t")
+    head = header(integers, [])
+    assert "typedef int16_t net_logit;" in head and "#define NET_INTEGERS 1" in head
+    head = header(integers._replace(classes=False, number="float"), [])
+    assert "typedef float net_output;" in head and "net_output output[" in head
 
 
 LANGUAGES = {

@@ -121,7 +121,10 @@ def test_an_output_that_is_no_vector_of_classes_has_no_class_function(network):
     files = c.encode(dataclasses.replace(network, description=about), "net").files
     header = files[".h"].decode()
     assert "void net_run(const uint8_t image[NET_IMAGE_BYTES]," in header
-    assert "float output[NET_OUTPUTS]" in header and "class" not in files[".c"].decode()
+    assert (
+        "net_output output[NET_OUTPUTS]" in header
+        and "class" not in files[".c"].decode()
+    )
     assert "#define NET_OUTPUTS 5" in header and "CLASSES" not in header
 
 
