@@ -7,6 +7,7 @@ kind that layers take, with `NUMBER` and `NUMBERS` in the place of its names.
 
 import importlib.resources
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from aslp_jax.export.c.weights import PackedWeights, Storage
 from aslp_jax.export.operations import Shape
 
 __all__ = ["Source"]
+
+_EITHER = re.compile(r"#if INTEGERS\n(.*?)(?:#else\n(.*?))?#endif\n", re.DOTALL)
 
 
 class Source(NamedTuple):
@@ -112,10 +115,10 @@ class Source(NamedTuple):
             names = ", ".join(map(enumerator, self.functions))
             yield f"enum {{ LOOPS = {max(len(step.sizes) for step in maps)} }};\n"
             yield f"enum function {{ {names} }};\n"
-            yield _runtime("map")
+            yield self._file("map")
             yield apply(self.functions, integers=self.integers)
         if windows:
-            yield _runtime("window")
+            yield self._file("window")
         if self.interface.pixels is not None and not self.integers:
             yield from _preparation(self.interface.pixels, self.interface.input_shape)
 
@@ -123,6 +126,10 @@ class Source(NamedTuple):
     def needs_library(self) -> bool:
         """True if the source calls functions of `math.h`."""
         return not self.integers and (self.normal or needs_library(self.functions))
+
+    def _file(self, name: str) -> str:
+        """Returns a file of the runtime for these numbers."""
+        return _runtime(name, integers=self.integers)
 
     def _has_infinity(self) -> bool:
         """Returns True if a constant is no finite number."""
@@ -136,23 +143,22 @@ class Source(NamedTuple):
     def _number_parts(self) -> Iterator[str]:
         """Yields what the numbers between layers are."""
         if not self.integers:
-            yield "#define INTEGERS 0\n#define NUMBERS float\n#define SUM float\n"
+            yield "#define NUMBERS float\n#define SUM float\n"
             yield "#define LEAST (-INFINITY)\n"
             return
         dtypes = self._dtypes()
         yield (
-            f"#define INTEGERS 1\n"
             f"#define HAS_INT8 {int('int8' in dtypes)}\n"
             f"#define HAS_INT16 {int('int16' in dtypes)}\n"
             f"#define NUMBERS void\n"
             f"#define SUM int32_t\n"
             f"#define LEAST INT32_MIN\n"
         )
-        yield _runtime("integers")
+        yield self._file("integers")
         if any(isinstance(step, Map | Pool) for step in self.steps):
-            yield _runtime("get")
+            yield self._file("get")
         if any(step.requantization is not None for step in self.steps):
-            yield _runtime("requantize")
+            yield self._file("requantize")
 
     def _dtypes(self) -> set[DType]:
         """Returns the dtypes of all numbers that are taken or made one by one."""
@@ -193,7 +199,7 @@ class Source(NamedTuple):
         }
         if integers:
             yield f"enum {{ SUMS = {self.sums} }};\n"
-        yield from (_runtime(file) for file, needed in files.items() if needed)
+        yield from (self._file(file) for file, needed in files.items() if needed)
         if integers:
             taken = {
                 self.program.dtypes[step.operands[0].buffer]
@@ -202,7 +208,7 @@ class Source(NamedTuple):
             }
             for dtype in sorted(taken):
                 for file in ("add", storage, "run"):
-                    text = _runtime(f"integer_{file}")
+                    text = self._file(f"integer_{file}")
                     text = text.replace("_NUMBERS", f"_{dtype}")
                     yield text.replace("NUMBER", TYPES[dtype])
 
@@ -255,7 +261,12 @@ def _preparation(pixels: Pixels, shape: Shape) -> Iterator[str]:
     yield _runtime("prepare")
 
 
-def _runtime(file: str) -> str:
-    """Returns one file of the runtime."""
+def _runtime(file: str, *, integers: bool = False) -> str:
+    """Returns one file of the runtime, without what only floats or only integers need.
+
+    So a source of integers has no floating point even where no compiler looks.
+    """
     folder = importlib.resources.files("aslp_jax.export.c") / "runtime"
-    return (folder / f"{file}.c").read_text(encoding="utf-8")
+    text = (folder / f"{file}.c").read_text(encoding="utf-8")
+    kept = r"\1" if integers else r"\2"
+    return _EITHER.sub(kept, text)
