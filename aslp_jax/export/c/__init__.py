@@ -4,7 +4,7 @@
 the C files in `runtime/` are internal.
 """
 
-from aslp_jax.export.c.code import Code, encode_graph
+from aslp_jax.export.c.code import Code, encode_graph, encode_integer_graph
 from aslp_jax.export.c.encode import encode
 from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import STORAGES, Storage
@@ -17,4 +17,5 @@ __all__ = [
     "Storage",
     "encode",
     "encode_graph",
+    "encode_integer_graph",
 ]

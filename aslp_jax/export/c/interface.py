@@ -12,8 +12,8 @@ __all__ = ["Inputs", "Interface", "Number", "Pixels", "header"]
 Inputs = Literal["uint8", "float32"]
 """Dtype of the numbers that the C functions take."""
 
-Number = Literal["float", "int16_t"]
-"""Type of the numbers that the C functions compute."""
+Number = Literal["float", "uint8_t", "int8_t", "int16_t"]
+"""Type of the numbers that the C functions take, or compute."""
 
 
 class Pixels(NamedTuple):
@@ -41,6 +41,8 @@ class Interface(NamedTuple):
       pixels: preparation of the inputs; None if they are no pixels.
       classes: True if the output is a vector of logits.
       number: type of a number of the output.
+      taken: type of a number of the input, if it is no pixel.
+      scale: real number that an output of 1 stands for; None for floats.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Interface(NamedTuple):
     pixels: Pixels | None
     classes: bool
     number: Number = "float"
+    taken: Number = "float"
+    scale: float | None = None
 
     @property
     def is_image(self) -> bool:
@@ -70,7 +74,7 @@ class Interface(NamedTuple):
         """The first parameter."""
         upper = self.name.upper()
         if self.pixels is None or self.pixels.dtype == "float32":
-            return f"const float {self.input}[{upper}_INPUTS]"
+            return f"const {self.taken} {self.input}[{upper}_INPUTS]"
         count = f"{upper}_IMAGE_BYTES" if self.is_image else f"{upper}_INPUTS"
         return f"const uint8_t {self.input}[{count}]"
 
@@ -100,7 +104,8 @@ def header(interface: Interface, facts: Sequence[str]) -> str:
       interface: the functions.
       facts: lines of the first comment, after the one that names this library.
     """
-    numbers = "floats as the network takes them"
+    kind = "floats" if interface.taken == "float" else "integers"
+    numbers = f"{kind} as the network takes them"
     if interface.pixels is not None:
         dtype = "bytes" if interface.pixels.dtype == "uint8" else "floats"
         numbers = f"{dtype} from 0 to 255"
@@ -124,6 +129,11 @@ int {interface.name}_class({interface.parameter});
             f"#define {upper}_{key} {value}"
             for key, value in _macros(interface).items()
         ),
+        meaning=(
+            ""
+            if interface.scale is None
+            else f", of which 1 stands for {interface.scale:.6g}"
+        ),
         number=f"typedef {interface.number} {interface.result};",
         functions=f"/* {says} {takes}\n{interface.declaration};\n{more}",
     )
@@ -137,7 +147,7 @@ _HEADER = """/* {comment} */
 
 {macros}
 
-/* A number of the output. */
+/* A number of the output{meaning}. */
 {number}
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from aslp_jax.export.integer.operations import Requantization
 from aslp_jax.export.operations import Conv, Dense, Shape
 
 __all__ = ["Layer", "conv_layer", "dense_layer"]
@@ -28,6 +29,7 @@ class Layer:
       scale: float32 `[out_channels]`, multiplies the sums; None is 1.
       shift: float32 `[out_channels]`, added after the scale; None is 0.
       relu: True if negative results become 0.
+      requantization: step from exact sums to integers; None for floats.
       pool: True if the result is the maximum of each 2x2 window; an odd last row or
         column is ignored.
     """
@@ -45,6 +47,7 @@ class Layer:
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
     relu: bool = False
+    requantization: Requantization | None = None
     pool: bool = False
 
 
@@ -105,6 +108,9 @@ def dense_layer(dense: Dense, planes: tuple[int, int], result: Shape) -> Layer:
     width = space[-1] if space else 1
     height = size // width if space else 1
     whole = height * width == 1
+    if whole and size == 1:
+        # One long plane is summed without a loop of loops.
+        channels, size = 1, channels
     return Layer(
         *_origin(dense),
         dense.kernel.reshape(-1, channels, units),

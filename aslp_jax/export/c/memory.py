@@ -1,8 +1,10 @@
-"""Memory plan of a program: all buffers share one array of floats."""
+"""Memory plan of a program: all buffers share one array."""
 
 import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, cast
+
+import numpy as np
 
 from aslp_jax.export.c.program import Map, Place, Program
 
@@ -10,15 +12,15 @@ __all__ = ["Memory", "plan"]
 
 
 class Memory(NamedTuple):
-    """Offsets in an array of floats.
+    """Offsets in an array, in bytes.
 
     Attributes:
-      buffers: offset of each buffer's first float, for each buffer of the array, and
+      buffers: offset of each buffer's first number, for each buffer of the array, and
         for each one in the output its offset there.
       output: buffers that lie in the output of the network.
       scratch: offset of the scratch memory of each step that needs some.
       idle: steps that would copy a buffer to its own place.
-      size: number of floats in the array.
+      size: bytes of the array.
     """
 
     buffers: dict[int, int]
@@ -29,9 +31,13 @@ class Memory(NamedTuple):
 
 
 class _Use(NamedTuple):
-    """Floats, and the first and the last step in which they are in use."""
+    """Bytes, and the first and the last step in which they are in use.
+
+    The offset of the bytes is a multiple of the width.
+    """
 
     size: int
+    width: int
     begin: int
     end: int
 
@@ -60,7 +66,7 @@ def plan(program: Program, *, outside: Collection[int] = ()) -> Memory:
         if buffer not in outside and buffer != output
     ]
     uses += [
-        ((True, index), _Use(step.scratch, index, index))
+        ((True, index), _Use(4 * step.scratch, 4, index, index))
         for index, step in enumerate(program.steps)
         if step.scratch
     ]
@@ -88,9 +94,10 @@ class _Sharing:
 
     def __init__(self, program: Program, outside: Collection[int]) -> None:
         self._program, self._outside = program, outside
+        self._widths = [np.dtype(each).itemsize for each in program.dtypes]
         self._owners: dict[int, tuple[int, int]] = {}
         self._writes: dict[int, int] = {}
-        self.uses = {0: _Use(program.sizes[0], -1, -1)}
+        self.uses = {0: self._use(0, -1, -1)}
         for index, step in enumerate(program.steps):
             written = step.out.buffer
             self._writes[written] = self._writes.get(written, 0) + 1
@@ -98,9 +105,13 @@ class _Sharing:
             for buffer in (written, *(each.buffer for each in places)):
                 known = self.uses.get(buffer)
                 begin = index if known is None else known.begin
-                self.uses[buffer] = _Use(program.sizes[buffer], begin, index)
+                self.uses[buffer] = self._use(buffer, begin, index)
         last = self.uses[program.output]
         self.uses[program.output] = last._replace(end=len(program.steps))
+
+    def _use(self, buffer: int, begin: int, end: int) -> _Use:
+        width = self._widths[buffer]
+        return _Use(self._program.sizes[buffer] * width, width, begin, end)
 
     def root(self, buffer: int) -> tuple[int, int]:
         """Returns the buffer that holds a buffer, and the offset in it."""
@@ -118,7 +129,8 @@ class _Sharing:
         if step.is_part:
             source = step.operands[0]
             if isinstance(source, Place) and self._is_part_of(source, step):
-                self._put(self.root(source.buffer)[0], out.buffer, out.offset)
+                offset = out.offset * self._widths[out.buffer]
+                self._put(self.root(source.buffer)[0], out.buffer, offset)
                 return True
         elif self._writes[out.buffer] == 1:
             for number, operand in enumerate(step.operands):
@@ -134,7 +146,7 @@ class _Sharing:
             root not in self._outside
             and root != self.root(self._program.output)[0]
             and source.offset == offset == 0
-            and self.uses[root].size == math.prod(step.sizes)
+            and self._program.sizes[root] == math.prod(step.sizes)
             and _is_contiguous(step)
         )
 
@@ -146,7 +158,8 @@ class _Sharing:
         return (
             root not in self._outside
             and self.uses[root].end == index
-            and self.uses[root].size == self._program.sizes[step.out.buffer]
+            and self._program.sizes[root] == self._program.sizes[step.out.buffer]
+            and self._widths[root] == self._widths[step.out.buffer]
             and operand.offset == offset == step.out.offset == 0
             and all(
                 moves[each] == moves[3] and other.offset == 0
@@ -183,6 +196,7 @@ def _place(
             if begin - offset >= use.size:
                 break
             offset = max(offset, begin + other.size)
+            offset += -offset % use.width
         placed.append((offset, use))
         places[key] = offset
         total = max(total, offset + use.size)

@@ -3,17 +3,28 @@
 import hashlib
 import re
 import textwrap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from aslp_jax.export.c.functions import enumerator
 from aslp_jax.export.c.layers import Layer
 from aslp_jax.export.c.memory import Memory
-from aslp_jax.export.c.program import Map, Place, Pool, Program, Run
+from aslp_jax.export.c.program import DType, Map, Place, Pool, Program, Run
 from aslp_jax.export.c.weights import PackedWeights
+from aslp_jax.export.integer.operations import Requantization
 
-__all__ = ["Constants", "array", "calls"]
+__all__ = ["TYPES", "Constants", "array", "calls", "memory_dtype"]
+
+TYPES: Mapping[str, str] = {
+    "float32": "float",
+    "uint8": "uint8_t",
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+}
+"""Type in C of each dtype."""
 
 
 class Constants:
@@ -21,7 +32,7 @@ class Constants:
 
     Attributes:
       definitions: definitions in C, each after those that it refers to.
-      size: bytes of all floats and of all weights.
+      size: bytes of all arrays of numbers, such as weights.
     """
 
     def __init__(self) -> None:
@@ -60,7 +71,7 @@ class Constants:
 
         Args:
           wish: name, if nothing else has it.
-          numbers: float32 or uint8 `[count]`.
+          numbers: numbers `[count]`, of a dtype in `TYPES`.
         """
         key = (
             numbers.dtype.str,
@@ -102,13 +113,18 @@ def calls(
         default=0,
     )
 
+    shared = memory_dtype(program, memory, outside)
+
     def pointer(place: Place) -> str:
         buffer, offset = place
+        dtype = program.dtypes[buffer]
         if buffer in outside:
             name = outside[buffer]
         else:
             name = output if buffer in memory.output else "memory"
-            offset += memory.buffers[buffer]
+            offset += memory.buffers[buffer] // np.dtype(dtype).itemsize
+            if name == "memory" and dtype != shared:
+                name = f"({TYPES[dtype]} *)memory"
         return f"{name} + {offset}" if offset or name == "memory" else name
 
     grouped = any(layer.groups > 1 for layer in packed)
@@ -119,49 +135,156 @@ def calls(
         out = pointer(step.out)
         match step:
             case Run(layer, (source,)):
-                own = _layer(layer, packed[layer], constants, grouped=grouped)
-                sums = f"memory + {memory.scratch[index]}" if layer.pool else out
-                found.append(f"run(&{own}, {pointer(source)}, {sums}, {out});")
+                dtype = program.dtypes[step.out.buffer]
+                own = _layer(layer, packed[layer], constants, dtype, grouped=grouped)
+                arguments = [pointer(source), out]
+                if layer.requantization is not None:
+                    name = f"run_{program.dtypes[source.buffer]}"
+                else:
+                    name = "run"
+                    sums = out
+                    if layer.pool:
+                        sums = f"memory + {memory.scratch[index] // 4}"
+                    arguments.insert(1, sums)
+                found.append(f"{name}(&{own}, {', '.join(arguments)});")
             case Map():
-                own = _add_struct(constants, "map", "loops", _map(step, loops))
+                fields = _map(step, loops, program, constants)
+                own = _add_struct(constants, "map", "loops", fields)
                 operands = [
                     pointer(each)
                     if isinstance(each, Place)
-                    else constants.add_array(
-                        "constant", np.ravel(each).astype(np.float32)
-                    )
+                    else constants.add_array("constant", np.ravel(each))
                     for each in step.operands
                 ]
                 found.append(f"map(&{own}, {', '.join(operands)}, {out});")
             case Pool(fields, (source,)):
+                dtypes = program.dtypes[source.buffer], program.dtypes[step.out.buffer]
+                if dtypes[1] != "float32":
+                    requantization = _requantization(
+                        step.requantization, dtypes[1], constants, "windows"
+                    )
+                    fields = {
+                        **fields,
+                        "kind": _kind(dtypes[0]),
+                        "requantization": requantization,
+                    }
                 own = _add_struct(constants, "window", "windows", fields)
                 found.append(f"window(&{own}, {pointer(source)}, {out});")
     return found
 
 
-def _map(step: Map, loops: int) -> Mapping[str, object]:
+def memory_dtype(
+    program: Program, memory: Memory, outside: Collection[int] = ()
+) -> DType:
+    """Returns the dtype of the array that holds the values between layers."""
+    dtypes = {
+        dtype
+        for buffer, dtype in enumerate(program.dtypes)
+        if buffer in memory.buffers
+        and buffer not in memory.output
+        and buffer not in outside
+    }
+    if memory.scratch:
+        dtypes.add("float32")
+    ordered: tuple[DType, ...] = ("float32", "int16", "uint8", "int8")
+    return next((dtype for dtype in ordered if dtype in dtypes), "uint8")
+
+
+def _map(
+    step: Map, loops: int, program: Program, constants: Constants
+) -> Mapping[str, object]:
     """Returns the fields of a `struct map`."""
     rest = loops - len(step.sizes)
     steps = [*step.steps, *[(0, 0, 0, 0)] * rest]
-    return {
+    fields: dict[str, object] = {
         "function": enumerator(step.function),
         "loops": len(step.sizes),
         "sizes": _braces([*step.sizes, *[0] * rest]),
         "steps": _braces(map(_braces, steps)),
     }
+    dtype = program.dtypes[step.out.buffer]
+    if dtype != "float32":
+        kinds = [
+            _kind(program.dtypes[each.buffer])
+            if isinstance(each, Place)
+            else _kind(dtype)
+            for each in (*step.operands, step.out)
+        ]
+        fields["kinds"] = _braces(kinds)
+        fields["requantization"] = _requantization(
+            step.requantization, dtype, constants, "map", pair=step.function == "sum"
+        )
+    return fields
+
+
+def _kind(dtype: DType) -> str:
+    """Returns the name in C of a kind of integers."""
+    return f"KIND_{dtype.upper()}"
+
+
+def _requantization(
+    step: Requantization | None,
+    dtype: DType,
+    constants: Constants,
+    wish: str,
+    *,
+    pair: bool = False,
+) -> str:
+    """Adds the arrays of a requantisation and returns its initialiser.
+
+    Args:
+      step: the requantisation; None for none.
+      dtype: dtype of its result.
+      constants: constants so far.
+      wish: first part of the names of arrays.
+      pair: True if two operands have a multiplier each.
+    """
+    if step is None:
+        return _braces([0, 0, 0, 0, 0, 0, _kind(dtype), 0])
+    multipliers = offsets = "0"
+    if pair or np.ptp(step.multipliers):
+        numbers = step.multipliers.astype(np.int32)
+        multipliers = constants.add_array(f"{wish}_multipliers", numbers)
+    if np.ptp(step.offsets):
+        numbers = step.offsets.astype(np.int64)
+        offsets = constants.add_array(f"{wish}_offsets", numbers)
+    return _braces(
+        [
+            _integer(int(step.offsets[0])),
+            offsets,
+            multipliers,
+            int(step.multipliers[0]),
+            step.low,
+            step.high,
+            _kind(dtype),
+            step.shift,
+        ]
+    )
 
 
 def _layer(
-    layer: Layer, packed: PackedWeights, constants: Constants, *, grouped: bool
+    layer: Layer,
+    packed: PackedWeights,
+    constants: Constants,
+    dtype: DType,
+    *,
+    grouped: bool,
 ) -> str:
     """Adds the constants of a layer and returns the name of its `struct layer`."""
     path = layer.name.removesuffix("/kernel")
     own = f"layer_{path}"
-    scales = None if layer.scale is None else layer.scale * packed.scale
-    extra = [
-        "0" if numbers is None else constants.add_array(f"{own}_{field}", numbers)
-        for field, numbers in (("scales", scales), ("shifts", layer.shift))
-    ]
+    finish: dict[str, object] = {}
+    if layer.requantization is not None:
+        finish["requantization"] = _requantization(
+            layer.requantization, dtype, constants, own
+        )
+    else:
+        scales = None if layer.scale is None else layer.scale * packed.scale
+        finish = {"relu": int(layer.relu), "scale": _float(packed.scale)}
+        for field, numbers in (("scales", scales), ("shifts", layer.shift)):
+            finish[field] = "0"
+            if numbers is not None:
+                finish[field] = constants.add_array(f"{own}_{field}", numbers)
     taps = "0"
     if layer.taps is not None:
         lines = [f"    {_braces(tap)}," for tap in layer.taps.tolist()]
@@ -184,11 +307,8 @@ def _layer(
         "row_step": layer.row_step,
         "step": layer.step,
         "dense": int(layer.taps is None),
-        "relu": int(layer.relu),
         "pool": int(layer.pool),
-        "scale": _float(packed.scale),
-        "scales": extra[0],
-        "shifts": extra[1],
+        **finish,
         "taps": taps,
         "weights": _braces(weights),
     }
@@ -220,16 +340,20 @@ def array(name: str, numbers: np.ndarray) -> str:
 
     Args:
       name: name of the array.
-      numbers: float32 or uint8 `[count]`.
+      numbers: numbers `[count]`, of a dtype in `TYPES`.
     """
-    kind, row, texts = "uint8_t", 18, list(map(str, numbers.tolist()))
-    if numbers.dtype == np.float32:
-        kind, row, texts = "float", 5, list(map(_float, numbers.tolist()))
-    texts = texts or ["0"]
+    write, row = {
+        "float32": (_float, 5),
+        "int16": (_integer, 12),
+        "int32": (_integer, 6),
+        "int64": (_integer, 3),
+    }.get(numbers.dtype.name, (_integer, 18))
+    texts = [write(each) for each in numbers.tolist()] or ["0"]
     lines = [
         "    " + ", ".join(texts[begin : begin + row]) + ","
         for begin in range(0, len(texts), row)
     ]
+    kind = TYPES[numbers.dtype.name]
     return _define(f"static const {kind} {name}[{len(texts)}]", lines)
 
 
@@ -240,6 +364,15 @@ def _define(declaration: str, lines: Sequence[str]) -> str:
 def _braces(values: Iterable[object]) -> str:
     """Returns an initialiser of several values."""
     return "{" + ", ".join(map(str, values)) + "}"
+
+
+def _integer(value: int) -> str:
+    """Returns an integer literal; one of more than 32 bits has its type."""
+    if -(2**31) < value < 2**31:
+        return str(value)
+    if value == -(2**63):
+        return "INT64_MIN"
+    return f"{'-' * (value < 0)}INT64_C({abs(value)})"
 
 
 def _float(value: float | np.float32) -> str:

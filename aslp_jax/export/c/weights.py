@@ -32,7 +32,7 @@ class PackedWeights:
 
     Attributes:
       fields: fields of `struct weights` in the order of their declaration: arrays of
-        uint8 or float32, and others as C.
+        uint8, int8 or float32, and others as C.
       scale: float32, factor of every weight.
       summands: number of weights that the C code adds for all units at one pixel.
       normal: True if the C code computes normally distributed weights. Default: False.
@@ -65,15 +65,20 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
     one = np.float32(1)
     match storage:
         case "dense":
-            values = _unit_first(layer.kernel).ravel()
+            values = _values(layer)
             return PackedWeights({"values": values}, one, values.size)
         case "sparse":
-            values = _unit_first(layer.kernel).ravel()
+            values = _values(layer)
             kept = np.flatnonzero(values)
             arrays = {"values": values[kept], "gaps": _gaps(kept, values.size)}
             return PackedWeights(arrays, one, kept.size)
         case "signs":
             ternary, magnitude = signs(layer.kernel, layer.name)
+            if layer.requantization is not None and magnitude != 1:
+                raise ValueError(
+                    f"c: {layer.name!r} has weights other than -1, 0 and 1; use "
+                    "another storage"
+                )
             ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
             negative = np.append(ternary[mask] < 0, False)
@@ -82,6 +87,12 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
             return PackedWeights(arrays, magnitude, summands)
         case "seed":
             return _pack_seed(layer, weights)
+
+
+def _values(layer: Layer) -> np.ndarray:
+    """Returns the weights in order, int8 or float32."""
+    dtype = np.float32 if layer.requantization is None else np.int8
+    return _unit_first(layer.kernel).ravel().astype(dtype)
 
 
 def _unit_first(kernel: np.ndarray) -> np.ndarray:
@@ -148,7 +159,21 @@ def _pack_seed(layer: Layer, weights: LayerWeights | None) -> PackedWeights:
         law, size = "NORMAL", np.float32(np.sqrt(2 / fan_in))
     elif recipe.initialiser == "kaiming_constant":
         law, negative = "OPPOSITE_SIGNS", high
+    ternary = weights.ternary_mask
+    if ternary is None:
+        ternary = np.ones_like(weights.frozen, np.int8)
     same = np.array_equal(np.signbit(weights.frozen).ravel(), negative)
+    if layer.requantization is not None:
+        if law == "NORMAL":
+            raise ValueError(
+                f"c: {layer.name!r} has normally distributed weights, which need "
+                "floating point; use another storage"
+            )
+        expected = (ternary * np.sign(weights.frozen)).reshape(layer.kernel.shape)
+        if np.array_equal(-expected, layer.kernel):  # by a negative scale
+            law = {"SIGNS": "OPPOSITE_SIGNS", "OPPOSITE_SIGNS": "SIGNS"}[law]
+        else:
+            same = same and np.array_equal(expected, layer.kernel)
     if law == "NORMAL":
         checked = weights.frozen.ravel()[:_CHECKED]
         expected = size * _normal(words[:_CHECKED])
@@ -158,9 +183,6 @@ def _pack_seed(layer: Layer, weights: LayerWeights | None) -> PackedWeights:
             f"c: {layer.name!r} differs from what its seed gives in C; use another "
             "storage"
         )
-    ternary = weights.ternary_mask
-    if ternary is None:
-        ternary = np.ones_like(weights.frozen, np.int8)
     ternary = _unit_first(ternary.reshape(layer.kernel.shape)).ravel()
     first, second = recipe.key
     inverted = _bits(ternary[ternary != 0] < 0) if (ternary < 0).any() else "0"

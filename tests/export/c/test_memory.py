@@ -43,12 +43,12 @@ def check(program, outside=()):
     """Runs a program on the names of buffers in the place of numbers."""
     plan = memory.plan(program, outside=outside)
     outputs = program.sizes[program.output]
-    owners = {"memory": np.full(plan.size, -1), "output": np.full(outputs, -1)}
+    owners = {"memory": np.full(plan.size // 4, -1), "output": np.full(outputs, -1)}
     holders = {}  # buffers that lie in a part of another one
 
     def visit(place, visited):
         kind = "output" if place.buffer in plan.output else "memory"
-        where = plan.buffers[place.buffer] + place.offset + visited
+        where = plan.buffers[place.buffer] // 4 + place.offset + visited
         assert where.min() >= 0 and where.max() < owners[kind].size
         return owners[kind], where
 
@@ -67,7 +67,7 @@ def check(program, outside=()):
             holders[step.operands[0].buffer] = step.out.buffer
         array, where = visit(step.out, indices(step, 3))
         if step.scratch:
-            begin = plan.scratch[index]
+            begin = plan.scratch[index] // 4
             owners["memory"][begin : begin + step.scratch] = -2
         for number, operand in enumerate(step.operands):
             if not isinstance(operand, Place) or operand.buffer in outside:
@@ -111,7 +111,7 @@ def test_no_value_of_any_operation_is_overwritten(every_operation, outside):
 def test_memory_of_a_chain_is_that_of_its_widest_step(digits_network):
     graph = graph_of(digits_network.net, digits_network.variables, (8, 8, 1))
     # The image, what the first layer makes of it, what the second one pools of that.
-    assert memory.plan(make_program(graph)).size == 64 + 4096 + 1024
+    assert memory.plan(make_program(graph)).size == 4 * (64 + 4096 + 1024)
 
 
 def plan_of(function, shape=(4, 4, 2)):
@@ -124,7 +124,7 @@ def plan_of(function, shape=(4, 4, 2)):
 def test_functions_of_numbers_take_no_memory():
     plan = plan_of(lambda x: nn.silu(nn.tanh(conv(x, 1, 1, 2, 3))).sum((1, 2)))
     # The sums beside the input, then beside their sigmoid. The output lies elsewhere.
-    assert plan.size == 16 * 3 + 16 * 3
+    assert plan.size == 4 * (16 * 3 + 16 * 3)
 
 
 def test_parts_are_computed_in_their_concatenation():
@@ -135,4 +135,4 @@ def test_parts_are_computed_in_their_concatenation():
 
     plan = plan_of(dense)
     assert len(plan.idle) == 4
-    assert plan.size == 16 * (2 + 5 + 5)
+    assert plan.size == 4 * 16 * (2 + 5 + 5)

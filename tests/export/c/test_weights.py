@@ -32,8 +32,7 @@ NORMAL = """
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
-#include "bits.c"
-#include "weights_seed.c"
+#include "random_word.c"
 #include "normal.c"
 int main(void)
 {

@@ -5,18 +5,26 @@ struct map {
     int32_t loops;
     int32_t sizes[LOOPS];
     int32_t steps[LOOPS][4];
+#if INTEGERS
+    uint8_t kinds[4];
+    struct requantization requantization;
+#endif
 };
 
-static void map(const struct map *map, const float *first, const float *second,
-                const float *third, float *out)
+/* Applies the function in the innermost loop. */
+static void apply(const struct map *map, const int32_t *at, const NUMBERS *const in[3],
+                  NUMBERS *out);
+
+static void map(const struct map *map, const NUMBERS *first, const NUMBERS *second,
+                const NUMBERS *third, NUMBERS *out)
 {
+    const NUMBERS *const in[3] = {first, second, third};
     const int32_t inner = map->loops - 1;
     int32_t counts[LOOPS] = {0};
     int32_t at[4] = {0};
     int32_t loop;
     do {
-        const float *const in[3] = {first + at[0], second + at[1], third + at[2]};
-        apply(map->function, map->sizes[inner], map->steps[inner], in, out + at[3]);
+        apply(map, at, in, out);
         for (loop = inner - 1; loop >= 0; loop--) {
             const int ends = ++counts[loop] == map->sizes[loop];
             const int32_t count = ends ? 1 - map->sizes[loop] : 1;

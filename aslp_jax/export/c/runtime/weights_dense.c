@@ -1,9 +1,9 @@
-/* All weights as floats, unit by unit in the order of the input. */
+/* All weights, unit by unit in the order of the input. */
 
 struct weights {
-    const float *values;
+    const WEIGHT *values;
 };
 
 struct cursor {
-    const float *value;
+    const WEIGHT *value;
 };

@@ -1,14 +1,14 @@
-/* The weights that are kept, as floats, unit by unit in the order of the input, and how
-   far each is from the one before: a byte, and 255 for 255 weights that are not kept
-   with the next kept one still to come. A last distance leads behind the end. */
+/* The weights that are kept, unit by unit in the order of the input, and how far each is
+   from the one before: a byte, and 255 for 255 weights that are not kept with the next
+   kept one still to come. A last distance leads behind the end. */
 
 struct weights {
-    const float *values;
+    const WEIGHT *values;
     const uint8_t *gaps;
 };
 
 struct cursor {
-    const float *value;
+    const WEIGHT *value;
     const uint8_t *gap;
     int32_t ahead; /* weights until the next kept one, from the start of the unit */
 };

@@ -3,16 +3,21 @@ struct window {
     int32_t is_sum;
     int32_t planes, in_height, in_width, height, width;
     int32_t rows, columns, row_step, column_step, top, left; /* of the windows */
+#if INTEGERS
+    uint8_t kind; /* of the input, and of a maximum */
+    struct requantization requantization; /* of a sum */
+#endif
 };
 
-static void window(const struct window *window, const float *in, float *out)
+static void window(const struct window *window, const NUMBERS *in, NUMBERS *out)
 {
+    int32_t plane_at = 0, at = 0;
     for (int32_t plane = 0; plane < window->planes; plane++) {
         for (int32_t y = 0; y < window->height; y++) {
             for (int32_t x = 0; x < window->width; x++) {
                 const int32_t top = y * window->row_step - window->top;
                 const int32_t left = x * window->column_step - window->left;
-                float result = window->is_sum ? 0 : -INFINITY;
+                SUM result = window->is_sum ? 0 : LEAST;
                 for (int32_t row = top; row < top + window->rows; row++) {
                     for (int32_t column = left; column < left + window->columns;
                          column++) {
@@ -20,15 +25,31 @@ static void window(const struct window *window, const float *in, float *out)
                             column >= window->in_width) {
                             continue;
                         }
-                        const float value = in[row * window->in_width + column];
+                        const int32_t place = plane_at + row * window->in_width + column;
+#if INTEGERS
+                        const int32_t value = get(window->kind, in, place);
+#else
+                        const float value = in[place];
+#endif
                         result = window->is_sum    ? result + value
                                  : result < value ? value
                                                   : result;
                     }
                 }
-                *out++ = result;
+#if INTEGERS
+                if (window->is_sum) {
+                    const struct requantization *step = &window->requantization;
+                    result = requantize(step, (int64_t)result * step->multiplier +
+                                                  step->offset);
+                    put(step->kind, out, at++, result);
+                } else {
+                    put(window->kind, out, at++, result);
+                }
+#else
+                out[at++] = result;
+#endif
             }
         }
-        in += window->in_height * window->in_width;
+        plane_at += window->in_height * window->in_width;
     }
 }
