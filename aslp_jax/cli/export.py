@@ -13,6 +13,7 @@ from aslp_jax.cli._artefacts import (
     command_parser,
     one_line_errors,
 )
+from aslp_jax.cli._calibration import add_calibration, calibration_inputs
 from aslp_jax.cli.arguments import path_argument
 from aslp_jax.trainer.signals import Signals
 
@@ -71,6 +72,13 @@ def main(arguments: Sequence[str]) -> int:
         default=argparse.SUPPRESS,
         help="leave out dead units (default: on)",
     )
+    parser.add_argument(
+        "--activations",
+        default=argparse.SUPPRESS,
+        help="numbers between layers: float32, int8 (onnx, c), int16 (c); integers "
+        "need --calibrate (default: float32)",
+    )
+    add_calibration(parser)
     with one_line_errors():
         _export(**vars(parser.parse_args(arguments)))
     return 0
@@ -82,6 +90,8 @@ def _export(
     output: Path,
     model: str | None,
     model_args: str | None,
+    calibrate: str | None,
+    data_dir: Path | None,
     **options: Any,
 ) -> None:
     with Signals():
@@ -90,6 +100,20 @@ def _export(
     subnetwork = _load(file, model, model_args)
     for each in (output, output.with_suffix(".h")) if to == "c" else (output,):
         check_output(each, file)
+    integers = options.get("activations", "float32") != "float32"
+    if calibrate is not None and not integers:
+        raise BadInput("--calibrate is for --activations int8 or int16; give both")
+    if data_dir is not None and calibrate is None:
+        raise BadInput("--data-dir is for the data set of --calibrate; give both")
+    if integers and calibrate is None:
+        raise BadInput(
+            f"--activations {options['activations']} needs --calibrate, training "
+            "images from which the ranges of integers are measured: a run folder, or a "
+            "data set such as digits"
+        )
+    if calibrate is not None:
+        shape = subnetwork.description.image_shape
+        options["calibration"] = calibration_inputs(calibrate, data_dir, shape)
     with accessing(f"write {output}"):
         written = write(subnetwork, to, output, **options)
     for each in written.files:

@@ -38,12 +38,14 @@ def write(
     - `"onnx"`: `storage` (`"float"`, `"int8"`), `inputs` (`"uint8"`, `"float32"`),
       `compact` (True, False).
     - `"c"`: `storage` (`"sparse"`, `"signs"`, `"seed"`, `"dense"`), `inputs`
-      (`"uint8"`, `"float32"`), `compact` (True, False).
+      (`"uint8"`, `"float32"`), `compact` (True, False), `activations` (`"float32"`,
+      `"int8"`, `"int16"`), `calibration` (None, images).
     - `"stablehlo"`: `compact` (True, False).
     - `"npz"`: `storage` (`"dense"`, `"sparse"`).
 
     `storage` is the way to store the weights. `inputs` is the dtype of the images.
-    `compact` removes dead units.
+    `compact` removes dead units. `activations` are the numbers between layers; integers
+    need `calibration`, training images from which their ranges are measured.
 
     Args:
       subnetwork: the network.

@@ -29,6 +29,7 @@ class ExportResult(NamedTuple):
         format does not compute.
       dropped: effect of the dropped weights on size and time. The sentence's subject
         is "dropped", the label before it in `report`.
+      numbers: dtype of the numbers between layers. Default: `"float32"`.
     """
 
     files: Mapping[str, bytes]
@@ -36,6 +37,7 @@ class ExportResult(NamedTuple):
     after: Cost | None
     operations: int | None
     dropped: str
+    numbers: str = "float32"
 
     @property
     def content(self) -> bytes:
@@ -79,7 +81,7 @@ def report(subnetwork: Subnetwork, result: ExportResult) -> str:
             )
         facts += [
             ("compacted", change),
-            ("computes", f"{result.operations:,} of these, in float32"),
+            ("computes", f"{result.operations:,} of these, in {result.numbers}"),
         ]
     facts.append(("dropped", result.dropped))
     return "\n".join(f"{name:<12}{text}" for name, text in facts)

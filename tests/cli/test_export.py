@@ -15,8 +15,12 @@ import pytest
 
 import aslp_jax
 from aslp_jax.artefact import NETWORK, Subnetwork
+from aslp_jax.cli._calibration import calibration_inputs
 from aslp_jax.cli.main import main
 from aslp_jax.data import datasets
+from aslp_jax.export.integer import reference
+from aslp_jax.export.integer.build import integer_graph
+from aslp_jax.export.network import graph_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,12 +78,12 @@ def run_export(kind: str, path: Path, images: np.ndarray, net: Any) -> np.ndarra
     return run_c(path, images)
 
 
-def run_c(path: Path, images: np.ndarray) -> np.ndarray:
+def run_c(path: Path, images: np.ndarray, dtype: str = "float32") -> np.ndarray:
     (path.parent / "main.c").write_text(
         '#include <stdio.h>\n#include "network.h"\n'
         "int main(void) {\n"
         "    static uint8_t image[NETWORK_IMAGE_BYTES];\n"
-        "    float logits[NETWORK_CLASSES];\n"
+        "    network_logit logits[NETWORK_CLASSES];\n"
         "    while (fread(image, 1, sizeof image, stdin) == sizeof image) {\n"
         "        network_logits(image, logits);\n"
         "        fwrite(logits, sizeof logits, 1, stdout);\n"
@@ -94,7 +98,7 @@ def run_c(path: Path, images: np.ndarray) -> np.ndarray:
         capture_output=True,
         check=True,
     )
-    return np.frombuffer(done.stdout, np.float32).reshape(len(images), -1)
+    return np.frombuffer(done.stdout, dtype).reshape(len(images), -1)
 
 
 @pytest.mark.slow
@@ -145,3 +149,79 @@ def test_without_onnx_the_extra_is_named(signed, tmp_path, monkeypatch, capsys):
     assert main(["export", str(signed), "--to", "onnx", "-o", str(path)]) == 2
     err = capsys.readouterr().err
     assert "aslp-jax[export]" in err and err.count("\n") == 1 and not path.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
+@pytest.mark.parametrize("storage", ["seed", "dense"])
+def test_integers_of_a_run_are_those_of_the_reference(
+    storage, digits, tmp_path, monkeypatch, capsys
+):
+    """The ranges are those of the run's own training images."""
+    data = digits.data
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: data)
+    source, path = digits.folder / NETWORK, tmp_path / "network.c"
+    line = f"export {source} --to c --storage {storage} --activations int8 -o {path}"
+    assert main([*line.split(), "--calibrate", str(digits.folder)]) == 0
+    assert "of these, in int8" in capsys.readouterr().out
+    subnetwork = aslp_jax.load(source)
+    about = subnetwork.description
+    graph = graph_of(subnetwork.net, subnetwork.variables, about.image_shape)
+    integers = integer_graph(graph, about, data.train_images, activations="int8")
+    wanted = reference.run(integers, data.test_images)
+    found = run_c(path, data.test_images, "int16")
+    np.testing.assert_array_equal(found, wanted)
+    agree = wanted.argmax(1) == digits.outputs.argmax(1)
+    assert agree.mean() > 0.95
+
+
+def test_inputs_to_calibrate_on_come_from_many_places(digits, tmp_path, monkeypatch):
+    shape = (8, 8, 1)
+    images = datasets.load("digits").train_images
+    assert np.array_equal(calibration_inputs("digits", None, shape), images)
+    arrays = {
+        "x_train": np.repeat(images[:4], 5, 1).repeat(5, 2),
+        "y_train": np.arange(4) % 2,
+        "y_test": np.arange(4) % 2,
+    }
+    arrays["x_test"] = arrays["x_train"]
+    np.savez(tmp_path / "own.npz", **arrays)
+    found = calibration_inputs(str(tmp_path / "own.npz"), None, shape)
+    assert found.shape == (4, *shape)  # resized to those of the network
+    np.save(tmp_path / "inputs.npy", np.arange(6, dtype=np.float32))
+    found = calibration_inputs(str(tmp_path / "inputs.npy"), None, (6,))
+    assert np.array_equal(found, range(6))
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("--activations int8", "--activations int8 needs --calibrate"),
+        ("--calibrate digits", "--calibrate is for --activations int8 or int16"),
+        ("--data-dir x", "--data-dir is for the data set of --calibrate"),
+        ("--activations int4 --calibrate digits", "activations must be one of"),
+        ("--activations int8 --calibrate NOWHERE", "--calibrate NOWHERE is missing"),
+        ("--activations int8 --calibrate cifar10 --data-dir NOWHERE", "NOWHERE"),
+        ("--activations int8 --calibrate OTHER.npy", r"images are \[8, 8, 3\]"),
+        ("--activations int8 --calibrate BLACK.npy", "the range [0, 0]"),
+        ("--activations int8 --calibrate FLOATS.npy", "must be uint8, got float32"),
+        ("--activations int8 --calibrate TEXT.npy", "TEXT.npy is no array of NumPy"),
+        ("--activations int8 --calibrate digits --inputs float32", "take uint8"),
+    ],
+)
+def test_bad_calibration_is_one_line(rest, words, tmp_path, capsys):
+    np.save(tmp_path / "OTHER.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    np.save(tmp_path / "BLACK.npy", np.zeros((2, 8, 8, 1), np.uint8))
+    np.save(tmp_path / "FLOATS.npy", np.zeros((2, 8, 8, 1), np.float32))
+    (tmp_path / "TEXT.npy").write_text("no array")
+    for name in ("NOWHERE", "OTHER.npy", "BLACK.npy", "FLOATS.npy", "TEXT.npy"):
+        rest = rest.replace(name, str(tmp_path / name))
+    source = ROOT / "examples" / "embedded" / "digits.aslp"
+    line = f"export {source} --to c -o {tmp_path / 'new.c'} {rest}"
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert (
+        words.replace("\\", "").replace("NOWHERE", str(tmp_path / "NOWHERE")) in error
+    )
+    assert not (tmp_path / "new.c").exists() and not (tmp_path / "new.h").exists()

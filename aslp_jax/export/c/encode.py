@@ -1,13 +1,18 @@
 """Encoder of a subnetwork: what the C code needs to know, from an artefact."""
 
 import re
+from typing import Literal
+
+import numpy as np
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import passes
-from aslp_jax.export.c.code import encode_graph
+from aslp_jax.export.c.code import encode_graph, encode_integer_graph
 from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import Storage
 from aslp_jax.export.cost import cost
+from aslp_jax.export.integer.build import integer_graph
+from aslp_jax.export.integer.convert import ACTIVATIONS, Activations
 from aslp_jax.export.network import graph_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
@@ -28,6 +33,8 @@ def encode(
     storage: Storage = "sparse",
     inputs: Inputs = "uint8",
     compact: bool = True,
+    activations: Literal["float32", Activations] = "float32",
+    calibration: np.ndarray | None = None,
 ) -> ExportResult:
     """Returns the header and the source of a network.
 
@@ -38,10 +45,15 @@ def encode(
     takes them. All values between layers share one static array, so two calls must not
     run at the same time.
 
-    The code computes in float32, whatever the dtype of the network. It is for machines
-    with an `int` of 32 bits that read constants like other memory. It calls functions
-    of the mathematical library only if the network has such functions, or if normally
-    distributed weights are computed from a seed; the header says so.
+    The code computes in float32, whatever the dtype of the network, or with integers
+    alone. It is for machines with an `int` of 32 bits that read constants like other
+    memory. It calls functions of the mathematical library only if the network has such
+    functions, or if normally distributed weights are computed from a seed; the header
+    says so.
+
+    Integers give the same results on every processor, and need ranges of all values,
+    which are measured on images. Inputs that are no images are then integers too, and
+    the header states their scale.
 
     Args:
       subnetwork: the network.
@@ -53,41 +65,68 @@ def encode(
         image. `"dense"`: a float for each weight.
       inputs: dtype of the pixels, which are from 0 to 255.
       compact: True removes dead units (`passes.compact`). `"seed"` keeps all units.
+      activations: numbers between layers: float32, or integers of 8 or 16 bits.
+      calibration: training images to measure ranges on, uint8 `[count, height, width,
+        channels]`, or other inputs as the module takes them; for integers.
 
     Returns:
       Two files, `".h"` and `".c"`.
 
     Raises:
-      UnsupportedError: the C code cannot compute the network.
-      ValueError: the name is not an identifier, the storage or the inputs are unknown,
-        or the storage cannot hold the weights.
+      CalibrationError: there are no images to measure ranges on, or no ranges in them.
+      UnsupportedError: the C code cannot compute the network, or not with integers.
+      ValueError: the name is not an identifier, the storage, the inputs or the
+        activations are unknown, or the storage cannot hold the weights.
     """
     if inputs not in ("uint8", "float32"):
         raise ValueError(
             f"c: inputs must be one of ('uint8', 'float32'), got {inputs!r}"
+        )
+    if activations not in ("float32", *ACTIVATIONS):
+        raise ValueError(
+            f"c: activations must be one of {('float32', *ACTIVATIONS)}, got "
+            f"{activations!r}"
         )
     description = subnetwork.description
     shape = description.image_shape
     network = graph_of(subnetwork.net, subnetwork.variables, shape)
     before = cost(network)
     if compact and storage != "seed":
-        network = passes.compact(network, merge=storage != "signs")
-    pixels = Pixels(inputs, description.mean, description.std)
-    code = encode_graph(
-        network,
-        name,
-        storage=storage,
-        pixels=pixels if len(shape) == 3 else None,
-        classes=network.shapes[-1] == (description.classes,),
-        layers=subnetwork.layers,
-        about=_about(subnetwork),
-    )
+        # Units of several magnitudes would not stay signs.
+        merge = storage != "signs" and activations == "float32"
+        network = passes.compact(network, merge=merge)
+    classes = network.shapes[-1] == (description.classes,)
+    if activations == "float32":
+        pixels = Pixels(inputs, description.mean, description.std)
+        code = encode_graph(
+            network,
+            name,
+            storage=storage,
+            pixels=pixels if len(shape) == 3 else None,
+            classes=classes,
+            layers=subnetwork.layers,
+            about=_about(subnetwork),
+        )
+    else:
+        if inputs != "uint8":
+            raise ValueError(
+                f"c: {activations} activations take uint8 images, not {inputs}"
+            )
+        code = encode_integer_graph(
+            integer_graph(network, description, calibration, activations=activations),
+            name,
+            storage=storage,
+            classes=classes,
+            layers=subnetwork.layers,
+            about=_about(subnetwork),
+        )
     return ExportResult(
         code.files,
         before,
         cost(network),
         operations=code.operations,
         dropped=_DROPPED[storage],
+        numbers=activations,
     )
 
 
