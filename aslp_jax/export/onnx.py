@@ -1,7 +1,7 @@
 """Encoder of ONNX models, by the helpers of the `onnx` package."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -13,12 +13,24 @@ from aslp_jax._version import __version__
 from aslp_jax.artefact import Description, Subnetwork
 from aslp_jax.export import passes
 from aslp_jax.export.cost import cost
+from aslp_jax.export.integer.build import integer_graph
+from aslp_jax.export.integer.operations import IntegerGraph
 from aslp_jax.export.network import graph_of
+from aslp_jax.export.onnx_integers import IntegerOperators
 from aslp_jax.export.onnx_operators import Operators, Storage
 from aslp_jax.export.operations import Graph, Shape
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
-__all__ = ["IR_VERSION", "OPSET", "Inputs", "Storage", "encode", "model_of"]
+__all__ = [
+    "IR_VERSION",
+    "OPSET",
+    "Activations",
+    "Inputs",
+    "Storage",
+    "encode",
+    "integer_model_of",
+    "model_of",
+]
 
 OPSET = 17
 """Version of the operator set, from 2022, which all current runtimes support."""
@@ -41,6 +53,8 @@ _ABOUT = {
 
 Inputs = Literal["uint8", "float32"]
 
+Activations = Literal["float32", "int8"]
+
 
 def encode(
     subnetwork: Subnetwork,
@@ -48,6 +62,8 @@ def encode(
     storage: Storage = "float",
     inputs: Inputs = "uint8",
     compact: bool = True,
+    activations: Activations = "float32",
+    calibration: Any = None,
 ) -> ExportResult:
     """Returns an ONNX model from inputs to outputs.
 
@@ -57,6 +73,11 @@ def encode(
     float32, as the module takes it. The output `logits` has the shape of the module's
     output, for any batch. The model computes in float32, whatever the dtype of the
     network.
+
+    With `"int8"` activations, values between layers are bytes, and weights take one
+    byte each, whatever the storage. Runtimes turn each layer with the operators
+    `QuantizeLinear` and `DequantizeLinear` around it into one operator of integers.
+    Pixels of float32 are rounded to bytes. The outputs are float32 too.
 
     `"int8"` storage is for layers of one magnitude, such as signed constants. A runtime
     turns it into the same floats when it loads the model. (`DequantizeLinear` would
@@ -69,19 +90,26 @@ def encode(
       inputs: dtype of the pixels.
       compact: True removes dead units (`passes.compact`), except for those that keep
         the number of channels a multiple of `passes.CHANNEL_MULTIPLE`.
+      activations: numbers between layers.
+      calibration: training images, uint8 `[count, height, width, channels]`, or other
+        inputs, float32 `[count, *input_shape]`, on which `"int8"` activations get their
+        ranges.
 
     Returns:
       One file, valid by `onnx.checker`.
 
     Raises:
+      CalibrationError: the calibration does not suit the network, or is missing.
       ImportError: the package `onnx` is not installed.
-      UnsupportedError: the network computes something that has no place in a graph.
+      UnsupportedError: the network computes something that has no place in a graph, or
+        no integer form.
       ValueError: an option is unknown, or a layer has several magnitudes and the
         storage is `"int8"`.
     """
     for option, value, known in (
         ("storage", storage, ("float", "int8")),
         ("inputs", inputs, ("uint8", "float32")),
+        ("activations", activations, ("float32", "int8")),
     ):
         if value not in known:
             raise ValueError(f"onnx: {option} must be one of {known}, got {value!r}")
@@ -89,11 +117,16 @@ def encode(
     network = graph_of(subnetwork.net, subnetwork.variables, description.image_shape)
     before = after = cost(network)
     if compact:
-        network = passes.compact(
-            network, merge=storage == "float", multiple=passes.CHANNEL_MULTIPLE
-        )
+        merge = storage == "float" and activations == "float32"
+        network = passes.compact(network, merge=merge, multiple=passes.CHANNEL_MULTIPLE)
         after = cost(network)
-    model = model_of(network, storage=storage, description=description, inputs=inputs)
+    if activations == "int8":
+        integers = integer_graph(network, description, calibration, activations="int8")
+        model = integer_model_of(integers, description=description, inputs=inputs)
+    else:
+        model = model_of(
+            network, storage=storage, description=description, inputs=inputs
+        )
     return ExportResult(
         {"": model.SerializeToString()},
         before,
@@ -135,6 +168,38 @@ def model_of(
     shape = graph.input_shape
     if is_image:
         shape = (shape[2], *shape[:2])
+    return _model(operators, description, (source, kind, shape), graph.shapes[-1])
+
+
+def integer_model_of(
+    graph: IntegerGraph,
+    *,
+    description: Description | None = None,
+    inputs: Inputs = "uint8",
+) -> onnx.ModelProto:
+    """Returns the checked model of an integer graph.
+
+    Args:
+      graph: the network, with int8 activations.
+      description: facts about the network; None (default) for inputs of float32, which
+        become integers of the graph's first number.
+      inputs: dtype of the pixels, as in `encode`.
+    """
+    operators = IntegerOperators()
+    shape, kind = graph.input_shape, onnx.TensorProto.FLOAT
+    source = given = "inputs"
+    number = graph.numbers[0]
+    if len(shape) == 3:
+        source = given = "images"
+        shape = (shape[2], *shape[:2])
+        if description is not None:
+            # A byte is the pixel itself.
+            number = number._replace(scale=1.0)
+            if inputs == "uint8":
+                kind = onnx.TensorProto.UINT8
+    if kind == onnx.TensorProto.FLOAT:
+        given = operators.quantised(source, number)
+    operators.add_integers(graph, given, "logits")
     return _model(operators, description, (source, kind, shape), graph.shapes[-1])
 
 

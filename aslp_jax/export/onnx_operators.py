@@ -8,7 +8,7 @@ rule for each operation.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -36,11 +36,11 @@ from aslp_jax.export.operations import (
 )
 from aslp_jax.export.signs import signs
 
-__all__ = ["Operators", "Storage"]
+__all__ = ["Held", "Layout", "Operators", "Storage", "layer_path"]
 
 Storage = Literal["float", "int8"]
 
-_Layout = Literal["plain", "first", "flat"]
+Layout = Literal["plain", "first", "flat"]
 """Order of a value's axes: as in the graph; channels first; an image that was flattened
 with its channels first."""
 
@@ -93,7 +93,7 @@ _REDUCTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held:
+class Held:
     """A value as a tensor.
 
     Attributes:
@@ -103,7 +103,7 @@ class _Held:
     """
 
     name: str
-    layout: _Layout = "plain"
+    layout: Layout = "plain"
     dims: Shape = ()
 
 
@@ -112,22 +112,25 @@ class Operators:
 
     Attributes:
       storage: way to store the kernels.
+      dtype: dtype of the values.
       nodes: operators so far.
       arrays: constant arrays so far, by name.
     """
+
+    dtype: Any = np.float32
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.nodes: list[Any] = []
         self.arrays: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
-        self._held: list[_Held] = []
+        self._held: list[Held] = []
         self._shapes: tuple[Shape, ...] = ()
         self._uses: tuple[int, ...] = ()
         self._bools: set[int] = set()
-        self._moved: dict[tuple[int, _Layout], str] = {}
-        self._scaled: dict[int, tuple[_Held, float]] = {}
-        self._below: dict[int, tuple[_Held, float]] = {}
+        self._moved: dict[tuple[int, Layout], str] = {}
+        self._scaled: dict[int, tuple[Held, float]] = {}
+        self._below: dict[int, tuple[Held, float]] = {}
 
     def array(self, name: str, array: Any, dtype: Any = np.float32) -> str:
         """Adds a constant array and returns its name, which may get a number."""
@@ -171,16 +174,11 @@ class Operators:
             image, which has three axes.
           result: name of the output, `[batch, *shape]`.
         """
-        image = len(graph.input_shape) == 3
-        self._held = [_Held(source, "first" if image else "plain")]
-        self._shapes, self._uses = graph.shapes, graph.uses
+        self._begin(source, graph.shapes)
+        self._uses = graph.uses
         for value, node in enumerate(graph.nodes, start=1):
             self._held.append(self._node(value, node))
-        last = self.plain(len(graph.nodes))
-        if last == source or last in self.arrays:
-            last = self.emit("Identity", [last])
-        self._rename(last, result)
-        self._prune(result)
+        self._end(source, self.plain(len(graph.nodes)), result)
 
     def plain(self, value: int) -> str:
         """Returns the tensor of a value, its axes as in the graph."""
@@ -188,7 +186,11 @@ class Operators:
 
     # Layouts.
 
-    def _as(self, value: int, layout: _Layout) -> str:
+    def _operand(self, value: int, layout: Layout) -> str:
+        """Returns the tensor of a value that a layer takes, in a layout."""
+        return self._as(value, layout)
+
+    def _as(self, value: int, layout: Layout) -> str:
         """Returns the tensor of a value in a layout, numbers for true and false."""
         held = self._held[value]
         if value in self._bools:
@@ -212,7 +214,7 @@ class Operators:
         self._moved[value, layout] = name
         return name
 
-    def _transpose(self, name: str, order: Sequence[int], layout: _Layout) -> str:
+    def _transpose(self, name: str, order: Sequence[int], layout: Layout) -> str:
         """Adds a transpose from an order of axes to a layout."""
         wanted = _order(layout, len(order))
         axes = [tuple(order).index(axis) for axis in wanted]
@@ -225,7 +227,7 @@ class Operators:
         sizes = self.array(f"shape_{'x'.join(map(str, shape))}", [0, *shape], np.int64)
         return self.emit("Reshape", [name, sizes], result)
 
-    def _common(self, values: Sequence[int]) -> _Held:
+    def _common(self, values: Sequence[int]) -> Held:
         """Returns the layout in which several values are best taken together."""
         held = [self._held[value] for value in values]
         layouts = {each.layout for each in held}
@@ -233,10 +235,10 @@ class Operators:
         if layouts == {"flat"} and len({each.dims for each in held}) == 1:
             return dataclasses.replace(held[0], name="")
         if layouts == {"first"} or ("first" in layouts and rank > 2):
-            return _Held("", "first")
-        return _Held("")
+            return Held("", "first")
+        return Held("")
 
-    def _constant(self, name: str, array: Any, held: _Held, rank: int) -> str:
+    def _constant(self, name: str, array: Any, held: Held, rank: int) -> str:
         """Adds a constant that broadcasts, in a layout."""
         array = np.asarray(array, np.float32)
         if array.size == 1:
@@ -250,7 +252,7 @@ class Operators:
 
     # Rules.
 
-    def _node(self, value: int, node: Node) -> _Held:
+    def _node(self, value: int, node: Node) -> Held:
         """Adds the operators of a node and returns its result."""
         name, first = f"v{value}", node.inputs[0]
         match node.operation:
@@ -259,7 +261,7 @@ class Operators:
             case Dense() as dense:
                 return self._dense(dense, node, name)
             case MatMul():
-                return _Held(
+                return Held(
                     self.emit("MatMul", list(map(self.plain, node.inputs)), name)
                 )
             case Unary(function):
@@ -281,7 +283,7 @@ class Operators:
             case Broadcast():
                 held = self._common([first])
                 if held.layout == "flat":
-                    held = _Held("")
+                    held = Held("")
                 sizes = [
                     node.shape[axis] for axis in _order(held.layout, len(node.shape))
                 ]
@@ -299,25 +301,24 @@ class Operators:
                 order = _order(held.layout, len(padding))
                 low, high = ([padding[axis][side] for axis in order] for side in (0, 1))
                 pads = self.array(f"{name}/pads", [0, *low, 0, *high], np.int64)
-                filler = self.array(f"{name}/value", np.float32(number))
+                filler = self.array(f"{name}/value", number, self.dtype)
                 sources = [self._as(first, held.layout), pads, filler]
                 return dataclasses.replace(held, name=self.emit("Pad", sources, name))
             case Slice(starts, strides):
                 return self._slice(starts, strides, node, name)
         raise TypeError(f"onnx: {type(node.operation).__name__} is no operation")
 
-    def _unflattened(self, values: Sequence[int]) -> _Held:
+    def _unflattened(self, values: Sequence[int]) -> Held:
         """Returns a common layout that has an axis for each of the graph's."""
         held = self._common(values)
-        return _Held("") if held.layout == "flat" else held
+        return Held("") if held.layout == "flat" else held
 
-    def _conv(self, conv: Conv, node: Node, name: str) -> _Held:
+    def _conv(self, conv: Conv, node: Node, name: str) -> Held:
         axes = len(conv.strides)
         kernel = conv.kernel.transpose(axes + 1, axes, *range(axes))
-        inputs = [self._as(node.inputs[0], "first")]
+        inputs = [self._operand(node.inputs[0], "first")]
         inputs.append(self._kernel(conv, kernel, (-1, *(1,) * (axes + 1)), name))
-        if conv.shift is not None:
-            inputs.append(self.array(f"{_layer(conv, name)}/bias", conv.shift))
+        inputs += self._bias(conv, node.inputs[0], name)
         attributes: dict[str, Any] = {
             "kernel_shape": conv.kernel.shape[:axes],
             "pads": [pads[side] for side in (0, 1) for pads in conv.padding],
@@ -327,37 +328,48 @@ class Operators:
             attributes["dilations"] = conv.dilation
         if conv.groups != 1:
             attributes["group"] = conv.groups
-        return _Held(self.emit("Conv", inputs, name, **attributes), "first")
+        return Held(self.emit("Conv", inputs, name, **attributes), "first")
 
-    def _dense(self, dense: Dense, node: Node, name: str) -> _Held:
+    def _dense(self, dense: Dense, node: Node, name: str) -> Held:
         first, rank, kernel = node.inputs[0], len(node.shape), dense.kernel
-        bias = f"{_layer(dense, name)}/bias"
         held = self._held[first]
         if rank == 1:
             if held.layout == "flat":
                 image = kernel.reshape(*held.dims, -1)
                 order = _order("first", len(held.dims))
                 kernel = image.transpose(*order, image.ndim - 1).reshape(kernel.shape)
-            inputs = [held.name if held.layout == "flat" else self.plain(first)]
+            flat = held.layout == "flat"
+            inputs = [self._operand(first, "flat" if flat else "plain")]
             inputs.append(self._kernel(dense, kernel, (-1,), name))
-            if dense.shift is not None:
-                inputs.append(self.array(bias, dense.shift))
-            return _Held(self.emit("Gemm", inputs, name))
+            inputs += self._bias(dense, first, name)
+            return Held(self.emit("Gemm", inputs, name))
         if held.layout == "first" and rank in (3, 4):
             window = (1,) * (rank - 1)
             kernel = kernel.T.reshape(*kernel.shape[::-1], *window)
-            inputs = [self._as(first, "first")]
+            inputs = [self._operand(first, "first")]
             inputs.append(self._kernel(dense, kernel, (-1, *(1,) * rank), name))
-            if dense.shift is not None:
-                inputs.append(self.array(bias, dense.shift))
+            inputs += self._bias(dense, first, name)
             found = self.emit("Conv", inputs, name, kernel_shape=window)
-            return _Held(found, "first")
-        inputs = [self.plain(first), self._kernel(dense, kernel, (-1,), name)]
+            return Held(found, "first")
+        inputs = [self._operand(first, "plain")]
+        inputs.append(self._kernel(dense, kernel, (-1,), name))
         if dense.shift is None:
-            return _Held(self.emit("MatMul", inputs, name))
+            return Held(self.emit("MatMul", inputs, name))
         product = self.emit("MatMul", inputs, f"{name}/MatMul")
-        shift = self.array(bias, dense.shift)
-        return _Held(self.emit("Add", [product, shift], name))
+        shift = self.array(f"{layer_path(dense, name)}/bias", dense.shift)
+        return Held(self.emit("Add", [product, shift], name))
+
+    def _bias(self, layer: Conv | Dense, value: int, name: str) -> list[str]:
+        """Adds the shift of a layer, if it has one, and returns its name.
+
+        Args:
+          layer: the layer.
+          value: the value that it takes.
+          name: name of the layer's result.
+        """
+        if layer.shift is None:
+            return []
+        return [self.array(f"{layer_path(layer, name)}/bias", layer.shift)]
 
     def _kernel(
         self, layer: Conv | Dense, kernel: np.ndarray, shape: Shape, name: str
@@ -398,7 +410,7 @@ class Operators:
             source = self.emit(kind, [source])
         return self.emit(last, [source], name)
 
-    def _binary(self, value: int, binary: Binary, node: Node, name: str) -> _Held:
+    def _binary(self, value: int, binary: Binary, node: Node, name: str) -> Held:
         function, number = binary.function, None
         if binary.constant is not None and np.size(binary.constant) == 1:
             number = float(np.ravel(binary.constant)[0])
@@ -427,7 +439,7 @@ class Operators:
 
     def _simple(
         self, value: int, function: str, number: float, node: Node, name: str
-    ) -> _Held | None:
+    ) -> Held | None:
         """Adds an operator of its own for a common function with a number, or None."""
         first = node.inputs[0]
         held = self._common([first])
@@ -455,7 +467,7 @@ class Operators:
 
     def _select(
         self, constants: tuple[np.ndarray | None, ...], node: Node, name: str
-    ) -> _Held:
+    ) -> Held:
         held, rank = self._common(node.inputs), len(node.shape)
         rest, inputs = list(node.inputs), []
         for place, each in enumerate(constants):
@@ -478,14 +490,14 @@ class Operators:
 
     def _reduce(
         self, function: str, axes: Sequence[int], node: Node, name: str
-    ) -> _Held:
+    ) -> Held:
         first = node.inputs[0]
         held, rank = self._unflattened([first]), len(self._shapes[first])
         source, last = self._as(first, held.layout), rank - 1
         of_pixels = function == "mean" and sorted(axes) == list(range(last))
         if held.layout == "first" and of_pixels and rank in (3, 4):
             pooled = self.emit("GlobalAveragePool", [source])
-            return _Held(self.emit("Flatten", [pooled], name))
+            return Held(self.emit("Flatten", [pooled], name))
         order = _order(held.layout, rank)
         over = sorted(order.index(axis) + 1 for axis in axes)
         if function == "sum":
@@ -496,13 +508,34 @@ class Operators:
                 _REDUCTIONS[function], [source], name, axes=over, keepdims=0
             )
         stays = held.layout == "first" and last not in axes and len(node.shape) > 1
-        return _Held(found, "first" if stays else "plain")
+        return Held(found, "first" if stays else "plain")
 
-    def _window(self, value: int, window: Window, node: Node, name: str) -> _Held:
-        first = node.inputs[0]
+    def _window(self, value: int, window: Window, node: Node, name: str) -> Held:
+        def source(layout: Layout) -> str:
+            return self._as(node.inputs[0], layout)
+
+        if window.function == "max":
+            return self._pool(window, source, name)
+        held, count = self._pool(window, source), math.prod(window.window)
+        self._scaled[value] = (held, count)
+        factor = self.array(f"number_{count}", np.float32(count))
+        return dataclasses.replace(
+            held, name=self.emit("Mul", [held.name, factor], name)
+        )
+
+    def _pool(
+        self, window: Window, tensor: Callable[[Layout], str], name: str = ""
+    ) -> Held:
+        """Adds the maximum or the mean of windows.
+
+        Args:
+          window: the windows; those of the function `"sum"` give the mean.
+          tensor: function from a layout to the tensor.
+          name: name of the result, if one operator computes it.
+        """
         entries = list(zip(window.window, window.strides, window.padding, strict=True))
         by_channel = entries[-1] == (1, 1, (0, 0)) and len(entries) > 1
-        source = self._as(first, "first" if by_channel else "plain")
+        source = tensor("first" if by_channel else "plain")
         if by_channel:
             entries.pop()
         else:
@@ -524,20 +557,13 @@ class Operators:
             kind = "AveragePool"
             if any(pads):
                 attributes["count_include_pad"] = 1
-        last = name if by_channel and kind == "MaxPool" else ""
-        found = self.emit(kind, [source], last, **attributes)
+        found = self.emit(kind, [source], name if by_channel else "", **attributes)
         if not by_channel:
             axis = self.array("axis_1", [1], np.int64)
             found = self.emit("Squeeze", [found, axis])
-        held = _Held(found, "first" if by_channel else "plain")
-        if window.function == "max":
-            return held
-        count = math.prod(window.window)
-        self._scaled[value] = (held, count)
-        factor = self.array(f"number_{count}", np.float32(count))
-        return dataclasses.replace(held, name=self.emit("Mul", [found, factor], name))
+        return Held(found, "first" if by_channel else "plain")
 
-    def _reshaped(self, node: Node, name: str) -> _Held:
+    def _reshaped(self, node: Node, name: str) -> Held:
         first, target = node.inputs[0], node.shape
         held, shape = self._held[first], self._shapes[first]
         if held.layout == "flat":
@@ -546,35 +572,35 @@ class Operators:
             if target == held.dims:
                 source = self._as(first, "flat")
                 found = self._reshape(source, (target[-1], *target[:-1]), name)
-                return _Held(found, "first")
+                return Held(found, "first")
         if held.layout == "first":
             source = self._as(first, "first")
             if len(target) == 1:
                 found = self.emit("Flatten", [source], name)
                 plain = math.prod(shape[:-1]) == 1
-                return _Held(found) if plain else _Held(found, "flat", shape)
+                return Held(found) if plain else Held(found, "flat", shape)
             if target and shape[-1] == target[-1]:
                 found = self._reshape(source, (target[-1], *target[:-1]), name)
-                return _Held(found, "first")
+                return Held(found, "first")
         source = self.plain(first)
         if len(target) > 2 and math.prod(target[:-1]) == 1 and shape == target[-1:]:
             found = self._reshape(source, (target[-1], *target[:-1]), name)
-            return _Held(found, "first")
-        return _Held(self._reshape(source, target, name))
+            return Held(found, "first")
+        return Held(self._reshape(source, target, name))
 
-    def _transposed(self, permutation: tuple[int, ...], node: Node, name: str) -> _Held:
+    def _transposed(self, permutation: tuple[int, ...], node: Node, name: str) -> Held:
         first = node.inputs[0]
         held, rank = self._unflattened([first]), len(node.shape)
         source, order = self._as(first, held.layout), _order(held.layout, rank)
-        layouts: tuple[_Layout, ...] = ("plain", "first")
+        layouts: tuple[Layout, ...] = ("plain", "first")
         for layout in layouts:
             axes = [permutation[axis] for axis in _order(layout, rank)]
             if tuple(axes) == order:
-                return _Held(source, layout)
+                return Held(source, layout)
         axes = [order.index(axis) + 1 for axis in permutation]
-        return _Held(self.emit("Transpose", [source], name, perm=[0, *axes]))
+        return Held(self.emit("Transpose", [source], name, perm=[0, *axes]))
 
-    def _concatenate(self, parts: Concatenate, node: Node, name: str) -> _Held:
+    def _concatenate(self, parts: Concatenate, node: Node, name: str) -> Held:
         held, rank = self._unflattened(node.inputs), len(node.shape)
         order = _order(held.layout, rank)
         sources = [self._as(index, held.layout) for index in node.inputs]
@@ -584,7 +610,7 @@ class Operators:
                 inputs.append(rest.pop(0))
                 continue
             array = np.transpose(each, order)
-            constant = self.array(f"{name}/constant_{place}", array[None])
+            constant = self.array(f"{name}/constant_{place}", array[None], self.dtype)
             batch = self.emit("Shape", [sources[0]], start=0, end=1)
             sizes = self.array(f"{name}/sizes_{place}", array.shape, np.int64)
             shape = self.emit("Concat", [batch, sizes], axis=0)
@@ -595,7 +621,7 @@ class Operators:
 
     def _slice(
         self, starts: Sequence[int], strides: Sequence[int], node: Node, name: str
-    ) -> _Held:
+    ) -> Held:
         first = node.inputs[0]
         held, rank = self._unflattened([first]), len(node.shape)
         order, shape = _order(held.layout, rank), self._shapes[first]
@@ -619,6 +645,19 @@ class Operators:
 
     # The whole model.
 
+    def _begin(self, source: str, shapes: tuple[Shape, ...]) -> None:
+        """Takes the input; channels come first if it is an image."""
+        image = len(shapes[0]) == 3
+        self._held = [Held(source, "first" if image else "plain")]
+        self._shapes = shapes
+
+    def _end(self, source: str, last: str, result: str) -> None:
+        """Gives the last tensor the name of the output."""
+        if last == source or last in self.arrays:
+            last = self.emit("Identity", [last])
+        self._rename(last, result)
+        self._prune(result)
+
     def _rename(self, name: str, wanted: str) -> None:
         """Gives a result another name."""
         for node in self.nodes:
@@ -640,7 +679,7 @@ class Operators:
         self.arrays = {n: each for n, each in self.arrays.items() if n in needed}
 
 
-def _order(layout: _Layout, rank: int) -> tuple[int, ...]:
+def _order(layout: Layout, rank: int) -> tuple[int, ...]:
     """Returns the axes of the graph in the order of a layout."""
     if layout == "first" and rank > 1:
         return (rank - 1, *range(rank - 1))
@@ -651,6 +690,6 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
     return array.transpose(_order("first", array.ndim))
 
 
-def _layer(layer: Conv | Dense, name: str) -> str:
+def layer_path(layer: Conv | Dense, name: str) -> str:
     """Returns the path of a layer, or the name of its result."""
     return layer.name.removesuffix("/kernel") or name
