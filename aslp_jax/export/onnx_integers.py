@@ -2,7 +2,7 @@
 
 Each layer, sum, product and mean is an operator of floats between `DequantizeLinear`
 and `QuantizeLinear`; a runtime computes all three as one operator of integers. What
-only moves or compares numbers takes the bytes as they are, and so does a table.
+only moves or compares numbers takes the bytes as they are.
 
 All bytes are unsigned: int8 becomes uint8 with the zero point 128. Onnxruntime has
 operators for signed bytes on x86 only where it can make them unsigned, which moves
@@ -10,10 +10,10 @@ prevent.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 
 from aslp_jax.export.integer.operations import (
     IntegerGraph,
@@ -29,8 +29,23 @@ from aslp_jax.export.integer.operations import (
     Rescale,
     limits,
 )
-from aslp_jax.export.onnx_operators import Held, Layout, Operators, layer_path
-from aslp_jax.export.operations import Concatenate, Conv, Dense, Node, Pad, Shape
+from aslp_jax.export.onnx_operators import (
+    Held,
+    Layout,
+    Operators,
+    axis_order,
+    layer_path,
+)
+from aslp_jax.export.operations import (
+    Concatenate,
+    Conv,
+    Dense,
+    Graph,
+    Node,
+    Pad,
+    Shape,
+    Window,
+)
 
 __all__ = ["IntegerOperators"]
 
@@ -70,6 +85,7 @@ class IntegerOperators(Operators):
     def __init__(self) -> None:
         super().__init__("int8")
         self._numbers: tuple[Number, ...] = ()
+        self._source = Graph((), ())
 
     def add_integers(self, graph: IntegerGraph, source: str, result: str) -> None:
         """Adds the operators of a graph whose activations are int8.
@@ -81,7 +97,7 @@ class IntegerOperators(Operators):
           result: name of the output, float32 `[batch, *shape]`.
         """
         self._begin(source, graph.shapes)
-        self._numbers = graph.numbers
+        self._numbers, self._source = graph.numbers, graph.source
         for value, node in enumerate(graph.nodes, start=1):
             self._held.append(self._integer(value, node))
         last, number = self.plain(len(graph.nodes)), graph.numbers[-1]
@@ -141,18 +157,9 @@ class IntegerOperators(Operators):
             case IntegerSum(step) | IntegerProduct(step):
                 held = self._pair(value, node, operation, step)
             case IntegerWindow(window, step):
-                real = self._real(value, step)
-                count = np.prod(window.window)
-
-                def mean(layout: Layout) -> str:
-                    factor = real.factors * count
-                    return self._scaled_operand(
-                        node.inputs[0], Held("", layout), factor
-                    )
-
-                held = self._plus(value, self._pool(window, mean), real)
-            case Lookup(table):
-                return self._lookup(value, node, table)
+                held = self._mean(value, node, window, step)
+            case Lookup(values=values):
+                return self._function(value, node, values)
             case Concatenate(axis, constants):
                 zero = _zero(self._numbers[value])
                 parts = tuple(None if c is None else c + zero for c in constants)
@@ -236,17 +243,45 @@ class IntegerOperators(Operators):
         held = dataclasses.replace(held, name=self.emit(kind, inputs))
         return self._plus(value, held, real)
 
-    def _lookup(self, value: int, node: IntegerNode, table: np.ndarray) -> Held:
-        """Adds a table; its entries are in the order of the bytes."""
-        number, held = self._numbers[value], self._common(node.inputs)
-        source = self._as(node.inputs[0], held.layout)
-        index = self.emit("Cast", [source], to=onnx.TensorProto.INT32)
-        if number.kind == "int16":
-            entries = self.array(f"v{value}/table", table * number.scale)
+    def _mean(
+        self, value: int, node: IntegerNode, window: Window, step: Requantization
+    ) -> Held:
+        """Adds windows of sums, before their rounding."""
+        real, first = self._real(value, step), node.inputs[0]
+        factors, before = real.factors * math.prod(window.window), self._shapes[first]
+        axes = [axis for axis, size in enumerate(before) if node.shape[axis] < size]
+
+        def tensor(layout: Layout) -> str:
+            return self._scaled_operand(first, Held("", layout), factors)
+
+        whole = all(window.window[axis] == before[axis] for axis in axes)
+        if not whole or any(map(any, window.padding)):
+            return self._plus(value, self._pool(window, tensor), real)
+        held = self._unflattened([first])
+        source, order = tensor(held.layout), axis_order(held.layout, len(before))
+        if held.layout == "first" and axes == list(range(len(before) - 1)):
+            found = self.emit("GlobalAveragePool", [source])
         else:
-            entries = self.array(f"v{value}/table", table + _zero(number), np.uint8)
-        found = self.emit("Gather", [entries, index], f"v{value}", axis=0)
-        return dataclasses.replace(held, name=found)
+            over = [order.index(axis) + 1 for axis in axes]
+            found = self.emit("ReduceMean", [source], axes=over, keepdims=1)
+        return self._plus(value, dataclasses.replace(held, name=found), real)
+
+    def _function(
+        self, value: int, node: IntegerNode, values: tuple[int, int] | None
+    ) -> Held:
+        """Adds the functions that a table holds, in floats, and their rounding.
+
+        An operator that reads a table of bytes takes twenty times as long as ReLU
+        between conversions.
+        """
+        number, held = self._numbers[value], self._common(node.inputs)
+        real = self._operand(node.inputs[0], held.layout)
+        held = dataclasses.replace(held, name=real)
+        if values is not None:
+            real = self.inline(_between(self._source, *values), held)
+        if number.kind != "int16":
+            real = self.quantised(real, number, f"v{value}")
+        return dataclasses.replace(held, name=real)
 
     # Rounding.
 
@@ -281,9 +316,9 @@ class IntegerOperators(Operators):
     ) -> str:
         integers = np.array(bounds)
         if number.kind == "int16":
-            ends = np.float32(integers * number.scale)
+            ends = (integers * number.scale).astype(np.float32)
         else:
-            ends = np.uint8(integers + _zero(number))
+            ends = (integers + _zero(number)).astype(np.uint8)
         arrays = [self.array(f"{name}/limit", each, ends.dtype) for each in ends]
         return self.emit("Clip", [source, *arrays], name)
 
@@ -296,3 +331,20 @@ def _zero(number: Number) -> int:
 def _moved(node: IntegerNode, operation: Concatenate | Pad) -> Node:
     """Returns a node of bytes."""
     return Node(operation, node.inputs, node.shape)
+
+
+def _between(graph: Graph, first: int, last: int) -> Graph:
+    """Returns the part of a graph that computes one value from another one."""
+    needed = {last}
+    for value in range(last, first, -1):
+        if value in needed:
+            needed.update(graph.nodes[value - 1].inputs)
+    numbers = {value: number for number, value in enumerate(sorted(needed))}
+    nodes = (graph.nodes[value - 1] for value in sorted(needed - {first}))
+    return Graph(
+        graph.shapes[first],
+        tuple(
+            dataclasses.replace(node, inputs=tuple(numbers[i] for i in node.inputs))
+            for node in nodes
+        ),
+    )

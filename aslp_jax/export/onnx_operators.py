@@ -36,7 +36,7 @@ from aslp_jax.export.operations import (
 )
 from aslp_jax.export.signs import signs
 
-__all__ = ["Held", "Layout", "Operators", "Storage", "layer_path"]
+__all__ = ["Held", "Layout", "Operators", "Storage", "axis_order", "layer_path"]
 
 Storage = Literal["float", "int8"]
 
@@ -175,10 +175,19 @@ class Operators:
           result: name of the output, `[batch, *shape]`.
         """
         self._begin(source, graph.shapes)
-        self._uses = graph.uses
-        for value, node in enumerate(graph.nodes, start=1):
-            self._held.append(self._node(value, node))
-        self._end(source, self.plain(len(graph.nodes)), result)
+        self._end(source, self._values(graph, "plain"), result)
+
+    def inline(self, graph: Graph, source: Held) -> str:
+        """Adds functions of each number of a tensor and returns the result's name.
+
+        Args:
+          graph: functions of each number, float32.
+          source: the tensor, and the layout of the result.
+        """
+        inner = Operators(self.storage)
+        inner.nodes, inner.arrays, inner._names = self.nodes, self.arrays, self._names
+        inner._held = [source]
+        return inner._values(graph, source.layout)
 
     def plain(self, value: int) -> str:
         """Returns the tensor of a value, its axes as in the graph."""
@@ -207,16 +216,16 @@ class Operators:
         if held.layout == "flat":
             *pixels, channels = held.dims
             name = self._reshape(name, (channels, *pixels))
-            name = self._transpose(name, _order("first", len(held.dims)), "plain")
+            name = self._transpose(name, axis_order("first", len(held.dims)), "plain")
             name = self._reshape(name, self._shapes[value])
         else:
-            name = self._transpose(name, _order(held.layout, rank), layout)
+            name = self._transpose(name, axis_order(held.layout, rank), layout)
         self._moved[value, layout] = name
         return name
 
     def _transpose(self, name: str, order: Sequence[int], layout: Layout) -> str:
         """Adds a transpose from an order of axes to a layout."""
-        wanted = _order(layout, len(order))
+        wanted = axis_order(layout, len(order))
         axes = [tuple(order).index(axis) for axis in wanted]
         if axes == list(range(len(axes))):
             return name
@@ -247,7 +256,7 @@ class Operators:
         if held.layout == "flat":
             array = _channels_first(array.reshape(held.dims)).reshape(-1)
         elif held.layout == "first":
-            array = array.transpose(_order("first", rank))
+            array = array.transpose(axis_order("first", rank))
         return self.array(name, array)
 
     # Rules.
@@ -285,7 +294,8 @@ class Operators:
                 if held.layout == "flat":
                     held = Held("")
                 sizes = [
-                    node.shape[axis] for axis in _order(held.layout, len(node.shape))
+                    node.shape[axis]
+                    for axis in axis_order(held.layout, len(node.shape))
                 ]
                 shape = self.array(f"{name}/shape", [1, *sizes], np.int64)
                 source = self._as(first, held.layout)
@@ -298,7 +308,7 @@ class Operators:
                 return self._concatenate(parts, node, name)
             case Pad(padding, number):
                 held = self._unflattened([first])
-                order = _order(held.layout, len(padding))
+                order = axis_order(held.layout, len(padding))
                 low, high = ([padding[axis][side] for axis in order] for side in (0, 1))
                 pads = self.array(f"{name}/pads", [0, *low, 0, *high], np.int64)
                 filler = self.array(f"{name}/value", number, self.dtype)
@@ -336,7 +346,7 @@ class Operators:
         if rank == 1:
             if held.layout == "flat":
                 image = kernel.reshape(*held.dims, -1)
-                order = _order("first", len(held.dims))
+                order = axis_order("first", len(held.dims))
                 kernel = image.transpose(*order, image.ndim - 1).reshape(kernel.shape)
             flat = held.layout == "flat"
             inputs = [self._operand(first, "flat" if flat else "plain")]
@@ -498,7 +508,7 @@ class Operators:
         if held.layout == "first" and of_pixels and rank in (3, 4):
             pooled = self.emit("GlobalAveragePool", [source])
             return Held(self.emit("Flatten", [pooled], name))
-        order = _order(held.layout, rank)
+        order = axis_order(held.layout, rank)
         over = sorted(order.index(axis) + 1 for axis in axes)
         if function == "sum":
             array = self.array(f"{name}/axes", over, np.int64)
@@ -591,10 +601,10 @@ class Operators:
     def _transposed(self, permutation: tuple[int, ...], node: Node, name: str) -> Held:
         first = node.inputs[0]
         held, rank = self._unflattened([first]), len(node.shape)
-        source, order = self._as(first, held.layout), _order(held.layout, rank)
+        source, order = self._as(first, held.layout), axis_order(held.layout, rank)
         layouts: tuple[Layout, ...] = ("plain", "first")
         for layout in layouts:
-            axes = [permutation[axis] for axis in _order(layout, rank)]
+            axes = [permutation[axis] for axis in axis_order(layout, rank)]
             if tuple(axes) == order:
                 return Held(source, layout)
         axes = [order.index(axis) + 1 for axis in permutation]
@@ -602,7 +612,7 @@ class Operators:
 
     def _concatenate(self, parts: Concatenate, node: Node, name: str) -> Held:
         held, rank = self._unflattened(node.inputs), len(node.shape)
-        order = _order(held.layout, rank)
+        order = axis_order(held.layout, rank)
         sources = [self._as(index, held.layout) for index in node.inputs]
         rest, inputs = list(sources), []
         for place, each in enumerate(parts.constants):
@@ -624,7 +634,7 @@ class Operators:
     ) -> Held:
         first = node.inputs[0]
         held, rank = self._unflattened([first]), len(node.shape)
-        order, shape = _order(held.layout, rank), self._shapes[first]
+        order, shape = axis_order(held.layout, rank), self._shapes[first]
         axes = [axis for axis in range(rank) if shape[axis] != node.shape[axis]]
         source = self._as(first, held.layout)
         ends = [starts[a] + (node.shape[a] - 1) * strides[a] + 1 for a in axes]
@@ -650,6 +660,13 @@ class Operators:
         image = len(shapes[0]) == 3
         self._held = [Held(source, "first" if image else "plain")]
         self._shapes = shapes
+
+    def _values(self, graph: Graph, layout: Layout) -> str:
+        """Adds the values of a graph and returns the last one in a layout."""
+        self._shapes, self._uses = graph.shapes, graph.uses
+        for value, node in enumerate(graph.nodes, start=1):
+            self._held.append(self._node(value, node))
+        return self._as(len(graph.nodes), layout)
 
     def _end(self, source: str, last: str, result: str) -> None:
         """Gives the last tensor the name of the output."""
@@ -679,7 +696,7 @@ class Operators:
         self.arrays = {n: each for n, each in self.arrays.items() if n in needed}
 
 
-def _order(layout: Layout, rank: int) -> tuple[int, ...]:
+def axis_order(layout: Layout, rank: int) -> tuple[int, ...]:
     """Returns the axes of the graph in the order of a layout."""
     if layout == "first" and rank > 1:
         return (rank - 1, *range(rank - 1))
@@ -687,7 +704,7 @@ def _order(layout: Layout, rank: int) -> tuple[int, ...]:
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:
-    return array.transpose(_order("first", array.ndim))
+    return array.transpose(axis_order("first", array.ndim))
 
 
 def layer_path(layer: Conv | Dense, name: str) -> str:

@@ -342,7 +342,7 @@ class _Conversion:
             held = self.numbers[source]
             reals = _integers(held) * held.scale
             results = self._evaluate(value, root, reals)
-            lookup = _lookup(results, held, number)
+            lookup = _lookup(results, held, number, (root, value))
             shape = self._shapes[value]
             self.places[value] = self._emit(lookup, (source,), shape, number)
         return self.places[value]
@@ -576,16 +576,22 @@ def _integers(number: Number) -> np.ndarray:
     return np.maximum(np.arange(first, first + 256), limits(number.kind)[0])
 
 
-def _lookup(results: np.ndarray, held: Number, number: Number) -> Lookup:
+def _lookup(
+    results: np.ndarray,
+    held: Number,
+    number: Number,
+    values: tuple[int, int] | None = None,
+) -> Lookup:
     """Returns the table of a function.
 
     Args:
       results: real results for all integers of the operand.
       held: integers of the operand.
       number: integers of the result.
+      values: as in `Lookup`.
     """
     first = 0 if held.kind == "uint8" else -128
-    return Lookup(_round(np.asarray(results, np.float64), number), first)
+    return Lookup(_round(np.asarray(results, np.float64), number), first, values)
 
 
 def _round(reals: float | np.ndarray, number: Number) -> np.ndarray:

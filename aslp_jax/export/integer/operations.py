@@ -120,10 +120,13 @@ class Lookup:
       table: int16 `[256]`, results for the integers from `first` up. The result for
         -128, which no value has, is that for -127.
       first: integer of the first entry: 0 for uint8, -128 for int8.
+      values: numbers of the operand and of the result among the values of the graph's
+        `source`; None (default) if the result stands for the same real numbers.
     """
 
     table: np.ndarray
     first: int
+    values: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
