@@ -176,17 +176,12 @@ class IntegerOperators(Operators):
     ) -> Held:
         """Adds a layer with integer weights, before its rounding."""
         name, source = f"v{value}/sum", self._numbers[node.inputs[0]]
-        real = self._real(value, step)
-        factors = np.broadcast_to(real.factors, layer.kernel.shape[-1:])
-        scale = np.abs(factors) / source.scale
-        # Sums that are multiplied by 0 give the unit for the addend.
-        unit = np.maximum(np.abs(real.addend), 1e-30) / source.scale / 2**20
-        scale = np.where(scale > 0, scale, unit).astype(np.float32)
+        kernel, scale, addend = _whole(layer.kernel, self._real(value, step), source)
         scaled = dataclasses.replace(
             layer,
-            kernel=layer.kernel * np.sign(factors),
+            kernel=kernel,
             scale=scale[0] if (scale == scale[0]).all() else scale,
-            shift=real.addend if real.addend.any() else None,
+            shift=addend if addend.any() else None,
         )
         plain = Node(scaled, node.inputs, node.shape)
         if isinstance(scaled, Conv):
@@ -213,9 +208,7 @@ class IntegerOperators(Operators):
             return []
         path = f"{layer_path(layer, name)}/bias"
         scale = np.float32(layer.scale * self._numbers[value].scale)
-        sums = np.rint(np.broadcast_to(layer.shift / scale, layer.kernel.shape[-1:]))
-        if np.abs(sums).max() > np.iinfo(np.int32).max:
-            return [self.array(path, np.broadcast_to(layer.shift, sums.shape))]
+        sums = np.rint(layer.shift / scale)
         inputs = [
             self.array(f"{path}/integers", sums, np.int32),
             self.array(f"{path}/scale", scale),
@@ -331,6 +324,38 @@ def _zero(number: Number) -> int:
 def _moved(node: IntegerNode, operation: Concatenate | Pad) -> Node:
     """Returns a node of bytes."""
     return Node(operation, node.inputs, node.shape)
+
+
+def _whole(
+    kernel: np.ndarray, real: _Real, source: Number
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a layer whose bias, in the unit of its sums, is a whole number.
+
+    Signs become larger numbers, so that this unit is small and the bias exact. A unit
+    whose bias would leave 30 bits has a factor too small to matter, and no weights.
+
+    Args:
+      kernel: integers as float32 `[..., units]`.
+      real: step to the result.
+      source: integers that the layer takes.
+
+    Returns:
+      Integers `[..., units]`, their scale, float32 `[units]`, and the addend `[units]`.
+    """
+    factors, addend, weights = np.broadcast_arrays(
+        real.factors, real.addend, np.abs(kernel).reshape(-1, kernel.shape[-1])
+    )
+    factors, addend = factors[0], addend[0]
+    sums = weights.sum(0, dtype=np.float64) * limits("uint8")[1]
+    largest = _LARGEST_SIGNED if addend.any() else 1
+    finer = largest // weights.max(0, initial=1)
+    finer = np.maximum(np.minimum(finer, 2**30 // np.maximum(sums, 1)), 1)
+    size = np.maximum(np.abs(addend), 1e-30)
+    most = np.minimum(2**30, 2**31 - 1 - sums)
+    finer = np.minimum(finer, np.floor(most * np.abs(factors) / size))
+    scale = np.where(finer > 0, np.abs(factors) / np.maximum(finer, 1), size / 2**30)
+    scale = (scale / source.scale).astype(np.float32)
+    return kernel * np.sign(factors) * finer, scale, addend
 
 
 def _between(graph: Graph, first: int, last: int) -> Graph:
