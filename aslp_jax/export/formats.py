@@ -36,7 +36,8 @@ def write(
     Options of each format, its default first:
 
     - `"onnx"`: `storage` (`"float"`, `"int8"`), `inputs` (`"uint8"`, `"float32"`),
-      `compact` (True, False).
+      `compact` (True, False), `activations` (`"float32"`, `"int8"`), `calibration`
+      (None, images).
     - `"c"`: `storage` (`"sparse"`, `"signs"`, `"seed"`, `"dense"`), `inputs`
       (`"uint8"`, `"float32"`), `compact` (True, False), `activations` (`"float32"`,
       `"int8"`, `"int16"`), `calibration` (None, images).

@@ -1,7 +1,7 @@
 """Encoder of ONNX models, by the helpers of the `onnx` package."""
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -63,7 +63,7 @@ def encode(
     inputs: Inputs = "uint8",
     compact: bool = True,
     activations: Activations = "float32",
-    calibration: Any = None,
+    calibration: np.ndarray | None = None,
 ) -> ExportResult:
     """Returns an ONNX model from inputs to outputs.
 
@@ -91,18 +91,17 @@ def encode(
       compact: True removes dead units (`passes.compact`), except for those that keep
         the number of channels a multiple of `passes.CHANNEL_MULTIPLE`.
       activations: numbers between layers.
-      calibration: training images, uint8 `[count, height, width, channels]`, or other
-        inputs, float32 `[count, *input_shape]`, on which `"int8"` activations get their
-        ranges.
+      calibration: training images to measure ranges on, uint8 `[count, height, width,
+        channels]`, or other inputs as the module takes them; for `"int8"` activations.
 
     Returns:
       One file, valid by `onnx.checker`.
 
     Raises:
-      CalibrationError: the calibration does not suit the network, or is missing.
+      CalibrationError: there are no images to measure ranges on, or no ranges in them.
       ImportError: the package `onnx` is not installed.
       UnsupportedError: the network computes something that has no place in a graph, or
-        no integer form.
+        has no integer form.
       ValueError: an option is unknown, or a layer has several magnitudes and the
         storage is `"int8"`.
     """
@@ -133,6 +132,7 @@ def encode(
         after,
         operations=after.multiply_adds,
         dropped=MULTIPLIED_AS_ZEROS,
+        numbers=activations,
     )
 
 

@@ -218,6 +218,7 @@ def test_standardised_images_and_residual_connections(tmp_path):
     assert kinds.count("QLinearConv") == 10 and kinds.count("QLinearAdd") == 4
     assert not {"Conv", "Gemm", "MatMul", "GlobalAveragePool"} & set(kinds)
     assert written.result.operations == written.result.after.multiply_adds
+    assert written.result.numbers == "int8"
 
 
 def test_large_weights_do_not_saturate():
@@ -239,8 +240,8 @@ def test_large_weights_do_not_saturate():
 
 
 def test_units_with_small_factors_keep_their_bias():
-    # The factor 0; biases of more than 24 and 32 bits; and usual ones, of both signs.
-    scale = np.array([0, 1e-5, 1e-9, 1, -0.5], np.float32)
+    # The factor 0; biases of 26 and 36 bits; and usual ones, of both signs.
+    scale = np.array([0, 2e-6, 1e-9, 1, -0.5], np.float32)
     shift = np.array([0.7, 2, -3, -0.2, 0], np.float32)
     kernel = np.sign(random_inputs((3,), 5)).T
     layer = Dense("d", kernel, scale, shift)
