@@ -350,7 +350,7 @@ def _whole(
     largest = _LARGEST_SIGNED if addend.any() else 1
     finer = largest // weights.max(0, initial=1)
     finer = np.maximum(np.minimum(finer, 2**30 // np.maximum(sums, 1)), 1)
-    size = np.maximum(np.abs(addend), 1e-30)
+    size = np.maximum(np.abs(addend), 1e-20)
     most = np.minimum(2**30, 2**31 - 1 - sums)
     finer = np.minimum(finer, np.floor(most * np.abs(factors) / size))
     scale = np.where(finer > 0, np.abs(factors) / np.maximum(finer, 1), size / 2**30)

@@ -240,12 +240,12 @@ def test_large_weights_do_not_saturate():
 
 
 def test_units_with_small_factors_keep_their_bias():
-    # The factor 0; biases of 26 and 36 bits; and usual ones, of both signs.
-    scale = np.array([0, 2e-6, 1e-9, 1, -0.5], np.float32)
-    shift = np.array([0.7, 2, -3, -0.2, 0], np.float32)
-    kernel = np.sign(random_inputs((3,), 5)).T
+    # The factor 0, with a bias and without; biases of 26 and 36 bits; usual ones.
+    scale = np.array([0, 2e-6, 1e-9, 1, -0.5, 0], np.float32)
+    shift = np.array([0.7, 2, -3, -0.2, 0, 0], np.float32)
+    kernel = np.sign(random_inputs((3,), 6)).T
     layer = Dense("d", kernel, scale, shift)
-    graph = Graph((3,), (Node(layer, (0,), (5,)),))
+    graph = Graph((3,), (Node(layer, (0,), (6,)),))
     inputs = random_inputs((3,), 50)
     integers = to_integers(graph, calibrate(graph, inputs))
     model = onnx_export.integer_model_of(integers)
