@@ -27,6 +27,12 @@ from aslp_jax._tree import named_leaves
 __all__ = ["CheckpointError", "restore", "save", "steps"]
 
 _KEPT = 2
+_MOST_FILES = 64
+"""More files and folders than orbax makes for a checkpoint, temporary ones included."""
+
+_BESIDES = 1 << 18
+"""More bytes than these files take besides the arrays."""
+
 _PARTIAL = ".partial"
 
 
@@ -56,7 +62,8 @@ def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> Non
     arrays = _named_arrays(tree)
     partial = folder / f"{step}{_PARTIAL}"
     partial.mkdir()
-    _reserve(partial / "space", sum(array.nbytes for array in arrays.values()))
+    size = sum(array.nbytes for array in arrays.values())
+    _reserve(partial / "space", size + _BESIDES)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(partial / "arrays", args=ocp.args.StandardSave(arrays))
@@ -143,9 +150,12 @@ def _reserve(file: Path, size: int) -> None:
 
     Orbax would print the error from its threads and raise a ValueError.
     """
+    # 0: the file system does not count files, or `open` tells that none is left.
+    if hasattr(os, "statvfs") and 0 < os.statvfs(file.parent).f_favail < _MOST_FILES:
+        raise OSError(errno.ENOSPC, "No space left for more files", str(file.parent))
     with file.open("wb") as space:
         try:
-            os.posix_fallocate(space.fileno(), 0, max(1, size))
+            os.posix_fallocate(space.fileno(), 0, size)
         except AttributeError:
             pass  # this system lacks it
         except OSError as error:

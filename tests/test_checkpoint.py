@@ -1,9 +1,11 @@
 """Checkpoints: the same values come back, or a CheckpointError says why not."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,21 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OSError, match="file"):
             checkpoint.save(folder, 1, small(), IDENTITY)
+
+
+@pytest.mark.parametrize(("free", "refused"), [(0, False), (5, True), (999, False)])
+def test_too_few_inodes_are_said_before_orbax_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, refused: bool
+) -> None:
+    found = types.SimpleNamespace(f_favail=free)  # 0: inodes are not counted
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    if refused:
+        with pytest.raises(OSError, match="No space left for more files"):
+            checkpoint.save(tmp_path, 1, small(), IDENTITY)
+        assert checkpoint.steps(tmp_path) == []
+    else:
+        checkpoint.save(tmp_path, 1, small(), IDENTITY)
+        assert checkpoint.steps(tmp_path) == [1]
 
 
 def files(folder: Path) -> list[Path]:

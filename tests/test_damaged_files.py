@@ -316,6 +316,8 @@ ARCHIVES = {name: zipped(content) for name, content in ARRAYS.items()} | {
     "bomb": zipped(bytes(1 << 20), compression=zipfile.ZIP_DEFLATED),
     "half": PLAIN[: len(PLAIN) // 2],
     "no-members": zipped(b"")[-22:],
+    # The end of the archive says where the list of members begins.
+    "list-elsewhere": PLAIN[:-3] + b"\xa2" + PLAIN[-2:],
     "other-crc": patched(PLAIN, 16, b"\0\0\0\0"),
 }
 

@@ -7,6 +7,7 @@ download or an archive can be wrong has an error of its own.
 
 import contextlib
 import dataclasses
+import gzip
 import http.client
 import io
 import sys
@@ -27,6 +28,7 @@ PROBE_SECONDS = 5.0
 """Longest time to wait for the server, including name resolution."""
 
 _SIDE = 32
+_MOST_MEMBERS = 1000  # an official archive has some ten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,8 +289,13 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
     try:
         # In the order of the archive: each look-up by name would decompress the whole
         # archive again.
-        with tarfile.open(path, "r:gz") as tar:
-            for info in tar:
+        with (
+            _BoundedGzip(path, longest + 1) as packed,
+            tarfile.open(fileobj=packed, mode="r:") as tar,
+        ):
+            for number, info in enumerate(tar):
+                if number >= _MOST_MEMBERS:
+                    raise tarfile.ReadError(f"more than {_MOST_MEMBERS} members")
                 folder, _, name = info.name.rpartition("/")
                 if folder != archive.folder or name not in wanted or not info.isreg():
                     continue  # a link could lead anywhere
@@ -296,7 +303,10 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
                 if content is not None:
                     # One byte more: another file may expand without bound.
                     files[name] = content.read(longest + 1)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (
+        *(tarfile.TarError, EOFError, OSError, zlib.error),
+        *(ValueError, LookupError, ArithmeticError),  # of tarfile, for strange headers
+    ) as error:
         raise ValueError(
             f"load: {path} is truncated or damaged ({error}); expected a complete "
             f"{archive.file}"
@@ -311,6 +321,22 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
             count = archive.counts[split] // len(members)
             _check_records(path, archive, member, files[member], count)
     return files
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """Gzip file of which no more is read at once than the longest member has.
+
+    Another file may declare a header of any size, which `tarfile` reads as a whole.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path, "rb")
+        self._most = max(most, tarfile.RECORDSIZE)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= self._most:
+            raise tarfile.ReadError(f"a part of {size} bytes")
+        return super().read(size)
 
 
 def _record_bytes(archive: Archive) -> int:

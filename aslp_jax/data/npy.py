@@ -85,6 +85,11 @@ def read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
                     arrays[name] = read(file, info.file_size)
     except _DAMAGE as error:
         raise ValueError(_clause(error)) from None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A member that the file says is far outside of it.
+        raise ValueError(_clause(error)) from None
     return arrays
 
 

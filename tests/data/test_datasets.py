@@ -463,6 +463,40 @@ def test_a_member_that_is_a_link_or_expands_is_refused(tmp_path: Path) -> None:
         one_line(error)
 
 
+def long_header(tar: tarfile.TarFile) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 25
+    tar.addfile(info, io.BytesIO(bytes(info.size)))
+
+
+def many_members(tar: tarfile.TarFile) -> None:
+    for _ in range(2000):
+        tar.addfile(tarfile.TarInfo("other"))
+
+
+def sparse_map(tar: tarfile.TarFile) -> None:
+    info = tarfile.TarInfo("sparse")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    info.size = 512
+    tar.addfile(info, io.BytesIO(b"not a number\n".ljust(512)))
+
+
+@pytest.mark.parametrize("add", [long_header, many_members, sparse_map])
+def test_an_archive_of_strange_headers_is_refused(
+    add: Callable[[tarfile.TarFile], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        add(tar)
+    archive = dataclasses.replace(ARCHIVES["cifar10"], train_count=10, test_count=2)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="truncated or damaged") as error:
+        cifar.read_members(path, archive)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    assert str(path) in one_line(error)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.4, 0.999])
 def test_truncated_archive_is_named(kept: float, tmp_path: Path) -> None:
     archive = write_archive(tmp_path, "cifar10")
