@@ -253,6 +253,61 @@ def test_samplers_export_with_symbolic_shapes(name):
     same(exported.call(data, trained[0]), function(data, trained[0]), atol=1e-6)
 
 
+SYMBOLIC = {
+    "aslp": (METHODS["aslp"], ("init",)),
+    "aslp, dynamic": (ASLP(logit_std=1.0, rescale="dynamic"), ()),
+    "supermask": (METHODS["supermask"], ()),
+    "signed": (METHODS["signed"], ("init",)),
+    **{
+        name: (METHODS[name], ("init", "masks"))
+        for name in ("edge_popup", "budget", "magnitude")
+    },
+}
+"""Methods, and the functions in which they count weights."""
+
+
+def symbolic(tree):
+    """Shapes of a tree whose matrices have a symbolic number of rows."""
+    rows = jax.export.symbolic_shape("rows")
+
+    def shape(leaf):
+        sizes = leaf.shape[:-2] + rows + leaf.shape[-1:] if leaf.ndim > 1 else ()
+        return jax.ShapeDtypeStruct(sizes or leaf.shape, leaf.dtype)
+
+    return jax.tree.map(shape, tree)
+
+
+@pytest.mark.parametrize("name", quick_only(SYMBOLIC, "supermask", "edge_popup"))
+def test_weights_of_a_symbolic_shape_are_taken_or_refused(name):
+    method, counts = SYMBOLIC[name]
+    data = jax.random.key_data(jax.random.key(3))
+
+    def start(data, tree):
+        return method.init(jax.random.wrap_key_data(data), tree)
+
+    def answers(data, frozen, params):
+        key = jax.random.wrap_key_data(data)
+        return {
+            "sampled": method.effective_weights(frozen, params, key=key),
+            "deterministic": method.effective_weights(frozen, params),
+            "penalty": method.penalty(frozen, params),
+            "counts": method.keep_counts(frozen, params),
+        }
+
+    given = jax.jit(start)(data, weights())
+    for function, trees in ((start, [weights()]), (answers, given)):
+        refused = "init" if function is start else "masks"
+        export = jax.export.export(jax.jit(function))
+        shapes = symbolic(list(trees))
+        if refused in counts:
+            words = rf"^{refused}: the shape \(rows, 6\) of 'kernel' is symbolic"
+            with pytest.raises(ValueError, match=words):
+                export(data, *shapes)
+        else:
+            found = export(data, *shapes).call(data, *trees)
+            same(found, jax.jit(function)(data, *trees), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", quick_only(METHODS, "aslp"))
 def test_networks_export_with_a_symbolic_batch(name):
     _, keys, fixed, trained = case(name)

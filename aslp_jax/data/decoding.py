@@ -109,12 +109,10 @@ def open_bounded(encoded: Path | bytes, formats: tuple[str, ...]) -> Iterator[An
     """
     import PIL.Image
 
-    if isinstance(encoded, Path):
-        size, file = encoded.stat().st_size, encoded
-    else:
-        size, file = len(encoded), io.BytesIO(encoded)
+    size = len(encoded) if isinstance(encoded, bytes) else encoded.stat().st_size
     if size > _LARGEST_FILE:
         raise ValueError(f"it has {size:,} bytes, more than {_LARGEST_FILE:,}")
+    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     with warnings.catch_warnings():
         # Pillow warns above a bound of its own; ours is smaller.
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
