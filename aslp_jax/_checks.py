@@ -1,5 +1,6 @@
 """Checks of arguments that several functions take: keys, numbers, methods."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 __all__ = [
     "check_method",
     "check_positive",
+    "check_sizes",
     "check_temperature",
     "fix_numbers",
     "single_key",
@@ -64,6 +66,24 @@ def single_key(function: str, key: Any) -> jax.Array:
             f"{key.shape}; take one of them, or use jax.vmap"
         )
     return key
+
+
+def check_sizes(function: str, arrays: Mapping[str, jax.Array]) -> None:
+    """Checks that the sizes of arrays are numbers, for what follows from the sizes.
+
+    Args:
+      function: name of the function that was given the arrays, for the message.
+      arrays: arrays by name.
+
+    Raises:
+      ValueError: a size is symbolic, as in `jax.export.symbolic_shape`.
+    """
+    for name, array in arrays.items():
+        if not all(isinstance(size, int) for size in array.shape):
+            raise ValueError(
+                f"{function}: the shape {array.shape} of {name!r} is symbolic; "
+                "expected numbers, because weights are counted"
+            )
 
 
 def check_temperature(owner: str, temperature: Any) -> None:

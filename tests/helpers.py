@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import pytest
 
 from aslp_jax.methods import Method
 from aslp_jax.trainer.results import EpochRow, RunResult
@@ -25,6 +26,23 @@ LAYER = {
     "without_output": 0,
 }
 """Connectivity of a layer."""
+
+
+def quick_only(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Returns values of a parameter, of which the quick run takes some.
+
+    Args:
+      values: all values; a tuple is a value of several parameters.
+      quick: values that the quick run takes.
+    """
+    return [
+        value
+        if value in quick
+        else pytest.param(
+            *(value if isinstance(value, tuple) else [value]), marks=pytest.mark.slow
+        )
+        for value in values
+    ]
 
 
 def epoch_row(epoch: int, names: Iterable[str] = SIX, **changes: Any) -> EpochRow:

@@ -34,6 +34,7 @@ from aslp_jax.sampling import (
     naive_gumbel_softmax,
     signed_stgs,
 )
+from tests.helpers import quick_only
 
 METHODS = [ASLP(), Supermask(), Signed(), EdgePopup(), Budget(0.5), Magnitude(0.5)]
 ZEROS, X = jnp.zeros((2, 3)), jnp.ones((2, 4))
@@ -106,7 +107,17 @@ def test_what_is_no_key_is_refused_by_name(name, bad):
         TAKES_A_KEY[name](bad)
 
 
-@pytest.mark.parametrize("name", [name for name in TAKES_A_KEY if "nnx" not in name])
+@pytest.mark.parametrize(
+    "name",
+    quick_only(
+        [name for name in TAKES_A_KEY if "nnx" not in name],
+        "stgs",
+        "bits",
+        "init: ASLP",
+        "effective_weights: ASLP",
+        "train.step",
+    ),
+)
 def test_raw_keys_mean_what_typed_keys_mean(name):
     key = jax.random.key(3)
     run = jax.jit(TAKES_A_KEY[name]) if name == "train.step" else TAKES_A_KEY[name]
@@ -174,7 +185,7 @@ def test_an_option_is_a_number_that_can_be_hashed(make, option):
         jax.eval_shape(traced, jnp.float32(value))
 
 
-@pytest.mark.parametrize("method", [ASLP, Signed])
+@pytest.mark.parametrize("method", quick_only([ASLP, Signed], ASLP))
 def test_a_traced_temperature_changes_the_gradient_in_one_program(method):
     weights = {"kernel": jnp.ones((2, 3))}
     frozen, params = method().init(jax.random.key(0), weights)
@@ -239,7 +250,7 @@ FRONTS = {
 }
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("front", quick_only(FRONTS, "Masked"))
 @pytest.mark.parametrize(
     ("head", "name"), [(True, "head/kernel"), (False, "norm/scale")]
 )

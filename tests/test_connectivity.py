@@ -189,7 +189,9 @@ def test_a_network_of_functions_with_its_kernels_in_another_order(key):
     into = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
     out = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], bool)
     masks = {"first": jnp.asarray(into.T), "last": jnp.asarray(out.T)}
-    found = connectivity(net, weights, {}, masks, jnp.ones((5, 3)))
+    found = jax.jit(
+        lambda masks: connectivity(net, weights, {}, masks, jnp.ones((5, 3)))
+    )(masks)
     # As the small network that was counted by hand.
     assert numbers(found.layers["first"]) == (12, 3, 2, 4, 2, 2)
     assert numbers(found.layers["last"]) == (8, 2, 1, 2, 1, 0)

@@ -20,6 +20,7 @@ import pytest
 import aslp_jax
 from aslp_jax import functional
 from aslp_jax.cli.main import COMMANDS, main
+from tests.helpers import quick_only
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -164,15 +165,8 @@ def test_every_page_with_python_is_checked():
     assert {title(page) for page in PAGES if blocks(page, "python")} == set(CHECKS)
 
 
-SLOW = ("README.md", "docs/library.md")
-
-
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
-        for name in CHECKS
-    ],
+    "name", quick_only(CHECKS, "docs/adding_a_network.md", "docs/export.md")
 )
 def test_the_python_of_a_page_runs_as_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a page may write files

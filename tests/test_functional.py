@@ -14,6 +14,7 @@ from aslp_jax import ASLP, Masked, evaluate, functional, train
 from aslp_jax._initialise import initialise
 from aslp_jax._tree import kernels, stream
 from aslp_jax.models.initialisers import kaiming_normal
+from tests.helpers import quick_only
 
 INPUTS = jax.random.normal(jax.random.key(1), (8, 4, 4, 2))
 LABELS = jnp.arange(8) % 3
@@ -249,7 +250,10 @@ def of_nnx():
     return NNX, "kernel"
 
 
-@pytest.mark.parametrize("make", [of_equinox, of_haiku, of_plain_jax, of_nnx])
+@pytest.mark.parametrize(
+    "make",
+    quick_only([of_equinox, of_haiku, of_plain_jax, of_nnx], of_plain_jax, of_nnx),
+)
 def test_any_library_trains_and_is_evaluated(make):
     net, name = make()
     model = functional.Model(

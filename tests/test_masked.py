@@ -22,6 +22,7 @@ from aslp_jax.models.initialisers import (
     kaiming_normal,
     signed_constant,
 )
+from tests.helpers import quick_only
 
 
 class ResidualBlock(nn.Module):
@@ -75,7 +76,7 @@ NETS = {
 }
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=quick_only(NETS, "conv"))
 def case(request, key):
     net, inputs, layers = NETS[request.param]
     model = Masked(net, ASLP())

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.helpers import quick_only
 from tests.mlperf_tiny import NETWORKS, copy_weights
 
 ALL = pytest.mark.parametrize("name", NETWORKS)
-COMPILED = pytest.mark.parametrize(
-    "name",
-    [
-        # Thirteen blocks take a while to compile.
-        pytest.param(name, marks=pytest.mark.slow) if name == "mobilenet" else name
-        for name in NETWORKS
-    ],
-)
+COMPILED = pytest.mark.parametrize("name", quick_only(NETWORKS, "ds_cnn"))
 
 
 def small_inputs(name, count=8):
@@ -122,6 +116,7 @@ def test_training_updates_the_same_statistics(name, small):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_alone():
     make = NETWORKS["ds_cnn"]
     options = {**make.small, "dropout": (0.2, 0.4)}

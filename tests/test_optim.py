@@ -207,7 +207,8 @@ def test_groups_are_found_below_layers_of_a_module(container):
             x = nn.LayerNorm(use_bias=False)(Masked(nn.Dense(3), ASLP())(x))
             return Masked(nn.Dense(2), ASLP())(x)
 
-    params = container(Mixed().init(jax.random.key(0), jnp.ones((1, 4)))["params"])
+    variables = jax.jit(Mixed().init)(jax.random.key(0), jnp.ones((1, 4)))
+    params = container(variables["params"])
     rules = {"logits": optax.sgd(2.0), "scale": optax.sgd(3.0)}
     optimiser = by_group(rules, default=optax.sgd(5.0))
     ones = jax.tree.map(jnp.ones_like, params)

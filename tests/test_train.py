@@ -90,14 +90,14 @@ def test_a_state_trains_logits_and_scales_alone(key):
 
 
 def test_a_step_follows_the_gradient_of_the_sampled_network(key):
-    state, images, labels, options = problem(key)
+    state, images, labels, options = problem(key, net=DENSE)
     inputs, truth = whole_batch(images, labels)
 
     def loss(params):
         weights = ASLP().effective_weights(
             state.frozen, params, key=train.stream(key, "mask")
         )
-        logits = NET.apply({"params": weights}, inputs)
+        logits = DENSE.apply({"params": weights}, inputs)
         return -jnp.mean(
             jnp.take_along_axis(jax.nn.log_softmax(logits), truth[:, None], 1)
         )

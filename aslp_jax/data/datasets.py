@@ -11,12 +11,14 @@ import dataclasses
 import hashlib
 import operator
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aslp_jax._claim import Held, claim
 from aslp_jax.data import (
     cache,
     cifar,
@@ -103,7 +105,8 @@ def load(
 
     Digits are part of the package. CIFAR is read from a prepared TFDS folder
     (`data_dir`), from the downloaded official archive (`manual_dir`), or is downloaded;
-    in the last two cases a prepared TFDS folder is left in the cache. Fashion-MNIST is
+    in the last two cases a prepared TFDS folder is left in the cache, unless another
+    process is leaving one there at the same time. Fashion-MNIST is
     read from a prepared TFDS folder (`data_dir`) or from the four official files
     (`manual_dir`). TinyImageNet is read from the official folder or archive
     (`manual_dir`). Its test images are those of the official validation set, because
@@ -257,12 +260,9 @@ def _cifar(
         else:
             root = home / "tensorflow_datasets"
             _check_manual(archive, manual_dir)
-            if not tfds_folder.find_versions(root / archive.name):
-                if manual_dir is None:
-                    cifar.check_reachable(archive)
-                keep = cache.can_write(root)
-                if not keep:
-                    root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            keep = _prepare(archive, root, manual_dir)
+            if not keep:
+                root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 cifar.prepare(archive, root, manual_dir)
             folder = tfds_folder.find(root, archive.name)
         arrays = _read_prepared(
@@ -281,6 +281,32 @@ def _cifar(
         flip=True,
         source=f"TFDS folder {folder}" if keep else str(manual_dir or archive.url),
     )
+
+
+def _prepare(archive: Archive, root: Path, manual_dir: Path | None) -> bool:
+    """Prepares a dataset in the cache, unless it is there, as the only writer there.
+
+    Returns:
+      True if the dataset is there now; False if the cache cannot be written, or another
+      process prepares the dataset there, for which this one does not wait.
+    """
+    folder = root / archive.name
+    if tfds_folder.find_versions(folder):
+        return True
+    if manual_dir is None:
+        cifar.check_reachable(archive)
+    if not cache.can_write(root):
+        return False
+    try:
+        with claim(folder):
+            # TFDS, when it is killed, leaves folders of up to 200 MB.
+            for left in folder.glob("incomplete.*"):
+                shutil.rmtree(left, ignore_errors=True)
+            # TFDS does nothing if another process has prepared it since.
+            cifar.prepare(archive, root, manual_dir)
+    except Held:
+        return False
+    return True
 
 
 def _fashion_mnist(

@@ -7,6 +7,7 @@ import contextlib
 import io
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ Encoded = tuple[str, Path | bytes]
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 _NOTE_SECONDS = 10.0
+_LARGEST_FILE = 1 << 28  # bytes
+_MOST_PIXELS = 1 << 26  # 8,192x8,192
 _BY = "load: decoding of images"
 
 
@@ -90,13 +93,46 @@ def decode(
 
 
 @contextlib.contextmanager
+def open_bounded(encoded: Path | bytes, formats: tuple[str, ...]) -> Iterator[Any]:
+    """Opens an image after its size is checked, in bytes and in pixels.
+
+    Args:
+      encoded: file of the image, or its bytes.
+      formats: formats that it may have, as Pillow names them.
+
+    Yields:
+      Pillow's image, of which no pixel is decoded yet.
+
+    Raises:
+      Exception: Pillow cannot read the image; Pillow raises many types.
+      ValueError: the file is too large, or the image has too many pixels.
+    """
+    import PIL.Image
+
+    size = len(encoded) if isinstance(encoded, bytes) else encoded.stat().st_size
+    if size > _LARGEST_FILE:
+        raise ValueError(f"it has {size:,} bytes, more than {_LARGEST_FILE:,}")
+    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+    with warnings.catch_warnings():
+        # Pillow warns above a bound of its own; ours is smaller.
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        opened = PIL.Image.open(file, formats=formats)
+    with opened as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(
+                f"it has {image.width}x{image.height} pixels, more than "
+                f"{_MOST_PIXELS:,}"
+            )
+        yield image
+
+
+@contextlib.contextmanager
 def _open(name: str, encoded: Path | bytes) -> Iterator[Any]:
     """Opens an image; raises one kind of error, with its name, if it is damaged."""
     import PIL.Image
 
-    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        with PIL.Image.open(file, formats=("PNG", "JPEG")) as image:
+        with open_bounded(encoded, ("PNG", "JPEG")) as image:
             yield image
     except (
         OSError,

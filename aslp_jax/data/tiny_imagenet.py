@@ -8,7 +8,6 @@ The file is long because each of these signs has an error of its own.
 
 import contextlib
 import dataclasses
-import io
 import lzma
 import os
 import re
@@ -20,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from aslp_jax._extras import require
+from aslp_jax._json import Unreadable, read_bytes
+from aslp_jax.data.decoding import open_bounded
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 """Address of the official zip file."""
@@ -36,8 +37,9 @@ _MOST_CLASSES = 200
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    Unreadable,
 )
-_LARGEST_MEMBER = 1 << 24  # bytes; the largest image has some 5,000
+_LARGEST_FILE = 1 << 24  # bytes; the largest image has some 5,000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +197,11 @@ def _open(path: Path) -> Iterator[_Source]:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-        yield _Source(path, list_folder, lambda name: (path / name).read_bytes())
+        yield _Source(
+            path,
+            list_folder,
+            lambda name: read_bytes(path / name, _LARGEST_FILE),
+        )
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -216,9 +222,9 @@ def _open(path: Path) -> Iterator[_Source]:
         def read(name: str) -> bytes:
             with archive.open(f"{_NAME}/{name}") as member:
                 # One byte more: a member may expand without bound.
-                content = member.read(_LARGEST_MEMBER + 1)
-            if len(content) > _LARGEST_MEMBER:
-                raise zipfile.BadZipFile(f"more than {_LARGEST_MEMBER:,} bytes")
+                content = member.read(_LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:
+                raise zipfile.BadZipFile(f"more than {_LARGEST_FILE:,} bytes")
             return content
 
         yield _Source(path, folders.get, read)
@@ -304,8 +310,7 @@ def _decode_image(source: _Source, name: str) -> np.ndarray:
 
     height, width, _ = SHAPE
     try:
-        encoded = io.BytesIO(source.read(name))
-        with PIL.Image.open(encoded, formats=("JPEG",)) as image:
+        with open_bounded(source.read(name), ("JPEG",)) as image:
             if image.size != (width, height):
                 raise ValueError("it has {}x{} pixels".format(*image.size))
             return np.asarray(image.convert("RGB"))

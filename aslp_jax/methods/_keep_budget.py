@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aslp_jax import _sharding
-from aslp_jax._checks import check_positive
+from aslp_jax._checks import check_positive, check_sizes
 from aslp_jax.methods._top_k import top_k_mask
 
 Scope = Literal["global", "layer"]
@@ -78,8 +78,9 @@ def check_keeps_every_layer(
       scope: scope of `keep_fraction`.
 
     Raises:
-      ValueError: the budget is smaller.
+      ValueError: the budget is smaller, or a size is symbolic.
     """
+    check_sizes("init", weights)
     for names in names_by_budget(weights, scope):
         size = sum(weights[name].size for name in names)
         if size == 0:
@@ -201,7 +202,11 @@ def top_k_masks(
 
     Returns:
       Name to bools, in the shapes of `scores`.
+
+    Raises:
+      ValueError: a size is symbolic.
     """
+    check_sizes("masks", scores)
     # Sorted, so that ties do not depend on the order of the dict.
     ordered = dict(sorted(scores.items()))
     masks: dict[str, jax.Array] = {}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aslp_jax import _sharding
-from aslp_jax._checks import fix_numbers, single_key
+from aslp_jax._checks import check_sizes, fix_numbers, single_key
 from aslp_jax._tree import (
     Select,
     by_name,
@@ -71,9 +71,11 @@ class EdgePopup(Method):
           dtype of its weight.
 
         Raises:
-          ValueError: `select` chooses no leaf, or one that is not floating point.
+          ValueError: `select` chooses no leaf, one that is not floating point, or one
+            of a symbolic size.
         """
         key, chosen = single_key("init", key), named_leaves(weights, select)
+        check_sizes("init", chosen)
 
         def initialise(name: str, subkey: jax.Array) -> jax.Array:
             leaf = chosen[name]

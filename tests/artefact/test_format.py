@@ -27,6 +27,7 @@ from tests.artefact.networks import (
     variables_of,
 )
 from tests.artefact.own import own, own_file
+from tests.helpers import quick_only
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ def reader_of_the_document() -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("kind", ["linen", "nnx", "plain", "half"])
+@pytest.mark.parametrize("kind", quick_only(["linen", "nnx", "plain", "half"], "linen"))
 def test_the_reader_of_the_document_reads_format_2(kind, tmp_path):
     path = tmp_path / "a.aslp"
     path.write_bytes(own_file(kind))

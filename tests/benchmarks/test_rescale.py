@@ -2,10 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
 from benchmarks import rescale
 
 
+@pytest.mark.slow
 def test_masking_learns_logits_and_scales():
     params, _ = jax.device_get(rescale.masking("conv2", "smart", 1, side=8)())
     assert set(params) == {"logits", "scale"}

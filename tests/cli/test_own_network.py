@@ -156,6 +156,7 @@ def test_from_a_module_and_images_to_c(run, folder):
     assert not Path("other.c").exists()
 
 
+@pytest.mark.slow
 def test_the_network_is_named_and_a_changed_one_is_refused(run, folder):
     model = "--model nets.py:TinyNNX --module-init"
     code, out, err = run(f"train {LINE} {model} --out r")

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aslp_jax._claim import claim
 from aslp_jax.data import cifar, datasets, tfds_folder
 from aslp_jax.data.cifar import ARCHIVES, Archive
 
@@ -335,6 +336,33 @@ def test_archive_arrives_bit_for_bit(name: str, tmp_path: Path, capfd) -> None:
     )
     features = source.dataset_info.features
     assert features["label"].names[:2] == ["class0", "class1"]
+
+
+def test_two_programs_do_not_prepare_in_one_folder(
+    prepared: tuple[Archive, Path], tmp_path: Path
+) -> None:
+    archive, done = prepared
+    manual, root = done.parent / "manual", tmp_path / "tensorflow_datasets"
+    with claim(root / archive.name):
+        loaded = load_small(archive, tmp_path, manual_dir=manual)
+        assert [path.name for path in root.rglob("*")] == ["cifar10", "lock.json"]
+    assert loaded.source == str(manual) and not (tmp_path / "decoded").exists()
+    rows = loaded_rows(loaded.train_images, loaded.train_labels)
+    assert rows == expected_rows(archive, "train")
+
+
+def test_what_a_killed_program_prepared_is_removed(
+    prepared: tuple[Archive, Path], tmp_path: Path
+) -> None:
+    from tensorflow_datasets.core.utils import file_utils
+
+    archive, done = prepared
+    parent = tmp_path / "tensorflow_datasets" / "cifar10"
+    left = Path(file_utils._get_incomplete_dir(str(parent / "3.0.2")))
+    left.mkdir(parents=True)
+    (left / "cifar10-train.array_record").touch()
+    load_small(archive, tmp_path, manual_dir=done.parent / "manual")
+    assert only_version(parent.parent).name == "3.0.2"
 
 
 def test_download_arrives_bit_for_bit_and_only_once(

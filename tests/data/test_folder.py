@@ -332,6 +332,34 @@ def test_a_broken_part_of_an_image_is_named(refused, tmp_path) -> None:
     assert f"the image {path} cannot be read (" in refused(root)
 
 
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [
+        (8193, "it has 8193x8193 pixels, more than 67,108,864"),
+        (12_000, "it has 12000x12000 pixels"),  # Pillow warns
+        (20_000, "decompression bomb"),  # Pillow refuses
+    ],
+)
+def test_an_image_of_too_many_pixels_is_not_decoded(
+    refused, tmp_path, side, words
+) -> None:
+    root = plain(tmp_path / "data", 2)
+    small = png_of_sixteen_bits(np.zeros((1, 1, 3)), 2)
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    path = root / "ant/0.png"
+    path.write_bytes(small[:12] + header + checksum + small[33:])
+    text = refused(root)
+    assert text.startswith(f"load: the image {path} cannot be read (") and words in text
+
+
+def test_an_image_file_of_too_many_bytes_is_not_read(refused, tmp_path) -> None:
+    root = plain(tmp_path / "data", 2)
+    path = root / "ant/0.png"
+    os.truncate(path, (1 << 28) + 1)  # whole at its beginning, then empty
+    assert f"the image {path} cannot be read (it has 268,435,457 by" in refused(root)
+
+
 # --- numbers, cache and notes ---------------------------------------------------------
 
 

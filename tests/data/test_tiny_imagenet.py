@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -183,6 +184,38 @@ def test_a_member_that_expands_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
     one_line(e)
     assert path.stat().st_size < 1 << 20
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", ANNOTATIONS, FIRST])
+def test_a_file_of_too_many_bytes_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_folder(tmp_path, official_members()) / name
+    os.truncate(path, (1 << 24) + 1)
+    with pytest.raises(ValueError, match=r"' cannot be read .*more than 16,777,") as e:
+        load(tmp_path)
+    assert name in one_line(e)
+
+
+def test_a_file_that_a_program_would_have_to_write_is_refused(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, official_members()) / "wnids.txt"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"wnids\.txt' cannot be read .*is no regular"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_an_image_of_too_many_pixels_is_not_decoded(
+    write, tmp_path: Path, side: int
+) -> None:
+    members = official_members()
+    # Height and width follow the precision, in the frame of the image.
+    place = members[FIRST].index(b"\xff\xc0") + 5
+    sizes = struct.pack(">HH", side, side)
+    members[FIRST] = members[FIRST][:place] + sizes + members[FIRST][place + 4 :]
+    write(tmp_path / "manual", members)
+    with pytest.raises(ValueError, match=f"{FIRST}' cannot be read") as e:
+        load(tmp_path / "manual")
+    one_line(e)
 
 
 def test_windows_line_ends_mean_nothing(write, tmp_path: Path) -> None:

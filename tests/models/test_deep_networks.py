@@ -259,9 +259,8 @@ def test_bfloat16_convolves_and_batch_norm_does_not(network):
     }
 
 
-@pytest.mark.parametrize(
-    "network", [SMALL[0], pytest.param(SMALL[1], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("network", SMALL)
 def test_a_step_trains_logits_and_moves_batch_statistics(key, network):
     model = Masked(network(conv_general_dilated=conv_in_loop), ASLP())
     optimiser = sgd_by_group({"logits": 5.0, "scale": 1e-2})

@@ -1,6 +1,7 @@
 """C sources, compiled by gcc and run, compute the same as the network."""
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from aslp_jax.models import NETWORKS, ConvNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from tests.export import networks
 from tests.export.networks import EXAMPLE, random_images, small
+from tests.helpers import quick_only
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc, which compiles the exports, is missing"
@@ -79,6 +81,7 @@ def check(program, images, expected, tolerance=2e-5):
     assert list(classes) == expected[:20].argmax(1).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", c.STORAGES)
 def test_digits(digits_network, digits_images, digits_logits, tmp_path, storage):
     # Sanitised code is slow, and no branch or address of it depends on a pixel.
@@ -282,8 +285,14 @@ LANGUAGES = {
 """Standards that a source keeps to, by compiler; Arduino's are gnu11 and gnu++11/17."""
 
 
-@pytest.mark.parametrize("compiler", LANGUAGES)
-@pytest.mark.parametrize("storage", c.STORAGES)
+@pytest.mark.parametrize(
+    ("storage", "compiler"),
+    quick_only(
+        itertools.product(c.STORAGES, LANGUAGES),
+        *((storage, "g++") for storage in c.STORAGES),
+        *(("signs", compiler) for compiler in LANGUAGES),
+    ),
+)
 def test_a_source_keeps_to_every_standard(tmp_path, storage, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is missing")
@@ -335,8 +344,12 @@ int main() { setup(); loop(); return found >= 0 && found < NET_CLASSES ? 0 : 1; 
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
-@pytest.mark.parametrize("storage", c.STORAGES)
-@pytest.mark.parametrize("suffix", ["c", "cpp"])
+@pytest.mark.parametrize(
+    ("storage", "suffix"),
+    quick_only(
+        itertools.product(c.STORAGES, ["c", "cpp"]), ("seed", "c"), ("signs", "cpp")
+    ),
+)
 def test_a_source_is_part_of_an_arduino_sketch(tmp_path, storage, suffix):
     """A sketch is C++; beside it the source is C, or C++ if a person renames it."""
     name = "resnet" if storage in ("sparse", "dense") else "conv"
