@@ -1,5 +1,6 @@
 """Networks that are run on boards, each with images and their labels."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -71,10 +72,11 @@ def trained_conv4() -> Target:
 def reference(name: str) -> Target:
     """Returns a network of MLPerf Tiny with random masks that keep half."""
     about = mlperf_tiny.NETWORKS[name]
-    facts = {"classes": about.outputs}
+    description = Description(name, about.outputs, about.shape)
     if len(about.shape) != 3:
-        facts = {"classes": None, "output_shape": (about.outputs,)}
-    description = Description(name, image_shape=about.shape, **facts)
+        description = dataclasses.replace(
+            description, classes=None, output_shape=(about.outputs,)
+        )
     model = Masked(
         about.linen(),
         ASLP(logit_std=1.0),

@@ -191,7 +191,7 @@ def line(row: Row) -> str:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Plots instructions an image over flash, one panel a board."""
     figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
-    marks = dict(zip(STORAGES, "osD^", strict=True))
+    marks = {"seed": "o", "signs": "s", "sparse": "D", "dense": "^"}
     names = list(dict.fromkeys(row.network for row in rows))
     for axes, board in zip(
         figure.subplots(1, len(BOARDS), sharey=True), BOARDS.values(), strict=True
