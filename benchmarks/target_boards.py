@@ -251,8 +251,9 @@ def _make(board: Board, folder: Path, flags: str, target: str, **variables: str)
     command = ["make", "-s", "-C", str(EXAMPLES / board.folder), target]
     command += [f"{name}={value}" for name, value in given.items()]
     # The emulator prints the firmware's text on the second stream.
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, text=True, **streams)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"make {target}: {done.stdout.strip()}")
     return done.stdout
