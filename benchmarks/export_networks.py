@@ -29,12 +29,27 @@ def random_network(
     """
     constant = signed_constant(kaiming_normal())
     net = models.NETWORKS[arch](classes=10, conv_init=constant, dense_init=constant)
-    model, key = Masked(net, ASLP(logit_std=1.0)), jax.random.key(seed)
-    variables = jax.jit(model.init)(key, jnp.zeros((1, *shape)))
+    model = Masked(net, ASLP(logit_std=1.0))
+    description = artefact.Description(arch, 10, shape)
+    return with_random_masks(model, description, keep_fraction, seed)
+
+
+def with_random_masks(
+    model: Masked, description: artefact.Description, keep_fraction: float, seed: int
+) -> Subnetwork:
+    """Returns a network with random masks.
+
+    Args:
+      model: the network, and ASLP with random initial logits of standard deviation 1.
+      description: facts about the network.
+      keep_fraction: expected fraction of kept weights.
+      seed: seed of weights and masks.
+    """
+    key = jax.random.key(seed)
+    variables = jax.jit(model.init)(key, jnp.zeros((1, *description.image_shape)))
     middle = statistics.NormalDist().inv_cdf(keep_fraction)
     logits = jax.tree.map(lambda leaf: leaf + middle, variables["params"]["logits"])
     variables = {**variables, "params": {**variables["params"], "logits": logits}}
-    description = artefact.Description(arch, 10, shape)
     return artefact.extract(model, variables, description, key=key)
 
 

@@ -136,17 +136,27 @@ def missing_tools(*names: str) -> str:
     return f"{', '.join(missing)} not installed" if missing else ""
 
 
-def build(folder: Path, board: Board, flags: str = "-O2") -> Firmware:
+def build(
+    folder: Path, board: Board, flags: str = "-O2", *, network_again: bool = True
+) -> Firmware:
     """Builds the firmware of the `network.c` and `network.h` in a folder.
 
     A firmware that does not fit the board is linked all the same, to tell its size.
+
+    Args:
+      folder: folder of the sources; gets all other files.
+      board: board to build for.
+      flags: optimisation of the compiler.
+      network_again: False if `network.o` is there, for the same processor and with the
+        same flags.
 
     Raises:
       RuntimeError: the compiler or the linker failed; the message is theirs.
     """
     folder = folder.resolve()
     for old in (*folder.glob("*.o"), *folder.glob("*.elf")):
-        old.unlink()
+        if network_again or old.name != "network.o":
+            old.unlink()
     unlimited = "../firmware/unlimited.ld"
     sizes = {}
     for name in ("firmware", "network"):
@@ -241,8 +251,9 @@ def _make(board: Board, folder: Path, flags: str, target: str, **variables: str)
     command = ["make", "-s", "-C", str(EXAMPLES / board.folder), target]
     command += [f"{name}={value}" for name, value in given.items()]
     # The emulator prints the firmware's text on the second stream.
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, text=True, **streams)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"make {target}: {done.stdout.strip()}")
     return done.stdout

@@ -321,7 +321,7 @@ def copy_weights(variables: dict[str, Any], module: nnx.Module) -> None:
       KeyError: only one side has an array.
       ValueError: an array has another shape.
     """
-    arrays = {}
+    arrays: dict[tuple[Any, ...], Any] = {}
     for collection in ("params", "batch_stats"):
         arrays |= traverse_util.flatten_dict(variables.get(collection, {}))
     for path, variable in nnx.iter_graph(module):

@@ -15,7 +15,7 @@ import aslp_jax
 from aslp_jax import export
 from aslp_jax.data import datasets
 from benchmarks import target_boards
-from benchmarks.target_boards import BOARDS, CORTEX_M4, MICROBIT
+from benchmarks.target_boards import BOARDS, CORTEX_M4, M0_STAND_IN, MICROBIT
 from tests.export.networks import EXAMPLE, random_images, small
 
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm", "make", "gcc")
@@ -176,6 +176,20 @@ def test_a_board_computes_what_the_host_computes(board, storage, tmp_path):
     np.testing.assert_array_equal(found.logits, host_logits(tmp_path, images))
     assert np.ptp(found.logits, axis=0).max() > 0
     assert (found.instructions > 10_000).all()
+
+
+def test_a_larger_board_takes_as_many_instructions(tmp_path):
+    """It takes the place of a micro:bit where a network does not fit into one."""
+    export.write(small("conv"), "c", tmp_path / "network.c", storage="signs")
+    images = random_images(count=2)
+    firmware = target_boards.build(tmp_path, MICROBIT)
+    expected = target_boards.run(firmware, images)
+    larger = target_boards.build(tmp_path, M0_STAND_IN, network_again=False)
+    found = target_boards.run(larger, images)
+    assert larger.network == firmware.network
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    assert found.network_stack == expected.network_stack
+    assert np.abs(found.instructions - expected.instructions).max() <= 4
 
 
 @pytest.mark.slow
