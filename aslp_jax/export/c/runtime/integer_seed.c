@@ -1,3 +1,16 @@
+/* How many bits are left of the byte at hand, but at most `limit`. */
+static int32_t left_in_byte_NUMBERS(const struct bits *bits, int32_t limit)
+{
+    const int32_t left = 8 - (int32_t)(bits->next & 7);
+    return left < limit ? left : limit;
+}
+
+/* Those bits, and some more where the limit is less; 0 where none of them is 1. */
+static uint32_t rest_of_byte_NUMBERS(const struct bits *bits)
+{
+    return (uint32_t)bits->byte[bits->next >> 3] >> (bits->next & 7);
+}
+
 static struct cursor start_NUMBERS(const struct weights *weights)
 {
     struct cursor cursor;
@@ -53,9 +66,9 @@ static void sum_unit_NUMBERS(const struct layer *layer, struct cursor *cursor,
         int32_t place = channel * layer->units + unit;
         const NUMBER *at = in;
         for (int32_t index = 0; index < layer->kernel_size;) {
-            const int32_t left = left_in_byte(&cursor->kept, layer->kernel_size - index);
+            const int32_t left = left_in_byte_NUMBERS(&cursor->kept, layer->kernel_size - index);
             const int32_t end = index + left;
-            uint32_t rest = rest_of_byte(&cursor->kept);
+            uint32_t rest = rest_of_byte_NUMBERS(&cursor->kept);
             cursor->kept.next += (uint32_t)left;
             if (!rest) {
                 index = end;
