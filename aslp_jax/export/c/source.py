@@ -102,6 +102,8 @@ class Source(NamedTuple):
         """Yields what lies before the constants of a source."""
         windows = any(isinstance(step, Pool) for step in self.steps)
         yield f'#include "{self.interface.name}.h"\n'
+        if self.integers and self.storage == "signs" and self.packed:
+            yield "#include <string.h>\n"
         if not self.integers and (
             windows or self._has_infinity() or self.needs_library
         ):
@@ -172,45 +174,56 @@ class Source(NamedTuple):
 
     def _layer_parts(self) -> Iterator[str]:
         """Yields the functions of layers."""
-        storage, integers = self.storage, self.integers
+        storage = self.storage
         yield f"#define GROUPED {int(any(layer.groups > 1 for layer in self.packed))}\n"
         if storage == "seed":
             yield f"#define NORMAL_WEIGHTS {int(self.normal)}\n"
         if storage in ("dense", "sparse"):
-            yield f"#define WEIGHT {'int8_t' if integers else 'float'}\n"
-        if integers:
-            yield f"#define SIGNS_ALONE {int(storage in ('signs', 'seed'))}\n"
+            yield f"#define WEIGHT {'int8_t' if self.integers else 'float'}\n"
+        if storage in ("signs", "seed"):
+            yield self._file("bits")
+        yield self._file(f"weights_{storage}")
+        yield self._file("layer")
+        if self.integers:
+            yield from self._integer_layer_parts()
+            return
         files = {
-            "bits": storage in ("signs", "seed"),
-            f"weights_{storage}": True,
-            "random_word": not integers and storage == "seed",
-            "random_words": integers and storage == "seed",
-            "layer": True,
-            "add_weighted": not integers
-            and (storage in ("dense", "sparse") or self.normal),
-            "add_signed": not integers and storage in ("signs", "seed"),
+            "random_word": storage == "seed",
+            "add_weighted": storage in ("dense", "sparse") or self.normal,
+            "add_signed": storage in ("signs", "seed"),
             "normal": self.normal,
-            f"sum_{storage}": not integers,
-            "sum": not integers and storage != "sparse",
-            "run": not integers,
-            "integer_sums": integers,
-            "integer_bits": integers and storage in ("signs", "seed"),
-            "integer_finish": integers,
+            f"sum_{storage}": True,
+            "sum": storage != "sparse",
+            "run": True,
         }
-        if integers:
-            yield f"enum {{ SUMS = {self.sums} }};\n"
         yield from (self._file(file) for file, needed in files.items() if needed)
-        if integers:
-            taken = {
-                self.program.dtypes[step.operands[0].buffer]
-                for step in self.steps
-                if isinstance(step, Run)
-            }
-            for dtype in sorted(taken):
-                for file in ("add", storage, "run"):
-                    text = self._file(f"integer_{file}")
-                    text = text.replace("_NUMBERS", f"_{dtype}")
-                    yield text.replace("NUMBER", TYPES[dtype])
+
+    def _integer_layer_parts(self) -> Iterator[str]:
+        """Yields what follows the structure of a layer of integers."""
+        kinds = {
+            self.program.dtypes[step.operands[0].buffer]
+            for step in self.steps
+            if isinstance(step, Run)
+        }
+        signed = self.storage in ("signs", "seed")
+        partial = signed and self.sums > 1 and "int16" not in kinds
+        yield (
+            f"#define SIGNS_ALONE {int(signed)}\n"
+            f"#define PARTIAL_SUMS {int(partial)}\n"
+            f"enum {{ SUMS = {self.sums} }};\n"
+        )
+        yield self._file("integer_sums")
+        if self.storage == "signs":
+            yield "/* Four weights, by the bits of kept and of negative ones. */"
+            yield array("four_weights", _four_weights())
+            yield self._file("decode")
+        if self.storage == "seed":
+            yield self._file("random_words")
+        yield self._file("integer_finish")
+        for kind in sorted(kinds):
+            for file in ("add", self.storage, "run"):
+                text = self._file(f"integer_{file}").replace("_NUMBERS", f"_{kind}")
+                yield text.replace("NUMBER", TYPES[kind])
 
     def _public_functions(self, calls: Sequence[str]) -> Iterator[str]:
         """Yields the array between layers and the public functions."""
@@ -243,6 +256,18 @@ class Source(NamedTuple):
     return best;
 }}
 """
+
+
+def _four_weights() -> np.ndarray:
+    """Returns four weights by four bits of kept ones, then four of negative ones.
+
+    Returns:
+      int8 `[1024]`, each -1, 0 or 1. A kept weight takes the next bit of negative ones.
+    """
+    bits = np.arange(16)[:, None] >> np.arange(4) & 1
+    ranks = np.cumsum(bits, 1) - bits
+    negative = np.arange(16)[None, :, None] >> ranks[:, None] & 1
+    return (bits[:, None] * (1 - 2 * negative)).astype(np.int8).ravel()
 
 
 def _preparation(pixels: Pixels, shape: Shape) -> Iterator[str]:

@@ -81,8 +81,10 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
                 )
             ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
-            negative = np.append(ternary[mask] < 0, False)
-            arrays = {"kept": _bits(mask), "negative": _bits(negative)}
+            behind = np.zeros(1 if layer.requantization is None else 9, bool)
+            negative = np.append(ternary[mask] < 0, behind)
+            kept = np.append(mask, behind)
+            arrays = {"kept": _bits(kept), "negative": _bits(negative)}
             summands = _dense_summands(mask) if layer.taps is None else int(mask.sum())
             return PackedWeights(arrays, magnitude, summands)
         case "seed":

@@ -1,24 +1,28 @@
 /* Adds to some neighbouring sums what one weight contributes to each of them. */
 static void add_row_NUMBERS(int32_t count, const NUMBER *RESTRICT in, int32_t step,
-                            int32_t weight, int32_t *RESTRICT sum)
+                            int32_t weight, partial_sum *RESTRICT sum)
 {
-#if SIGNS_ALONE
-    if (step == 1 && weight > 0) {
+    if (step != 1) {
         for (int32_t index = 0; index < count; index++) {
-            sum[index] += in[index];
+            sum[index] = (partial_sum)(sum[index] + weight * in[index * step]);
         }
         return;
     }
-    if (step == 1) {
+#if SIGNS_ALONE
+    if (weight > 0) {
         for (int32_t index = 0; index < count; index++) {
-            sum[index] -= in[index];
+            sum[index] = (partial_sum)(sum[index] + in[index]);
         }
-        return;
+    } else {
+        for (int32_t index = 0; index < count; index++) {
+            sum[index] = (partial_sum)(sum[index] - in[index]);
+        }
+    }
+#else
+    for (int32_t index = 0; index < count; index++) {
+        sum[index] += weight * in[index];
     }
 #endif
-    for (int32_t index = 0; index < count; index++) {
-        sum[index] += weight * in[index * step];
-    }
 }
 
 /* Adds to the sums of a unit what one weight contributes to each of them. */
@@ -27,14 +31,30 @@ static void add_NUMBERS(const struct layer *layer, const NUMBER *channel,
 {
     const int32_t step = layer->step, row_step = layer->row_step;
     const int32_t width = layer->width, left = tap->left;
-    int32_t count = tap->right - left, rows = tap->bottom - tap->top;
-    if (rows > 0 && count == width && row_step == count * step) {
-        /* Whole rows are one long row. */
-        count *= rows;
-        rows = 1;
+    const int32_t count = tap->right - left, rows = tap->bottom - tap->top;
+    const int32_t gap = width - count;
+    if (count <= 0 || rows <= 0) {
+        return;
     }
-    for (int32_t y = tap->top; y < tap->top + rows; y++) {
-        add_row_NUMBERS(count, channel + (tap->offset + y * row_step + left * step),
-                        step, weight, sums + (y * width + left));
+    const NUMBER *in = channel + (tap->offset + tap->top * row_step + left * step);
+    partial_sum *sum = partial_sums + (tap->top * width + left);
+    if (row_step == width * step && gap < count) {
+        /* One long row is faster. What is wrong between two rows is taken back. */
+        const int32_t whole = rows * width - gap;
+        add_row_NUMBERS(whole, in, step, weight, sum);
+        for (int32_t begin = count; begin < width; begin++) {
+            for (int32_t at = begin; at < whole; at += width) {
+                sum[at] = (partial_sum)(sum[at] - weight * in[at * step]);
+            }
+        }
+    } else {
+        for (int32_t y = 0; y < rows; y++) {
+            add_row_NUMBERS(count, in + y * row_step, step, weight, sum + y * width);
+        }
     }
+#if PARTIAL_SUMS
+    if (++added == 128) {
+        collect(layer->height * width);
+    }
+#endif
 }

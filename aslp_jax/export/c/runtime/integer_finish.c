@@ -6,6 +6,11 @@ static int32_t finish(const struct layer *layer, int32_t unit, void *out, int32_
     const int64_t offset = step->offsets ? step->offsets[unit] : step->offset;
     const int32_t width = layer->width, size = layer->height * width;
     int32_t count = 0;
+#if PARTIAL_SUMS
+    if (added) {
+        collect(size);
+    }
+#endif
     for (int32_t index = 0; index < size; index++) {
         sums[index] = requantize(step, (int64_t)sums[index] * factor + offset);
     }

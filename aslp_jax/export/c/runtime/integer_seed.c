@@ -8,37 +8,79 @@ static struct cursor start_NUMBERS(const struct weights *weights)
     return cursor;
 }
 
-/* Kept weights of a unit that are drawn together. */
+/* Draws weights and returns the sum of the numbers that they multiply. */
+static int32_t signed_sum_NUMBERS(const struct weights *weights, int32_t count,
+                                  uint32_t *words, const int16_t *numbers)
+{
+    const int32_t inverted = is_inverted(weights);
+    int32_t sum = 0;
+    random_words(weights->key, count, words);
+    for (int32_t index = 0; index < count; index++) {
+        const int32_t negative = (int32_t)(words[index] >> 31) ^ inverted;
+        sum += (numbers[index] ^ -negative) + negative;
+    }
+    return sum;
+}
+
+/* Sums the window of a unit that covers the whole input, batch by batch of weights. */
+static int32_t dense_sum_NUMBERS(const struct layer *layer, struct cursor *cursor,
+                                 const NUMBER *in, int32_t unit)
+{
+    const struct weights *weights = &layer->weights;
+    const uint32_t stride = (uint32_t)(layer->channels * layer->units);
+    uint32_t words[BATCH + 8];
+    int16_t numbers[BATCH + 8];
+    int32_t sum = 0, count = 0;
+    for (int32_t channel = 0; channel < layer->channels; channel++) {
+        uint32_t place = (uint32_t)(channel * layer->units + unit);
+        for (int32_t index = 0; index < layer->kernel_size;) {
+            const int32_t begin = (int32_t)(cursor->kept.next & 7);
+            const int32_t ahead = layer->kernel_size - index;
+            const int32_t left = ahead < 8 - begin ? ahead : 8 - begin;
+            const int32_t kept = cursor->kept.byte[cursor->kept.next >> 3] >> begin;
+            for (int32_t bit = 0; kept && bit < left; bit++) {
+                int32_t number = in[bit];
+                if (weights->inverted && kept >> bit & 1) {
+                    number = next_bit(&cursor->inverted) ? -number : number;
+                }
+                words[count] = place + (uint32_t)bit * stride;
+                numbers[count] = (int16_t)number;
+                /* What is multiplied with 0 need not be drawn. */
+                count += kept >> bit & (number != 0);
+            }
+            cursor->kept.next += (uint32_t)left;
+            place += (uint32_t)left * stride;
+            index += left;
+            in += left;
+            if (count >= BATCH) {
+                sum += signed_sum_NUMBERS(weights, count, words, numbers);
+                count = 0;
+            }
+        }
+    }
+    return sum + signed_sum_NUMBERS(weights, count, words, numbers);
+}
+
+/* Weights of a unit that are drawn together. */
 struct batch_NUMBERS {
     int32_t count;
-    uint32_t words[BATCH]; /* first the places in the kernel as JAX draws it */
-    uint32_t inverted;     /* a bit for each weight */
-    const NUMBER *in[BATCH]; /* channels, or inputs of a dense layer */
-    int32_t taps[BATCH];
+    uint32_t words[BATCH];     /* first the places in the kernel as JAX draws it */
+    const NUMBER *in[BATCH];   /* channels that they meet */
+    const struct tap *taps[BATCH];
+    int8_t signs[BATCH];       /* -1 for those that are inverted */
 };
 
 /* Draws the weights of a batch and adds what they contribute. */
 static void add_batch_NUMBERS(const struct layer *layer, struct batch_NUMBERS *batch)
 {
-    /* Numbers below one half have a highest bit of 0. */
-    const uint32_t inverted = batch->inverted ^ (layer->weights.law == SIGNS ? ~0u : 0u);
-    int32_t sum = 0;
+    const int32_t inverted = is_inverted(&layer->weights);
     random_words(layer->weights.key, batch->count, batch->words);
     for (int32_t index = 0; index < batch->count; index++) {
-        const uint32_t word = batch->words[index] >> 31;
-        const int32_t negative = (int32_t)(word ^ (inverted >> index & 1));
-        if (layer->dense) {
-            sum += (*batch->in[index] ^ -negative) + negative;
-        } else {
-            add_NUMBERS(layer, batch->in[index], &layer->taps[batch->taps[index]],
-                        1 - 2 * negative);
-        }
-    }
-    if (layer->dense) {
-        *sums += sum;
+        const int32_t negative = (int32_t)(batch->words[index] >> 31) ^ inverted;
+        const int32_t weight = negative ? -batch->signs[index] : batch->signs[index];
+        add_NUMBERS(layer, batch->in[index], batch->taps[index], weight);
     }
     batch->count = 0;
-    batch->inverted = 0;
 }
 
 /* Sums the window of a unit, batch by batch of kept weights. */
@@ -47,38 +89,24 @@ static void sum_unit_NUMBERS(const struct layer *layer, struct cursor *cursor,
 {
     const int32_t stride = layer->channels * layer->units;
     struct batch_NUMBERS batch;
+    if (layer->dense) {
+        *sums = dense_sum_NUMBERS(layer, cursor, in, unit);
+        return;
+    }
     batch.count = 0;
-    batch.inverted = 0;
     for (int32_t channel = 0; channel < layer->channels; channel++) {
-        int32_t place = channel * layer->units + unit;
-        const NUMBER *at = in;
-        for (int32_t index = 0; index < layer->kernel_size;) {
-            const int32_t left = left_in_byte(&cursor->kept, layer->kernel_size - index);
-            const int32_t end = index + left;
-            uint32_t rest = rest_of_byte(&cursor->kept);
-            cursor->kept.next += (uint32_t)left;
-            if (!rest) {
-                index = end;
-                place += left * stride;
-                at += left * layer->dense;
+        const int32_t first = channel * layer->units + unit;
+        for (int32_t index = 0; index < layer->kernel_size; index++) {
+            if (!next_bit(&cursor->kept)) {
+                continue;
             }
-            for (; index < end; index++) {
-                int32_t kept = (int32_t)(rest & 1);
-                if (kept && layer->weights.inverted) {
-                    batch.inverted |= (uint32_t)next_bit(&cursor->inverted)
-                                      << batch.count;
-                }
-                batch.words[batch.count] = (uint32_t)place;
-                batch.in[batch.count] = at;
-                batch.taps[batch.count] = index;
-                /* What is multiplied with 0 need not be drawn. */
-                batch.count += kept & (!layer->dense | (*at != 0));
-                if (batch.count == BATCH) {
-                    add_batch_NUMBERS(layer, &batch);
-                }
-                rest >>= 1;
-                place += stride;
-                at += layer->dense;
+            const int inverted = layer->weights.inverted && next_bit(&cursor->inverted);
+            batch.words[batch.count] = (uint32_t)(first + index * stride);
+            batch.in[batch.count] = in;
+            batch.taps[batch.count] = &layer->taps[index];
+            batch.signs[batch.count] = inverted ? -1 : 1;
+            if (++batch.count == BATCH) {
+                add_batch_NUMBERS(layer, &batch);
             }
         }
         in += layer->in_size;

@@ -8,25 +8,18 @@ static struct cursor start_NUMBERS(const struct weights *weights)
     return cursor;
 }
 
+/* Sums the window of a unit that covers the whole input, some weights at a time. */
 static int32_t dense_sum_NUMBERS(const struct layer *layer, struct cursor *cursor,
                                  const NUMBER *in)
 {
     const int32_t inputs = layer->channels * layer->kernel_size;
+    int8_t weights[DECODED];
     int32_t sum = 0;
-    for (int32_t index = 0; index < inputs;) {
-        const int32_t end = index + left_in_byte(&cursor->kept, inputs - index);
-        uint32_t rest = rest_of_byte(&cursor->kept);
-        cursor->kept.next += (uint32_t)(end - index);
-        if (!rest) {
-            index = end;
-        }
-        for (; index < end; index++) {
-            const uint32_t kept = rest & 1;
-            const int32_t negative = bit_at(&cursor->negative);
-            cursor->negative.next += kept;
-            /* Without a branch, since a processor guesses half of them wrong. */
-            sum += ((in[index] ^ -negative) + negative) & -(int32_t)kept;
-            rest >>= 1;
+    for (int32_t begin = 0; begin < inputs; begin += DECODED) {
+        const int32_t left = inputs - begin, count = left < DECODED ? left : DECODED;
+        decode(cursor, count, weights);
+        for (int32_t index = 0; index < count; index++) {
+            sum += weights[index] * in[begin + index];
         }
     }
     return sum;
