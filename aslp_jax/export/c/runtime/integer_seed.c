@@ -65,8 +65,10 @@ static void sum_unit_NUMBERS(const struct layer *layer, struct cursor *cursor,
             for (; index < end; index++) {
                 int32_t kept = (int32_t)(rest & 1);
                 if (kept && layer->weights.inverted) {
-                    batch.inverted |= (uint32_t)next_bit(&cursor->inverted)
-                                      << batch.count;
+                    const uint32_t bit = (uint32_t)next_bit(&cursor->inverted);
+                    /* A weight that was not taken may have left its bit. */
+                    batch.inverted &= ~((uint32_t)1 << batch.count);
+                    batch.inverted |= bit << batch.count;
                 }
                 batch.words[batch.count] = (uint32_t)place;
                 batch.in[batch.count] = at;
