@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "Sizes",
     "build",
+    "inputs_of",
     "missing_tools",
     "outputs_of",
     "run",
@@ -115,7 +116,7 @@ class Outcome(NamedTuple):
     """Results of a firmware, image by image.
 
     Attributes:
-      logits: outputs `[images, classes]`, float32 or int16.
+      logits: outputs `[images, classes]`, floats or integers.
       instructions: instructions of each image `[images]`, int64; among them the call
         and two reads of the timer, some ten.
       text: what the firmware printed.
@@ -180,7 +181,7 @@ def run(
 
     Args:
       firmware: one that fits its board.
-      inputs: images uint8, or other inputs float32, `[images, ...]`.
+      inputs: images uint8, or other inputs as `inputs_of` says, `[images, ...]`.
       labels: class of each image `[images]`; None if nobody knows.
       instruction: base-2 logarithm of the nanoseconds that the emulator takes for an
         instruction, from 0 to 6. At 6 the timer, of 32 bits, counts each of the
@@ -232,11 +233,33 @@ def outputs_of(header: Path) -> tuple[np.dtype, int]:
       RuntimeError: the header does not say.
     """
     text = header.read_text()
-    number = re.search(r"^typedef (float|int16_t) \w+_(logit|output);", text, re.M)
+    number = re.search(rf"^typedef {_NUMBERS} \w+_(logit|output);", text, re.M)
     count = re.search(r"^#define \w+_(CLASSES|OUTPUTS) (\d+)$", text, re.M)
     if number is None or count is None:
         raise RuntimeError(f"outputs_of: {header} does not say what its network gives")
-    return np.dtype({"float": "f4", "int16_t": "i2"}[number[1]]), int(count[2])
+    return _dtype(number[1]), int(count[2])
+
+
+def inputs_of(header: Path) -> tuple[np.dtype, float]:
+    """Returns dtype of the inputs of a network, and the real number that 1 stands for.
+
+    Bytes and floats are taken as they are, at 1.
+    """
+    form = (
+        r"/\* A number of the input(?:, of which 1 stands for (\S+))?\. \*/\ntypedef "
+    )
+    found = re.search(form + rf"{_NUMBERS} \w+_input;", header.read_text())
+    if found is None:
+        return np.dtype("u1"), 1.0
+    return _dtype(found[2]), float(found[1] or 1)
+
+
+_NUMBERS = r"(float|u?int(?:8|16)_t)"
+
+
+def _dtype(number: str) -> np.dtype:
+    """Returns the dtype of a type of C."""
+    return np.dtype("f4" if number == "float" else number.removesuffix("_t"))
 
 
 def _make(board: Board, folder: Path, flags: str, target: str, **variables: str) -> str:

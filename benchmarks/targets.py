@@ -106,7 +106,12 @@ def measured(
 
 def run_exactly(firmware: Firmware, target: Target) -> Outcome:
     """Runs a firmware with the finest timer that does not overflow."""
-    first = target_boards.run(firmware, target.inputs[:1], instruction=0)
+    dtype, scale = target_boards.inputs_of(firmware.folder / "network.h")
+    inputs = target.inputs
+    if np.issubdtype(dtype, np.integer) and inputs.dtype != dtype:
+        limit = np.iinfo(dtype).max
+        inputs = np.clip(np.rint(inputs / scale), -limit, limit).astype(dtype)
+    first = target_boards.run(firmware, inputs[:1], instruction=0)
     ticks = int(first.instructions[0]) * firmware.board.hertz / 1e9
     finest = max(each for each in range(7) if ticks * 2**each < 2**31)
     return target_boards.run(firmware, target.inputs, target.labels, instruction=finest)

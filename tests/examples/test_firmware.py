@@ -14,6 +14,9 @@ import pytest
 import aslp_jax
 from aslp_jax import export
 from aslp_jax.data import datasets
+from aslp_jax.export.integer import reference
+from aslp_jax.export.integer.build import integer_graph
+from aslp_jax.export.network import graph_of
 from benchmarks import target_boards
 from benchmarks.target_boards import BOARDS, CORTEX_M4, M0_STAND_IN, MICROBIT
 from tests.export.networks import EXAMPLE, random_images, small
@@ -167,6 +170,32 @@ int main(void)
 """
 
 
+def expected_integers(network, images, options):
+    """Returns what the definition of integer networks computes, in NumPy."""
+    floats = graph_of(network.net, network.variables, network.description.image_shape)
+    graph = integer_graph(
+        *(floats, network.description, options["calibration"]),
+        activations=options["activations"],
+    )
+    return reference.run(graph, images)
+
+
+@EACH_BOARD
+@pytest.mark.parametrize(
+    "storage, activations", [("seed", "int8"), ("sparse", "int16")]
+)
+def test_a_board_computes_the_integers_of_the_reference(
+    board, storage, activations, tmp_path
+):
+    network, images = small("conv"), random_images(count=3)
+    options = {"activations": activations, "calibration": random_images()}
+    export.write(network, "c", tmp_path / "network.c", storage=storage, **options)
+    found = target_boards.run(target_boards.build(tmp_path, board), images)
+    expected = expected_integers(network, images, options)
+    np.testing.assert_array_equal(found.logits, expected)
+    assert np.ptp(found.logits, axis=0).max() > 100
+
+
 @EACH_BOARD
 @pytest.mark.parametrize("storage", ["seed", "sparse"])
 def test_a_board_computes_what_the_host_computes(board, storage, tmp_path):
@@ -209,17 +238,41 @@ def test_all_digits_on_a_cortex_m4(storage, tmp_path):
 
 
 @pytest.mark.slow
+@EACH_BOARD
+@pytest.mark.parametrize("storage", ["seed", "signs"])
+def test_all_digits_in_integers(board, storage, tmp_path):
+    """The micro:bit reads all test images, with the memory that it has."""
+    network, digits = aslp_jax.load(EXAMPLE / "digits.aslp"), datasets.load("digits")
+    options = {"activations": "int8", "calibration": digits.train_images}
+    export.write(network, "c", tmp_path / "network.c", storage=storage, **options)
+    firmware = target_boards.build(tmp_path, board)
+    found = target_boards.run(firmware, digits.test_images, digits.test_labels)
+    expected = expected_integers(network, digits.test_images, options)
+    np.testing.assert_array_equal(found.logits, expected)
+    right = int((expected.argmax(1) == digits.test_labels).sum())
+    assert f"{right} of 360 images are read rightly" in found.text
+    # Half a point below the floats at most.
+    assert right / 360 >= network.description.accuracies["thresholding"] - 0.005
+    if storage == "seed":
+        assert firmware.whole.flash <= 64_000
+        assert firmware.whole.ram + found.stack <= 12_000
+
+
+@pytest.mark.slow
 @pytest.mark.program
-def test_make_qemu_prints_the_accuracy(tmp_path):
+@pytest.mark.parametrize(
+    "board, name", [(MICROBIT, "micro:bit"), (CORTEX_M4, "Cortex-M4")]
+)
+def test_make_qemu_prints_the_accuracy(board, name, tmp_path):
     """The commands of the example's page, in a copy of its folder."""
     folder = tmp_path / "embedded"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build"))
-    command = ["make", "-C", str(folder / "cortex-m4"), f"PYTHON={sys.executable}"]
+    command = ["make", "-C", str(folder / board.folder), f"PYTHON={sys.executable}"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run([*command, "qemu"], **streams)
     assert done.returncode == 0, done.stdout
-    assert "Cortex-M4: 352 of 360 images are read rightly (97.8 %)" in done.stdout
+    assert f"{name}: 352 of 360 images are read rightly (97.8 %)" in done.stdout
     done = subprocess.run([*command, "size"], **streams)
     assert ".rodata" in done.stdout
     subprocess.run([*command, "clean"], check=True)
-    assert not (folder / "cortex-m4" / "build").exists()
+    assert not (folder / board.folder / "build").exists()

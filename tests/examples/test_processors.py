@@ -96,11 +96,18 @@ def sources(tmp_path_factory):
     """Function that writes a small network and returns its folder and its outputs."""
 
     @functools.cache
-    def write(storage: str) -> tuple[Path, Outputs]:
+    def write(storage: str, activations: str) -> tuple[Path, Outputs]:
         folder = tmp_path_factory.mktemp(storage)
         # Of batch-norm, pools and additions, or of signs alone.
         name = "resnet" if storage in ("sparse", "dense") else "conv"
-        export.write(small(name), "c", folder / "network.c", storage=storage)
+        export.write(
+            small(name),
+            "c",
+            folder / "network.c",
+            storage=storage,
+            activations=activations,
+            calibration=None if activations == "float32" else random_images(),
+        )
         return folder, run(HOST, folder, random_images())
 
     return write
@@ -115,34 +122,41 @@ def assert_equal(found: Outputs, expected: Outputs) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, storage",
+    "name, storage, activations",
     [
-        (name, storage)
+        (name, storage, activations)
         for name, other in OTHERS.items()
+        for activations in ("float32", "int8", "int16")
         # A compiler has less to differ in than a processor.
         for storage in (STORAGES if other.emulator else ("seed", "sparse"))
+        if other.emulator or activations != "int16"
     ],
 )
-def test_small_networks_are_the_same_to_the_bit(name, storage, sources):
-    folder, expected = sources(storage)
+def test_small_networks_are_the_same_to_the_bit(name, storage, activations, sources):
+    folder, expected = sources(storage, activations)
     assert_equal(run(OTHERS[name], folder, random_images()), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("activations", ["float32", "int8"])
 @pytest.mark.parametrize("name", ["s390x", "armhf"])
-def test_all_digits_are_the_same_to_the_bit(name, storage, tmp_path):
-    network = aslp_jax.load(EXAMPLE / "digits.aslp")
-    export.write(network, "c", tmp_path / "network.c", storage=storage)
-    images = datasets.load("digits").test_images
+def test_all_digits_are_the_same_to_the_bit(name, activations, storage, tmp_path):
+    network, digits = aslp_jax.load(EXAMPLE / "digits.aslp"), datasets.load("digits")
+    options = {"storage": storage, "activations": activations}
+    if activations != "float32":
+        options["calibration"] = digits.train_images
+    export.write(network, "c", tmp_path / "network.c", **options)
+    images = digits.test_images
     expected = run(HOST, tmp_path, images)
     assert_equal(run(OTHERS[name], tmp_path, images), expected)
 
 
+@pytest.mark.parametrize("activations", ["float32", "int8"])
 @pytest.mark.parametrize("storage", STORAGES)
-def test_nothing_converts_unseen(storage, sources):
+def test_nothing_converts_unseen(storage, activations, sources):
     """What makes a sign or a width of a number change is written out."""
-    folder, _ = sources(storage)
+    folder, _ = sources(storage, activations)
     more = ["-Wsign-conversion", "-Wshadow", "-Wcast-qual", "-Wundef", "-Wvla"]
     command = ["gcc", "-std=c99", *STRICT, *more, "-fsyntax-only", "network.c"]
     subprocess.run(command, cwd=folder, check=True)

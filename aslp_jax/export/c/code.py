@@ -108,6 +108,7 @@ def encode_integer_graph(
         number=cast(Number, TYPES[last.kind]),
         taken=cast(Number, TYPES[first.kind]),
         scale=last.scale,
+        taken_scale=first.scale,
     )
     return _encode(graph, interface, storage, layers or {}, about)
 

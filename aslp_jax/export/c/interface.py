@@ -1,7 +1,7 @@
 """The functions of a network as a caller sees them, and their header."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from aslp_jax._version import __version__
@@ -43,6 +43,7 @@ class Interface(NamedTuple):
       number: type of a number of the output.
       taken: type of a number of the input, if it is no pixel.
       scale: real number that an output of 1 stands for; None for floats.
+      taken_scale: real number that an input of 1 stands for; None for floats.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Interface(NamedTuple):
     number: Number = "float"
     taken: Number = "float"
     scale: float | None = None
+    taken_scale: float | None = None
 
     @property
     def is_image(self) -> bool:
@@ -74,7 +76,7 @@ class Interface(NamedTuple):
         """The first parameter."""
         upper = self.name.upper()
         if self.pixels is None or self.pixels.dtype == "float32":
-            return f"const {self.taken} {self.input}[{upper}_INPUTS]"
+            return f"const {self.name}_input {self.input}[{upper}_INPUTS]"
         count = f"{upper}_IMAGE_BYTES" if self.is_image else f"{upper}_INPUTS"
         return f"const uint8_t {self.input}[{count}]"
 
@@ -129,12 +131,7 @@ int {interface.name}_class({interface.parameter});
             f"#define {upper}_{key} {value}"
             for key, value in _macros(interface).items()
         ),
-        meaning=(
-            ""
-            if interface.scale is None
-            else f", of which 1 stands for {interface.scale:.6g}"
-        ),
-        number=f"typedef {interface.number} {interface.result};",
+        types="\n\n".join(_types(interface)),
         functions=f"/* {says} {takes}\n{interface.declaration};\n{more}",
     )
 
@@ -147,8 +144,7 @@ _HEADER = """/* {comment} */
 
 {macros}
 
-/* A number of the output{meaning}. */
-{number}
+{types}
 
 #ifdef __cplusplus
 extern "C" {{
@@ -161,6 +157,20 @@ extern "C" {{
 
 #endif
 """
+
+
+def _types(interface: Interface) -> Iterator[str]:
+    """Yields the types that the header defines."""
+    pixels, name = interface.pixels, interface.name
+    if pixels is None or pixels.dtype == "float32":
+        yield _type("input", interface.taken, f"{name}_input", interface.taken_scale)
+    yield _type("output", interface.number, interface.result, interface.scale)
+
+
+def _type(what: str, number: Number, name: str, scale: float | None) -> str:
+    """Returns the type of the numbers of an input or an output."""
+    meaning = "" if scale is None else f", of which 1 stands for {scale:.6g}"
+    return f"/* A number of the {what}{meaning}. */\ntypedef {number} {name};"
 
 
 def _macros(interface: Interface) -> dict[str, str]:

@@ -20,7 +20,7 @@ static struct {
 #ifdef NETWORK_IMAGE_BYTES
     uint8_t numbers[NETWORK_IMAGE_BYTES];
 #else
-    float numbers[NETWORK_INPUTS];
+    network_input numbers[NETWORK_INPUTS];
 #endif
     uint8_t label;
 } image;

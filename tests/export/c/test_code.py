@@ -272,8 +272,14 @@ def test_the_header_names_the_type_of_a_logit(tmp_path):
     integers = Interface("net", (4, 4, 1), (10,), Pixels(), True, "int16_t")
     head = header(integers, [])
     assert "typedef int16_t net_logit;" in head and "#define NET_INTEGERS 1" in head
+    assert "net_input" not in head
     head = header(integers._replace(classes=False, number="float"), [])
     assert "typedef float net_output;" in head and "net_output output[" in head
+    head = header(integers._replace(pixels=None, taken="int8_t", taken_scale=0.5), [])
+    assert (
+        "of the input, of which 1 stands for 0.5. */\ntypedef int8_t net_input" in head
+    )
+    assert "const net_input image[NET_INPUTS]" in head
 
 
 LANGUAGES = {
