@@ -115,7 +115,6 @@ def test_what_is_no_key_is_refused_by_name(name, bad):
         "bits",
         "init: ASLP",
         "effective_weights: ASLP",
-        "train.step",
     ),
 )
 def test_raw_keys_mean_what_typed_keys_mean(name):

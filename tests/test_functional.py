@@ -252,7 +252,7 @@ def of_nnx():
 
 @pytest.mark.parametrize(
     "make",
-    quick_only([of_equinox, of_haiku, of_plain_jax, of_nnx], of_plain_jax, of_nnx),
+    quick_only([of_equinox, of_haiku, of_plain_jax, of_nnx], of_plain_jax),
 )
 def test_any_library_trains_and_is_evaluated(make):
     net, name = make()

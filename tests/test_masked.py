@@ -231,7 +231,8 @@ def test_flax_subtracts_the_two_collections_from_any_filter(mutable):
 
 def test_sown_values_pass_through(residual):
     model, variables = residual
-    _, updates = model.apply(variables, IMAGES, mutable=["intermediates"])
+    apply = functools.partial(model.apply, mutable=["intermediates"])
+    _, updates = jax.eval_shape(apply, variables, IMAGES)
     assert updates["intermediates"]["features"][0].shape == (2, 8)
 
 
@@ -462,6 +463,7 @@ def test_without_weight_init_the_weights_are_those_of_the_module(key):
     )
 
 
+@pytest.mark.slow
 def test_weight_init_works_in_a_module_under_vmap_and_for_shapes(key):
     init = signed_constant(kaiming_normal())
 

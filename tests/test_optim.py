@@ -10,6 +10,7 @@ from flax import nnx
 import aslp_jax.nnx
 from aslp_jax import ASLP, Masked
 from aslp_jax.optim import by_group, relative_sign_sgd, sgd_by_group
+from tests.helpers import quick_only
 
 RATES = {"logits": 50.0, "scale": 1e-3}
 
@@ -199,7 +200,7 @@ def test_groups_of_an_nnx_model_have_their_own_rules():
         by_group({"logits": optax.sgd(1.0)}).init(state)
 
 
-@pytest.mark.parametrize("container", [dict, flax.core.freeze])
+@pytest.mark.parametrize("container", quick_only([dict, flax.core.freeze], dict))
 def test_groups_are_found_below_layers_of_a_module(container):
     class Mixed(nn.Module):
         @nn.compact

@@ -10,6 +10,7 @@ from aslp_jax.export.operations import Conv, Dense, run
 from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.export.simplify import simplify
 from aslp_jax.export.trace import trace
+from tests.helpers import quick_only
 
 
 def check(fn, weights, shape, *, batch=3, seed=0):
@@ -53,47 +54,45 @@ def one_example(weights, x):
 WEIGHTS = {"a": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)}
 
 
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda w, x: jnp.einsum("bhwc,cd->bhwd", x, w["a"]),
-        lambda w, x: jnp.einsum("bhwc,bhwd->bcd", x, x),
-        lambda w, x: jnp.clip(x, -0.5, 0.25) ** 3 - 2 / (3 + x**2),
-        lambda w, x: jnp.where(x > 0, 2.0, jnp.where(x < -1, x, -x)),
-        lambda w, x: jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 1)), constant_values=3.0),
-        lambda w, x: jax.lax.pad(
-            x, 0.0, ((0, 0, 0), (-1, 1, 0), (0, -2, 0), (0, 0, 0))
-        ),
-        lambda w, x: jnp.concatenate(jnp.split(x, 3, axis=-1)[::-1], 2)[:, 1::2, :4],
-        lambda w, x: x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1) * 2.0,
-        lambda w, x: x.sum(1, keepdims=True) * x.max((1, 2), keepdims=True),
-        lambda w, x: x.min(3) * 2.0,
-        lambda w, x: jax.lax.conv_general_dilated(
-            x.transpose(0, 3, 1, 2),
-            w["a"].reshape(4, 3, 1, 1),
-            (2, 1),
-            ((0, 1), (2, 0)),
-            dimension_numbers=("NCHW", "OIHW", "NCHW"),
-        ),
-        lambda w, x: jax.lax.conv_general_dilated(
-            x.reshape(x.shape[0], -1, 3),
-            w["a"].reshape(2, 3, 2),
-            (1,),
-            "SAME",
-            rhs_dilation=(2,),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        ),
-        jax.jit(lambda w, x: jax.checkpoint(jnp.tanh)(x @ w["a"])),
-        lambda w, x: jax.nn.softplus(x) + jnp.exp(-jnp.abs(x)) + jnp.sqrt(x * x),
-        jax.vmap(one_example, in_axes=(None, 0)),
-        lambda w, x: jnp.einsum("oc,bhwc->ohwb", w["a"].T, x).transpose(3, 1, 2, 0),
-        lambda w, x: jax.lax.reduce_window(
-            x, jnp.inf, jax.lax.min, (1, 2, 1, 3), (1, 1, 1, 1), "VALID"
-        ),
-        lambda w, x: jax.lax.dynamic_slice(x, (0, 4, 0, 1), (x.shape[0], 4, 5, 2)),
-        lambda w, x: jnp.where(jnp.isfinite(x / jnp.maximum(x, 0)), 1.0, x),
-    ],
-)
+FUNCTIONS = [
+    lambda w, x: jnp.einsum("bhwc,cd->bhwd", x, w["a"]),
+    lambda w, x: jnp.einsum("bhwc,bhwd->bcd", x, x),
+    lambda w, x: jnp.clip(x, -0.5, 0.25) ** 3 - 2 / (3 + x**2),
+    lambda w, x: jnp.where(x > 0, 2.0, jnp.where(x < -1, x, -x)),
+    lambda w, x: jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 1)), constant_values=3.0),
+    lambda w, x: jax.lax.pad(x, 0.0, ((0, 0, 0), (-1, 1, 0), (0, -2, 0), (0, 0, 0))),
+    lambda w, x: jnp.concatenate(jnp.split(x, 3, axis=-1)[::-1], 2)[:, 1::2, :4],
+    lambda w, x: x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1) * 2.0,
+    lambda w, x: x.sum(1, keepdims=True) * x.max((1, 2), keepdims=True),
+    lambda w, x: x.min(3) * 2.0,
+    lambda w, x: jax.lax.conv_general_dilated(
+        x.transpose(0, 3, 1, 2),
+        w["a"].reshape(4, 3, 1, 1),
+        (2, 1),
+        ((0, 1), (2, 0)),
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+    ),
+    lambda w, x: jax.lax.conv_general_dilated(
+        x.reshape(x.shape[0], -1, 3),
+        w["a"].reshape(2, 3, 2),
+        (1,),
+        "SAME",
+        rhs_dilation=(2,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    ),
+    jax.jit(lambda w, x: jax.checkpoint(jnp.tanh)(x @ w["a"])),
+    lambda w, x: jax.nn.softplus(x) + jnp.exp(-jnp.abs(x)) + jnp.sqrt(x * x),
+    jax.vmap(one_example, in_axes=(None, 0)),
+    lambda w, x: jnp.einsum("oc,bhwc->ohwb", w["a"].T, x).transpose(3, 1, 2, 0),
+    lambda w, x: jax.lax.reduce_window(
+        x, jnp.inf, jax.lax.min, (1, 2, 1, 3), (1, 1, 1, 1), "VALID"
+    ),
+    lambda w, x: jax.lax.dynamic_slice(x, (0, 4, 0, 1), (x.shape[0], 4, 5, 2)),
+    lambda w, x: jnp.where(jnp.isfinite(x / jnp.maximum(x, 0)), 1.0, x),
+]
+
+
+@pytest.mark.parametrize("fn", quick_only(FUNCTIONS, *FUNCTIONS[::3]))
 def test_functions(fn):
     check(fn, WEIGHTS, (6, 5, 3))
 

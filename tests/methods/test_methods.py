@@ -14,7 +14,7 @@ from aslp_jax import ASLP, Budget, EdgePopup, Magnitude, Signed, Supermask, meth
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
 from aslp_jax.methods import METHODS, Method
 from aslp_jax.sampling import logistic_noise
-from tests.helpers import compiled
+from tests.helpers import compiled, quick_only
 
 
 class Layer(NamedTuple):
@@ -326,13 +326,13 @@ def check_by_hand(key, method, weights, logits):
     jax.tree.map(close, found, expected)
 
 
-@pytest.mark.parametrize("method", SAMPLED)
+@pytest.mark.parametrize("method", quick_only(SAMPLED, ASLP))
 def test_the_straight_through_gradient_without_a_scale(key, method):
     weights, params = with_logits(key, method(rescale="none"))
     check_by_hand(key, method(rescale="none"), weights, params["logits"])
 
 
-@pytest.mark.parametrize("method", SAMPLED)
+@pytest.mark.parametrize("method", quick_only(SAMPLED, ASLP))
 def test_dynamic_rescale_is_size_over_number_kept_with_its_gradient(key, method):
     method = method(rescale="dynamic")
     weights, params = with_logits(key, method)
@@ -361,7 +361,7 @@ def test_dynamic_rescale_of_any_number_kept(key, method, count):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-@pytest.mark.parametrize("method", SAMPLED)
+@pytest.mark.parametrize("method", quick_only(SAMPLED, ASLP))
 def test_an_empty_mask_is_rescaled_to_zeros_and_not_nan(key, method, drawn):
     method = method(rescale="dynamic")
     weights, params = with_logits(key, method)
