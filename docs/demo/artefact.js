@@ -59,7 +59,14 @@ function sha256(bytes) {
       const one = (h + mixed + ((e & f) ^ (~e & g)) + constants[i] + words[i]) | 0;
       const other = turn(a, 2) ^ turn(a, 13) ^ turn(a, 22);
       const two = (other + ((a & b) ^ (a & c) ^ (b & c))) | 0;
-      [h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
+      h = g;
+      g = f;
+      f = e;
+      e = (d + one) | 0;
+      d = c;
+      c = b;
+      b = a;
+      a = (one + two) | 0;
     }
     [a, b, c, d, e, f, g, h].forEach((word, i) => (state[i] += word));
   }
@@ -178,10 +185,8 @@ async function readArray(array, count, segment) {
 // Returns the header of a file, after all checks that come before it.
 function readHeader(content) {
   check(content.length <= MOST_BYTES, "is larger than any artefact");
-  check(
-    content.length >= 48 && MAGIC.every((byte, i) => content[i] === byte),
-    "is no artefact of aslp-jax"
-  );
+  check(MAGIC.every((byte, i) => content[i] === byte), "is no artefact of aslp-jax");
+  check(content.length >= 48, "is damaged");
   const sum = Array.from(content.subarray(-32), (b) => b.toString(16).padStart(2, "0"));
   check(sha256(content.subarray(0, -32)) === sum.join(""), "is damaged");
   const view = new DataView(content.buffer, content.byteOffset);
@@ -201,6 +206,18 @@ function readHeader(content) {
   return { header, start: 16 + length };
 }
 
+// Refuses a description with values that the page would compute with or show.
+function checkDescription(description) {
+  const keys = ["arch", "dataset", "method", "seed", "mean", "std", "accuracies", "versions"];
+  checkKeys(description, keys, "the description");
+  const { mean, std, accuracies } = description;
+  const one = (list, least) =>
+    Array.isArray(list) && list.length === 1 && Number.isFinite(list[0]) && list[0] >= least;
+  const none = mean === null && std === null;
+  check(none || (one(mean, -Infinity) && one(std, 2 ** -126)), "has no mean and std");
+  check(accuracies !== null && typeof accuracies === "object", "has no accuracies");
+}
+
 // Reads a file. `expected(network)` returns name and shape of every array, sorted by name,
 // or refuses the network.
 async function readArtefact(content, expected) {
@@ -215,6 +232,7 @@ async function readArtefact(content, expected) {
     check(stored.length === size, `a segment of ${where} is not ${size} bytes long`);
     return stored;
   }
+  checkDescription(header.description);
   const wanted = expected(header.network);
   check(Array.isArray(header.arrays) && Array.isArray(header.collections), "has no arrays");
   const listed = (shapes) => shapes.map(({ name, shape }) => `${name} [${shape}]`).join(", ");

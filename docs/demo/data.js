@@ -1,7 +1,7 @@
 "use strict";
 
-// Written by docs/demo/embed.py: examples/embedded/digits.aslp, and the first
-// test image of each digit.
+// Written by docs/demo/embed.py: examples/embedded/digits.aslp, and the
+// first test image of each digit.
 
 const ARTEFACT = {
   name: "digits.aslp",

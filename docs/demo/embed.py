@@ -1,8 +1,8 @@
 """Writes data.js: the artefact and the sample digits, for a page opened from a file.
 
-A browser lets a page from `file://` fetch nothing, so the bytes come as a script. From the
-root of a clone, `python docs/demo/embed.py` writes the file again; a test holds it to be
-what this program writes.
+A browser lets a page from `file://` fetch nothing, so the bytes come as a script. From
+the root of a clone, `python docs/demo/embed.py` writes the script again; a test compares
+it with what this program writes.
 """
 
 import base64
@@ -36,8 +36,8 @@ def script() -> str:
         [
             '"use strict";',
             "",
-            "// Written by docs/demo/embed.py: examples/embedded/digits.aslp, and the first",
-            "// test image of each digit.",
+            "// Written by docs/demo/embed.py: examples/embedded/digits.aslp, and the",
+            "// first test image of each digit.",
             "",
             "const ARTEFACT = {",
             f'  name: "{ARTEFACT.name}",',

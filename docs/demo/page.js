@@ -269,9 +269,9 @@ function addBars() {
   }
 }
 
-function describe(content) {
+function describeFile(content) {
   const { weights, kept, milliseconds, description } = network;
-  const accuracy = description.accuracies?.thresholding;
+  const accuracy = description.accuracies.thresholding;
   at("bytes").textContent = number(content.length);
   at("weights").textContent = `${number(weights)}, of which ${number(kept)} are kept`;
   at("dense").textContent = `${number(4 * weights)} bytes`;
@@ -285,7 +285,7 @@ async function openFile(name, read) {
   try {
     const content = await read();
     network = await readArtefact(content, arraysOf);
-    describe(content);
+    describeFile(content);
   } catch (error) {
     const why = error instanceof Refused ? error.message : `cannot be read: ${error.message}`;
     at("problem").textContent = `${name}: ${why}.`;

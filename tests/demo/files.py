@@ -66,7 +66,7 @@ def resnet() -> bytes:
 
 
 def refused() -> dict[str, tuple[bytes, str]]:
-    """Returns files that the page refuses, each with a part of the line that says why."""
+    """Returns files that the page refuses, each with a part of the line about it."""
     good = DIGITS.read_bytes()
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 4
@@ -116,6 +116,15 @@ def refused() -> dict[str, tuple[bytes, str]]:
             "Dense_0/kernel is not what was written",
         ),
         "another mask": (sealed(bytes(other_mask)), "Dense_2/kernel is not what was"),
+        "no description": (
+            edited(good, lambda header: header.update(description=None)),
+            "the description is no JSON object",
+        ),
+        "no std": (
+            edited(good, lambda header: header["description"].update(mean=[0.5])),
+            "has no mean and std",
+        ),
+        "short": (good[:40], "is damaged"),
         "no mask": (array(mask=None), "Dense_0/kernel is not what was written"),
         "bits behind": (
             sealed(padded[:-33] + bytes([padded[-33] | 1])),

@@ -1,4 +1,4 @@
-"""Demo page, without a browser: what its JavaScript computes is what the library does."""
+"""Demo page, without a browser: its JavaScript computes what the library computes."""
 
 import base64
 import hashlib

@@ -343,4 +343,4 @@ def test_on_a_phone_the_answer_is_seen_while_drawing(browser):
             "return JSON.stringify(at('answer').getBoundingClientRect())"
         )
     )
-    assert 0 < box["top"] and box["bottom"] < SIZES["narrow"][1] * 0.75
+    assert box["top"] > 0 and box["bottom"] < SIZES["narrow"][1] * 0.75
