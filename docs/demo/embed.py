@@ -1,8 +1,8 @@
 """Writes data.js: the artefact and the sample digits, for a page opened from a file.
 
 A browser lets a page from `file://` fetch nothing, so the bytes come as a script. From
-the root of a clone, `python docs/demo/embed.py` writes the script again; a test compares
-it with what this program writes.
+the root of a clone, `python docs/demo/embed.py` writes the script again. A test holds
+the two to be equal.
 """
 
 import base64
