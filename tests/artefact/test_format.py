@@ -101,6 +101,15 @@ def test_the_document_says_how_weights_are_drawn():
         np.testing.assert_allclose(layer.frozen.ravel(), wanted, rtol=1e-5, atol=1e-7)
 
 
+def test_the_document_states_random_words():
+    text = (ROOT / "docs" / "artefact.md").read_text()
+    rows = re.findall(r"^\| (\d+), (\d+) \| (.*) \|$", text, re.M)
+    assert len(rows) == 3
+    for *key, words in rows:
+        found = bits_on_host(np.array(key, np.uint32), 3)
+        assert words == ", ".join(f"`{word:08x}`" for word in found)
+
+
 @pytest.mark.parametrize(
     "file",
     [
