@@ -51,7 +51,17 @@ from aslp_jax.export.operations import (
 )
 from aslp_jax.export.refusal import UnsupportedError
 
-__all__ = ["DType", "Map", "Place", "Pool", "Program", "Run", "Step", "make_program"]
+__all__ = [
+    "AnyNode",
+    "DType",
+    "Map",
+    "Place",
+    "Pool",
+    "Program",
+    "Run",
+    "Step",
+    "make_program",
+]
 
 DType = Literal["float32", "uint8", "int8", "int16"]
 """Dtype of the numbers of a buffer, as NumPy names it."""
