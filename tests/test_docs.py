@@ -223,8 +223,11 @@ def help_of(command: str) -> str:
 
 def source_of(benchmark: str) -> str:
     """Returns the source of a benchmark and of the modules that give it flags."""
-    names = (benchmark, "timing", "workload")
-    return "".join((ROOT / "benchmarks" / f"{name}.py").read_text() for name in names)
+    folder = ROOT / "benchmarks"
+    own = folder / benchmark / "__main__.py"  # of a package
+    files = [own if own.exists() else folder / f"{benchmark}.py"]
+    files += [folder / f"{name}.py" for name in ("timing", "workload")]
+    return "".join(file.read_text() for file in files)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
