@@ -3,6 +3,7 @@
 import os
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def _endure(shop: Workshop, rng: np.random.Generator, folder: Path) -> str:
     line = TRAIN.rpartition("--epochs")[0]
     line += f"--epochs {EPOCHS_LONG} --patience {EPOCHS_LONG} --checkpoint-seconds 0"
     memory: dict[int, list[float]] = {}
-    files: dict[int, list[int]] = {}
+    files: dict[int, list[float]] = {}
     with aslp(shop, folder, f"{line} --out {quote(run)}") as program:
         home = Path(f"/proc/{program.process.pid}")
         while program.process.poll() is None:
@@ -42,6 +43,24 @@ def _endure(shop: Workshop, rng: np.random.Generator, folder: Path) -> str:
         check_end(program.end(), (0,))
     if len(rows(run)) != EPOCHS_LONG:
         raise Failure(WRONG, f"{len(rows(run))} rows")
+    return judge(memory, files)
+
+
+def judge(
+    memory: Mapping[int, Sequence[float]], files: Mapping[int, Sequence[float]]
+) -> str:
+    """Compares the last 50 epochs with the epochs 51 to 100.
+
+    Args:
+      memory: resident memory in MB, several values an epoch.
+      files: numbers of open files, likewise.
+
+    Returns:
+      A line with memory, files and their growth.
+
+    Raises:
+      Failure: the growth is above `MEGABYTES` or `DESCRIPTORS`.
+    """
     early, late = range(50, 100), range(EPOCHS_LONG - 50, EPOCHS_LONG)
     growth = _median(memory, late) - _median(memory, early)
     more = _median(files, late) - _median(files, early)
@@ -55,7 +74,7 @@ def _endure(shop: Workshop, rng: np.random.Generator, folder: Path) -> str:
     return about
 
 
-def _median(values: dict[int, list], epochs: range) -> float:
+def _median(values: Mapping[int, Sequence[float]], epochs: range) -> float:
     return statistics.median(each for epoch in epochs for each in values.get(epoch, []))
 
 

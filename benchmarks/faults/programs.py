@@ -38,8 +38,8 @@ FILES = {
 
 _TIMES = {"seconds", "images_per_second"}
 _PROGRESS = re.compile(
-    r"(epoch \d+/\d+ |checkpoint \d+ is damaged; going back to |"
-    r"(decoding|resizing|decoded) |run \d+/\d+ |"
+    r"(epoch +\d+/\d+ |checkpoint \d+ is damaged; going back to |"
+    r"(decoding|resizing|decoded) |run +\d+/\d+ |"
     r"aslp-jax: WARNING: |[^:]+: (\S+ \(|\d+ runs ))"
 )
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

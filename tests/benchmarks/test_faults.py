@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import archives, artefacts, damage, files, report, tries
+from benchmarks.faults import (
+    archives,
+    artefacts,
+    damage,
+    endurance,
+    files,
+    report,
+    tries,
+)
 from benchmarks.faults.__main__ import main
 from benchmarks.faults.bounds import attempt, bounded
 from benchmarks.faults.campaign import LEAST_MINUTES, schedule
@@ -150,6 +158,15 @@ def test_time_and_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert failing(take) == WRONG
 
 
+def test_growth_over_epochs_is_found() -> None:
+    epochs = range(endurance.EPOCHS_LONG)
+    level = {epoch: [100.0, 101.0] for epoch in epochs}
+    growing = {epoch: [100 + epoch / 4] for epoch in epochs}
+    assert endurance.judge(level, level).startswith("300 epochs: 100 MB, +0.0 MB later")
+    for one, other in ((growing, level), (level, growing)):
+        assert failing(lambda m=one, f=other: endurance.judge(m, f)) == WRONG
+
+
 def raising(error: Exception) -> Callable[[], None]:
     def read() -> None:
         raise error
@@ -228,7 +245,7 @@ def test_the_report_counts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "count"), [(archives, 15), (files, 25), (artefacts, 60)]
+    ("kind", "count"), [(archives, 8), (files, 25), (artefacts, 40)]
 )
 def test_a_share_in_this_process(
     kind: object, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
