@@ -10,10 +10,26 @@ static void add_row_NUMBERS(int32_t count, const NUMBER *RESTRICT in, int32_t st
     }
 #if SIGNS_ALONE
     if (weight > 0) {
+#if UNROLLED
+        for (; count >= 4; count -= 4, in += 4, sum += 4) {
+            sum[0] = (partial_sum)(sum[0] + in[0]);
+            sum[1] = (partial_sum)(sum[1] + in[1]);
+            sum[2] = (partial_sum)(sum[2] + in[2]);
+            sum[3] = (partial_sum)(sum[3] + in[3]);
+        }
+#endif
         for (int32_t index = 0; index < count; index++) {
             sum[index] = (partial_sum)(sum[index] + in[index]);
         }
     } else {
+#if UNROLLED
+        for (; count >= 4; count -= 4, in += 4, sum += 4) {
+            sum[0] = (partial_sum)(sum[0] - in[0]);
+            sum[1] = (partial_sum)(sum[1] - in[1]);
+            sum[2] = (partial_sum)(sum[2] - in[2]);
+            sum[3] = (partial_sum)(sum[3] - in[3]);
+        }
+#endif
         for (int32_t index = 0; index < count; index++) {
             sum[index] = (partial_sum)(sum[index] - in[index]);
         }

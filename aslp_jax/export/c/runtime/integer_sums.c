@@ -27,3 +27,11 @@ static partial_sum *const partial_sums = sums;
 #else
 #define RESTRICT restrict
 #endif
+
+/* Compilers that have vectors use them for plain loops alone; all others gain a lot where
+   a loop takes four steps at once. */
+#if defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__)
+#define UNROLLED 0
+#else
+#define UNROLLED 1
+#endif
