@@ -106,6 +106,8 @@ class Source(NamedTuple):
             windows or self._has_infinity() or self.needs_library
         ):
             yield "#include <math.h>\n"
+        if not self.integers and self.packed and self.storage in ("signs", "seed"):
+            yield "#include <string.h>\n"
         if windows or self.functions or self.packed:
             yield from self._number_parts()
         if self.packed:
@@ -183,15 +185,15 @@ class Source(NamedTuple):
         files = {
             "bits": storage in ("signs", "seed"),
             f"weights_{storage}": True,
-            "random_word": not integers and storage == "seed",
-            "random_words": integers and storage == "seed",
+            "find_bits": not integers and storage in ("signs", "seed"),
+            "random_words": storage == "seed",
             "layer": True,
             "add_weighted": not integers
             and (storage in ("dense", "sparse") or self.normal),
             "add_signed": not integers and storage in ("signs", "seed"),
             "normal": self.normal,
             f"sum_{storage}": not integers,
-            "sum": not integers and storage != "sparse",
+            "sum": not integers and storage in ("dense", "signs"),
             "run": not integers,
             "integer_sums": integers,
             "integer_bits": integers and storage in ("signs", "seed"),

@@ -81,10 +81,10 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
                 )
             ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
-            negative = np.append(ternary[mask] < 0, False)
-            arrays = {"kept": _bits(mask), "negative": _bits(negative)}
-            summands = _dense_summands(mask) if layer.taps is None else int(mask.sum())
-            return PackedWeights(arrays, magnitude, summands)
+            arrays = {"kept": _bits(mask), "negative": _bits(ternary[mask] < 0)}
+            if layer.requantization is not None and layer.taps is None:
+                return PackedWeights(arrays, magnitude, _dense_summands(mask))
+            return PackedWeights(arrays, magnitude, int(mask.sum()))
         case "seed":
             return _pack_seed(layer, weights)
 
@@ -101,12 +101,15 @@ def _unit_first(kernel: np.ndarray) -> np.ndarray:
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
-    """Packs flags into bytes, the first flag in the lowest bit."""
-    return np.packbits(flags, bitorder="little")
+    """Packs flags into bytes, the first flag in the lowest bit, and adds three bytes.
+
+    The C code reads bits four bytes at a time.
+    """
+    return np.append(np.packbits(flags, bitorder="little"), np.zeros(3, np.uint8))
 
 
 def _dense_summands(kept: np.ndarray) -> int:
-    """Counts the weights that the C code adds in a dense layer of signs.
+    """Counts the weights that the C code of integers adds in a dense layer of signs.
 
     The code goes on to the next byte once the rest of a byte is 0.
 

@@ -1,3 +1,15 @@
+static int bit_at(const struct bits *bits)
+{
+    return bits->byte[bits->next >> 3] >> (bits->next & 7) & 1;
+}
+
+static int next_bit(struct bits *bits)
+{
+    const int bit = bit_at(bits);
+    bits->next++;
+    return bit;
+}
+
 /* How many bits are left of the byte at hand, but at most `limit`. */
 static int32_t left_in_byte(const struct bits *bits, int32_t limit)
 {
