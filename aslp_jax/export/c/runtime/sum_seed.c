@@ -53,10 +53,9 @@ static void add_batch(const struct layer *layer, struct batch *batch, int32_t co
     }
     /* Four sums, so that none waits for the one before. */
     for (; index < count; index += 4) {
-        sums[0] += negated(float_of(items[index]), words[index]);
-        sums[1] += negated(float_of(items[index + 1]), words[index + 1]);
-        sums[2] += negated(float_of(items[index + 2]), words[index + 2]);
-        sums[3] += negated(float_of(items[index + 3]), words[index + 3]);
+        for (int32_t lane = index; lane < index + 4; lane++) {
+            sums[lane & 3] += negated(float_of(items[lane]), words[lane]);
+        }
     }
 }
 

@@ -20,10 +20,9 @@ static float dense_sum(const struct layer *layer, struct cursor *cursor,
         int32_t index = 0;
         for (; index + 4 <= count; index += 4) {
             const uint32_t negative = next_bits(&cursor->negative, 4);
-            sums[0] += negated(in[list[index]], negative << 31);
-            sums[1] += negated(in[list[index + 1]], negative << 30);
-            sums[2] += negated(in[list[index + 2]], negative << 29);
-            sums[3] += negated(in[list[index + 3]], negative << 28);
+            for (int32_t lane = 0; lane < 4; lane++) {
+                sums[lane] += negated(in[list[index + lane]], negative << (31 - lane));
+            }
         }
         for (; index < count; index++) {
             sums[0] += negated(in[list[index]], next_bits(&cursor->negative, 1) << 31);
