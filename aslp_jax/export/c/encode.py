@@ -155,8 +155,8 @@ def _check_size(code: Code, ram: int | None, flash: int | None) -> None:
         )
     if flash is not None and needed > flash:
         raise TooLargeError(
-            f"c: needs {needed:,} bytes of flash, {CODE_BYTES:,} of them for code, more "
-            f"than --flash {flash:,}"
+            f"c: needs {needed:,} bytes of flash, {CODE_BYTES:,} of them for code, "
+            f"more than --flash {flash:,}"
         )
 
 

@@ -15,10 +15,9 @@ static float dense_sum(const struct layer *layer, struct cursor *cursor,
     int32_t index = 0;
     (void)unit;
     for (; index + 4 <= inputs; index += 4) {
-        sums[0] += value[index] * in[index];
-        sums[1] += value[index + 1] * in[index + 1];
-        sums[2] += value[index + 2] * in[index + 2];
-        sums[3] += value[index + 3] * in[index + 3];
+        for (int32_t lane = 0; lane < 4; lane++) {
+            sums[lane] += value[index + lane] * in[index + lane];
+        }
     }
     for (; index < inputs; index++) {
         sums[0] += value[index] * in[index];
