@@ -79,6 +79,21 @@ def main(arguments: Sequence[str]) -> int:
         "need --calibrate (default: float32)",
     )
     add_calibration(parser)
+    parser.add_argument(
+        "--ram",
+        type=int,
+        metavar="BYTES",
+        default=argparse.SUPPRESS,
+        help="refuse a network that needs more RAM for static data (c)",
+    )
+    parser.add_argument(
+        "--flash",
+        type=int,
+        metavar="BYTES",
+        default=argparse.SUPPRESS,
+        help="refuse a network that needs more flash for constants and 4 KiB of code "
+        "(c)",
+    )
     with one_line_errors():
         _export(**vars(parser.parse_args(arguments)))
     return 0

@@ -40,7 +40,8 @@ def write(
       (None, images).
     - `"c"`: `storage` (`"sparse"`, `"signs"`, `"seed"`, `"dense"`), `inputs`
       (`"uint8"`, `"float32"`), `compact` (True, False), `activations` (`"float32"`,
-      `"int8"`, `"int16"`), `calibration` (None, images).
+      `"int8"`, `"int16"`), `calibration` (None, images), `ram` (None, bytes), `flash`
+      (None, bytes).
     - `"stablehlo"`: `compact` (True, False).
     - `"npz"`: `storage` (`"dense"`, `"sparse"`).
 

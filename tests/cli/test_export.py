@@ -140,6 +140,40 @@ def test_bad_input_is_one_line(line, words, refused):
     refused(line, words)
 
 
+@pytest.mark.parametrize(
+    ("option", "enough", "less", "words"),
+    [
+        ("--ram", 20736, 20735, "c: needs 20,736 bytes of RAM and a stack, more than "),
+        ("--flash", 60_000, 16_384, " bytes of flash, 4,096 of them for code, more "),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(
+    option, enough, less, words, tmp_path, capsys
+):
+    source, path = ROOT / "examples" / "embedded" / "digits.aslp", tmp_path / "net.c"
+    line = f"export {source} --to c --storage seed -o {path} {option}"
+    assert main([*line.split(), str(less)]) == 2
+    err = capsys.readouterr().err
+    assert words in err and f"than {option} {less:,}\n" in err and err.count("\n") == 1
+    assert not path.exists() and not path.with_suffix(".h").exists()
+    assert main([*line.split(), str(enough)]) == 0
+
+
+@pytest.mark.parametrize("option", ["--ram 1kB", "--flash 1e6", "--ram"])
+def test_sizes_of_memory_are_numbers(option, tmp_path, capsys):
+    source = ROOT / "examples" / "embedded" / "digits.aslp"
+    line = f"export {source} --to c -o {tmp_path / 'net.c'} {option}"
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_memory_is_that_of_c(tmp_path, capsys):
+    source = ROOT / "examples" / "embedded" / "digits.aslp"
+    line = f"export {source} --to npz -o {tmp_path / 'net.npz'} --ram 10"
+    assert main(line.split()) == 2
+    assert "npz has no option 'ram'" in capsys.readouterr().err
+
+
 def test_without_onnx_the_extra_is_named(signed, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     # Other tests may have imported the module that imports onnx.

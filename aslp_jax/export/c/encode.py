@@ -7,7 +7,7 @@ import numpy as np
 
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.export import passes
-from aslp_jax.export.c.code import encode_graph, encode_integer_graph
+from aslp_jax.export.c.code import Code, encode_graph, encode_integer_graph
 from aslp_jax.export.c.interface import Inputs, Pixels
 from aslp_jax.export.c.weights import Storage
 from aslp_jax.export.cost import cost
@@ -16,14 +16,21 @@ from aslp_jax.export.integer.convert import ACTIVATIONS, Activations
 from aslp_jax.export.network import graph_of
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
-__all__ = ["encode"]
+__all__ = ["CODE_BYTES", "TooLargeError", "encode"]
+
+CODE_BYTES = 4096
+"""Bytes of flash that are allowed for code and for tables of layers."""
 
 _DROPPED: dict[Storage, str] = {
     "dense": MULTIPLIED_AS_ZEROS,
     "sparse": "weights take neither memory nor time",
-    "signs": "weights take one bit; dense layers add them as zeros, except empty bytes",
+    "signs": "weights take one bit and almost no time",
     "seed": "weights take one bit; computing the kept ones takes longer than adding",
 }
+
+
+class TooLargeError(ValueError):
+    """A network needs more memory than there is."""
 
 
 def encode(
@@ -35,6 +42,8 @@ def encode(
     compact: bool = True,
     activations: Literal["float32", Activations] = "float32",
     calibration: np.ndarray | None = None,
+    ram: int | None = None,
+    flash: int | None = None,
 ) -> ExportResult:
     """Returns the header and the source of a network.
 
@@ -68,12 +77,17 @@ def encode(
       activations: numbers between layers: float32, or integers of 8 or 16 bits.
       calibration: training images to measure ranges on, uint8 `[count, height, width,
         channels]`, or other inputs as the module takes them; for integers.
+      ram: bytes of RAM that there are for static data: the values between layers, and
+        sums of integers. The stack is not counted. None for any number.
+      flash: bytes of flash that there are for constants and `CODE_BYTES`. None for any
+        number.
 
     Returns:
       Two files, `".h"` and `".c"`.
 
     Raises:
       CalibrationError: there are no images to measure ranges on, or no ranges in them.
+      TooLargeError: the network needs more RAM or flash.
       UnsupportedError: the C code cannot compute the network, or not with integers.
       ValueError: the name is not an identifier, the storage, the inputs or the
         activations are unknown, or the storage cannot hold the weights.
@@ -120,6 +134,7 @@ def encode(
             layers=subnetwork.layers,
             about=_about(subnetwork),
         )
+    _check_size(code, ram, flash)
     return ExportResult(
         code.files,
         before,
@@ -128,6 +143,21 @@ def encode(
         dropped=_DROPPED[storage],
         numbers=activations,
     )
+
+
+def _check_size(code: Code, ram: int | None, flash: int | None) -> None:
+    """Refuses code that needs more memory than there is."""
+    needed = code.constant_bytes + CODE_BYTES
+    if ram is not None and code.memory_bytes > ram:
+        raise TooLargeError(
+            f"c: needs {code.memory_bytes:,} bytes of RAM and a stack, more than --ram "
+            f"{ram:,}"
+        )
+    if flash is not None and needed > flash:
+        raise TooLargeError(
+            f"c: needs {needed:,} bytes of flash, {CODE_BYTES:,} of them for code, "
+            f"more than --flash {flash:,}"
+        )
 
 
 def _about(subnetwork: Subnetwork) -> list[str]:

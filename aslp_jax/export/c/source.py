@@ -108,6 +108,8 @@ class Source(NamedTuple):
             windows or self._has_infinity() or self.needs_library
         ):
             yield "#include <math.h>\n"
+        if not self.integers and self.packed and self.storage in ("signs", "seed"):
+            yield "#include <string.h>\n"
         if windows or self.functions or self.packed:
             yield from self._number_parts()
         if self.packed:
@@ -188,12 +190,13 @@ class Source(NamedTuple):
             yield from self._integer_layer_parts()
             return
         files = {
-            "random_word": storage == "seed",
+            "find_bits": storage in ("signs", "seed"),
+            "random_words": storage == "seed",
             "add_weighted": storage in ("dense", "sparse") or self.normal,
             "add_signed": storage in ("signs", "seed"),
             "normal": self.normal,
             f"sum_{storage}": True,
-            "sum": storage != "sparse",
+            "sum": storage in ("dense", "signs"),
             "run": True,
         }
         yield from (self._file(file) for file, needed in files.items() if needed)
@@ -213,6 +216,8 @@ class Source(NamedTuple):
             f"enum {{ SUMS = {self.sums} }};\n"
         )
         yield self._file("integer_sums")
+        if signed:
+            yield self._file("next_bit")
         if self.storage == "signs":
             yield "/* Four weights, by the bits of kept and of negative ones. */"
             yield array("four_weights", _four_weights())

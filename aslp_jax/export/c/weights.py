@@ -81,11 +81,9 @@ def pack(layer: Layer, weights: LayerWeights | None, storage: Storage) -> Packed
                 )
             ternary = _unit_first(ternary).reshape(layer.kernel.shape[2], -1)
             mask = ternary != 0
-            behind = np.zeros(1 if layer.requantization is None else 9, bool)
-            negative = np.append(ternary[mask] < 0, behind)
-            kept = np.append(mask, behind)
-            arrays = {"kept": _bits(kept), "negative": _bits(negative)}
-            summands = _dense_summands(mask) if layer.taps is None else int(mask.sum())
+            arrays = {"kept": _bits(mask), "negative": _bits(ternary[mask] < 0)}
+            multiplied = layer.requantization is not None and layer.taps is None
+            summands = mask.size if multiplied else int(mask.sum())
             return PackedWeights(arrays, magnitude, summands)
         case "seed":
             return _pack_seed(layer, weights)
@@ -103,28 +101,11 @@ def _unit_first(kernel: np.ndarray) -> np.ndarray:
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
-    """Packs flags into bytes, the first flag in the lowest bit."""
-    return np.packbits(flags, bitorder="little")
+    """Packs flags into bytes, the first flag in the lowest bit, and adds three bytes.
 
-
-def _dense_summands(kept: np.ndarray) -> int:
-    """Counts the weights that the C code adds in a dense layer of signs.
-
-    The code goes on to the next byte once the rest of a byte is 0.
-
-    Args:
-      kept: bool `[units, inputs]`.
-
-    Returns:
-      Number of weights.
+    The C code reads bits up to four bytes at a time.
     """
-    flags = np.zeros(-(-kept.size // 8) * 8, bool)
-    flags[: kept.size] = kept.ravel()
-    # True for each bit that is 1 or has a 1 after it in its byte.
-    rest = np.logical_or.accumulate(flags.reshape(-1, 8)[:, ::-1], 1)[:, ::-1].ravel()
-    index = np.arange(kept.size)
-    unit = index // kept.shape[1] * kept.shape[1]
-    return int(np.count_nonzero(rest[np.maximum(index // 8 * 8, unit)]))
+    return np.append(np.packbits(flags, bitorder="little"), np.zeros(3, np.uint8))
 
 
 def _gaps(kept: np.ndarray, size: int) -> np.ndarray:

@@ -32,14 +32,21 @@ NORMAL = """
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
-#include "random_word.c"
+#include "random_words.c"
 #include "normal.c"
 int main(void)
 {
     static const uint32_t key[2] = {KEY};
-    for (uint32_t index = 0; index < COUNT; index++) {
-        const float number = normal(random_word(key, index));
-        fwrite(&number, sizeof number, 1, stdout);
+    for (uint32_t first = 0; first < COUNT; first += BATCH) {
+        uint32_t words[BATCH];
+        for (uint32_t index = 0; index < BATCH; index++) {
+            words[index] = first + index;
+        }
+        random_words(key, BATCH, words);
+        for (uint32_t index = 0; index < BATCH; index++) {
+            const float number = normal(words[index]);
+            fwrite(&number, sizeof number, 1, stdout);
+        }
     }
     return 0;
 }
@@ -58,41 +65,56 @@ def test_normal_numbers_are_those_of_jax(tmp_path, key):
     assert np.abs(expected).max() > 4.4  # far into the tails
 
 
-@pytest.mark.parametrize("keep, units", [(0.02, 13), (0.5, 8), (0.0, 3)])
-def test_the_additions_of_dense_signs_are_counted(tmp_path, keep, units):
-    # Counted by the C code itself, a bit read being a weight that is added.
+FIND = """
+#include <stdint.h>
+#include <stdio.h>
+#include "bits.c"
+#include "find_bits.c"
+DATA
+int main(void)
+{
+    struct bits bits = {data, START};
+    uint8_t list[SPAN + 4];
+    for (int32_t left = COUNT; left > 0; left -= SPAN) {
+        const int32_t count = find_bits(&bits, left, list);
+        printf("%d", (int)count);
+        for (int32_t index = 0; index < count; index++) {
+            printf(" %d", list[index]);
+        }
+        puts("");
+    }
+    printf("%u", (unsigned)bits.next);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("start, count", [(0, 96), (3, 200), (7, 25), (5, 1)])
+def test_bits_are_found_from_any_start(tmp_path, start, count):
+    flags = np.random.default_rng(0).random(start + count) < 0.4
+    # No bit of the padding may be found; the sanitiser sees what is read behind it.
+    packed = np.packbits(np.append(flags, np.ones(40, bool)), bitorder="little")
+    data = packed[: -(-flags.size // 8) + 3]
+    text = FIND.replace("DATA", array("data", data))
+    text = text.replace("START", str(start)).replace("COUNT", str(count))
+    (tmp_path / "find.c").write_text(text)
+    sanitised = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    written = output(tmp_path, "find", f"-I{RUNTIME}", *sanitised).decode()
+    *lines, end = written.splitlines()
+    found = [
+        first * 96 + int(place)
+        for first, line in enumerate(lines)
+        for place in line.split()[1:]
+    ]
+    assert found == np.flatnonzero(flags[start:]).tolist()
+    assert int(end) == start + count
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.0])
+def test_additions_of_signs_are_those_of_kept_weights(keep):
     rng = np.random.default_rng(0)
-    mask = rng.random((45, 1)) < keep
-    kernel = np.where(mask, np.sign(rng.normal(size=(45, units))), 0)
+    mask = rng.random((45, 8)) < keep
+    kernel = np.where(mask, np.sign(rng.normal(size=(45, 8))), 0)
     dense = Dense("Dense_0/kernel", kernel.astype(np.float32))
-    layer = dense_layer(dense, (5, 9), (units,))
-    packed = pack(layer, None, "signs")
-    text = "#include <stdint.h>\n#include <stdio.h>\nstatic int32_t summands;\n"
-    for file in ("bits", "weights_signs", "layer", "sum_signs"):
-        text += (RUNTIME / f"{file}.c").read_text()
-    text = text.replace("sum += choices", "summands++;\n            sum += choices")
-    text = text[: text.index("static void add_next")]
-    text += array("kept", packed.fields["kept"])
-    text += array("negative", packed.fields["negative"])
-    text += f"""
-    int main(void)
-    {{
-        static const float in[45];
-        struct layer dense = {{0}};
-        dense.channels = 5;
-        dense.kernel_size = 9;
-        dense.weights.kept = kept;
-        dense.weights.negative = negative;
-        struct cursor cursor = start(&dense.weights);
-        for (int32_t unit = 0; unit < {units}; unit++) {{
-            dense_sum(&dense, &cursor, in, unit);
-        }}
-        printf("%d", (int)summands);
-        return 0;
-    }}
-    """
-    (tmp_path / "count.c").write_text(text)
-    assert int(output(tmp_path, "count")) == packed.summands
-    kept = np.count_nonzero(kernel)
-    assert kept <= packed.summands <= kernel.size
-    assert packed.summands < kernel.size / 2 or keep == 0.5
+    packed = pack(dense_layer(dense, (5, 9), (8,)), None, "signs")
+    assert packed.summands == np.count_nonzero(kernel)

@@ -28,7 +28,7 @@ static int32_t dense_sum_NUMBERS(const struct layer *layer, struct cursor *curso
 {
     const struct weights *weights = &layer->weights;
     const uint32_t stride = (uint32_t)(layer->channels * layer->units);
-    uint32_t words[BATCH + 8];
+    uint32_t words[BATCH + 12] = {0}; /* up to seven more, and the lanes */
     int16_t numbers[BATCH + 8];
     int32_t sum = 0, count = 0;
     for (int32_t channel = 0; channel < layer->channels; channel++) {

@@ -1,4 +1,4 @@
-/* Sums the window of a unit, weight by weight. */
+/* Sums the window of a unit, channel by channel. */
 static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
                      int32_t unit, float *sums)
 {
@@ -7,9 +7,7 @@ static void sum_unit(const struct layer *layer, struct cursor *cursor, const flo
         return;
     }
     for (int32_t channel = 0; channel < layer->channels; channel++) {
-        for (int32_t index = 0; index < layer->kernel_size; index++) {
-            add_next(layer, cursor, in, channel, index, unit, sums);
-        }
+        add_channel(layer, cursor, in, channel, unit, sums);
         in += layer->in_size;
     }
 }

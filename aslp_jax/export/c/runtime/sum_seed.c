@@ -8,73 +8,97 @@ static struct cursor start(const struct weights *weights)
     return cursor;
 }
 
-/* Whether the next weight is kept, and if so, whether it is inverted. */
-static int next_kept(const struct weights *weights, struct cursor *cursor, int *inverted)
-{
-    if (!next_bit(&cursor->kept)) {
-        return 0;
-    }
-    *inverted = weights->inverted && next_bit(&cursor->inverted);
-    return 1;
-}
+/* Kept weights of a unit that are drawn together. */
+struct batch {
+    uint32_t words[BATCH]; /* first the places in the kernel as JAX draws it */
+    uint32_t items[BATCH]; /* of a dense layer the bits of an input, otherwise the index
+                              of a weight; the highest bit turns the sign */
+};
 
-/* The random word of a weight, by its place in the kernel as JAX draws it. */
-static uint32_t word_of(const struct layer *layer, int32_t channel, int32_t index,
-                        int32_t unit)
+/* Draws the weights of a batch and adds what they contribute. */
+static void add_batch(const struct layer *layer, struct batch *batch, int32_t count,
+                      const float *in, float *sums)
 {
-    const int32_t input = index * layer->channels + channel;
-    return random_word(layer->weights.key, (uint32_t)(input * layer->units + unit));
-}
-
-/* Numbers below one half have a highest bit of 0. */
-static int is_negative(enum law law, uint32_t word)
-{
-    return law == SIGNS ? !(word >> 31) : (int)(word >> 31);
-}
-
-static float dense_sum(const struct layer *layer, struct cursor *cursor,
-                       const float *in, int32_t unit)
-{
-    const struct weights *weights = &layer->weights;
-    float sum = 0;
-    for (int32_t channel = 0; channel < layer->channels; channel++) {
-        for (int32_t index = 0; index < layer->kernel_size; index++) {
-            const float value = *in++;
-            int inverted = 0;
-            /* What is multiplied with 0 need not be drawn. */
-            if (!next_kept(weights, cursor, &inverted) || value == 0) {
-                continue;
-            }
-            const uint32_t word = word_of(layer, channel, index, unit);
+    const uint32_t *words = batch->words;
+    uint32_t *items = batch->items;
+    int32_t index = 0;
+    random_words(layer->weights.key, count, batch->words);
+    if (!layer->dense) {
+        for (; index < count; index++) {
+            const int32_t input = (int32_t)(items[index] & 0x7FFFFFFFu);
+            const int32_t channel = input / layer->kernel_size;
+            const struct tap *tap = &layer->taps[input - channel * layer->kernel_size];
+            const float *plane = in + channel * layer->in_size;
 #if NORMAL_WEIGHTS
-            if (weights->law == NORMAL) {
-                const float product = normal(word) * value;
-                sum += inverted ? -product : product;
+            if (layer->weights.law == NORMAL) {
+                const float weight = negated(normal(words[index]), items[index]);
+                add_weighted(layer, plane, tap, weight, sums);
                 continue;
             }
 #endif
-            sum += is_negative(weights->law, word) ^ inverted ? -value : value;
+            add_signed(layer, plane, tap, (words[index] ^ items[index]) >> 31, sums);
+        }
+        return;
+    }
+#if NORMAL_WEIGHTS
+    if (layer->weights.law == NORMAL) {
+        for (; index < count; index++) {
+            sums[0] += normal(words[index]) * float_of(items[index]);
+        }
+        return;
+    }
+#endif
+    while (count & 3) {
+        items[count++] = 0;
+    }
+    /* Four sums, so that none waits for the one before. */
+    for (; index < count; index += 4) {
+        for (int32_t lane = index; lane < index + 4; lane++) {
+            sums[lane & 3] += negated(float_of(items[lane]), words[lane]);
         }
     }
-    return sum;
 }
 
-static void add_next(const struct layer *layer, struct cursor *cursor, const float *in,
-                     int32_t channel, int32_t index, int32_t unit, float *sums)
+/* Sums the window of a unit, batch by batch of kept weights. */
+static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
+                     int32_t unit, float *sums)
 {
     const struct weights *weights = &layer->weights;
-    const struct tap *tap = &layer->taps[index];
-    int inverted = 0;
-    if (!next_kept(weights, cursor, &inverted)) {
-        return;
+    const uint32_t turned = (uint32_t)is_inverted(weights) << 31;
+    const int32_t stride = layer->channels * layer->units;
+    struct batch batch = {{0}, {0}};
+    float four[4] = {0, 0, 0, 0};
+    float *to = layer->dense ? four : sums;
+    int32_t input = 0, size = 0;
+    for (int32_t channel = 0; channel < layer->channels; channel++) {
+        const int32_t place = channel * layer->units + unit;
+        for (int32_t first = 0; first < layer->kernel_size; first += SPAN) {
+            uint8_t list[SPAN + 4];
+            const int32_t left = layer->kernel_size - first;
+            const int32_t count = find_bits(&cursor->kept, left, list);
+            for (int32_t index = 0; index < count; index++) {
+                const int32_t at = first + list[index];
+                uint32_t item = (uint32_t)(input + at);
+                if (layer->dense) {
+                    item = bits_of(in[item]);
+                }
+                batch.words[size] = (uint32_t)(place + at * stride);
+                batch.items[size] = item ^ turned;
+                if (weights->inverted) {
+                    batch.items[size] ^= next_bits(&cursor->inverted, 1) << 31;
+                }
+                /* What is multiplied with 0 need not be drawn. */
+                size += !layer->dense || item << 1 != 0;
+                if (size == BATCH) {
+                    add_batch(layer, &batch, BATCH, in, to);
+                    size = 0;
+                }
+            }
+        }
+        input += layer->kernel_size;
     }
-    const uint32_t word = word_of(layer, channel, index, unit);
-#if NORMAL_WEIGHTS
-    if (weights->law == NORMAL) {
-        const float weight = normal(word);
-        add_weighted(layer, in, tap, inverted ? -weight : weight, sums);
-        return;
+    add_batch(layer, &batch, size, in, to);
+    if (layer->dense) {
+        *sums = four[0] + four[1] + (four[2] + four[3]);
     }
-#endif
-    add_signed(layer, in, tap, is_negative(weights->law, word) ^ inverted, sums);
 }

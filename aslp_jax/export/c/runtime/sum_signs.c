@@ -1,15 +1,3 @@
-/* How many bits are left of the byte at hand. */
-static int32_t left_in_byte(const struct bits *bits)
-{
-    return 8 - (int32_t)(bits->next & 7);
-}
-
-/* Those bits; 0 where none of them is 1. */
-static int rest_of_byte(const struct bits *bits)
-{
-    return bits->byte[bits->next >> 3] >> (bits->next & 7);
-}
-
 static struct cursor start(const struct weights *weights)
 {
     struct cursor cursor;
@@ -23,35 +11,39 @@ static struct cursor start(const struct weights *weights)
 static float dense_sum(const struct layer *layer, struct cursor *cursor,
                        const float *in, int32_t unit)
 {
-    const int32_t inputs = layer->channels * layer->kernel_size;
-    float sum = 0;
+    /* Four sums, so that none waits for the one before. */
+    float sums[4] = {0, 0, 0, 0};
     (void)unit;
-    for (int32_t index = 0; index < inputs;) {
-        int32_t end = index + left_in_byte(&cursor->kept);
-        end = end < inputs ? end : inputs;
-        if (!rest_of_byte(&cursor->kept)) {
-            cursor->kept.next += (uint32_t)(end - index);
-            index = end;
+    for (int32_t left = layer->channels * layer->kernel_size; left > 0; left -= SPAN) {
+        uint8_t list[SPAN + 4];
+        const int32_t count = find_bits(&cursor->kept, left, list);
+        int32_t index = 0;
+        for (; index + 4 <= count; index += 4) {
+            const uint32_t negative = next_bits(&cursor->negative, 4);
+            for (int32_t lane = 0; lane < 4; lane++) {
+                sums[lane] += negated(in[list[index + lane]], negative << (31 - lane));
+            }
         }
-        for (; index < end; index++) {
-            /* Looked up, since a processor guesses half of such branches wrong. */
-            const float choices[3] = {0, in[index], -in[index]};
-            const int kept = next_bit(&cursor->kept);
-            const int negative = kept & bit_at(&cursor->negative);
-            cursor->negative.next += (uint32_t)kept;
-            sum += choices[kept + negative];
+        for (; index < count; index++) {
+            sums[0] += negated(in[list[index]], next_bits(&cursor->negative, 1) << 31);
         }
+        in += SPAN;
     }
-    return sum;
+    return sums[0] + sums[1] + (sums[2] + sums[3]);
 }
 
-static void add_next(const struct layer *layer, struct cursor *cursor, const float *in,
-                     int32_t channel, int32_t index, int32_t unit, float *sums)
+static void add_channel(const struct layer *layer, struct cursor *cursor,
+                        const float *in, int32_t channel, int32_t unit, float *sums)
 {
     (void)channel;
     (void)unit;
-    if (next_bit(&cursor->kept)) {
-        const int negative = next_bit(&cursor->negative);
-        add_signed(layer, in, &layer->taps[index], negative, sums);
+    for (int32_t first = 0; first < layer->kernel_size; first += SPAN) {
+        uint8_t list[SPAN + 4];
+        const int32_t left = layer->kernel_size - first;
+        const int32_t count = find_bits(&cursor->kept, left, list);
+        for (int32_t index = 0; index < count; index++) {
+            const struct tap *tap = &layer->taps[first + list[index]];
+            add_signed(layer, in, tap, next_bits(&cursor->negative, 1), sums);
+        }
     }
 }

@@ -1,6 +1,5 @@
 /* A bit for each weight, 1 where it is kept, unit by unit in the order of the input; and
-   a bit for each that is kept, 1 where it is negative, and one more, which is looked at
-   and not used. All are 1 or -1 times `scale`. */
+   a bit for each that is kept, 1 where it is negative. All are 1 or -1 times `scale`. */
 
 struct weights {
     const uint8_t *kept;
