@@ -73,9 +73,15 @@ class Source(NamedTuple):
         return max((layer.height * layer.width for layer in self.packed), default=0)
 
     @property
+    def has_partial_sums(self) -> bool:
+        """True if signed bytes are summed in 16 bits, as far as they fit."""
+        signed = self.storage in ("signs", "seed")
+        return signed and self.sums > 1 and "int16" not in self._kinds()
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes of what lies between layers, and of sums."""
-        return self.memory.size + 4 * self.sums
+        return self.memory.size + self.sums * (6 if self.has_partial_sums else 4)
 
     @property
     def normal(self) -> bool:
@@ -201,18 +207,17 @@ class Source(NamedTuple):
         }
         yield from (self._file(file) for file, needed in files.items() if needed)
 
+    def _kinds(self) -> set[DType]:
+        """Returns the dtypes of all inputs of layers."""
+        runs = [step for step in self.steps if isinstance(step, Run)]
+        return {self.program.dtypes[step.operands[0].buffer] for step in runs}
+
     def _integer_layer_parts(self) -> Iterator[str]:
         """Yields what follows the structure of a layer of integers."""
-        kinds = {
-            self.program.dtypes[step.operands[0].buffer]
-            for step in self.steps
-            if isinstance(step, Run)
-        }
         signed = self.storage in ("signs", "seed")
-        partial = signed and self.sums > 1 and "int16" not in kinds
         yield (
             f"#define SIGNS_ALONE {int(signed)}\n"
-            f"#define PARTIAL_SUMS {int(partial)}\n"
+            f"#define PARTIAL_SUMS {int(self.has_partial_sums)}\n"
             f"enum {{ SUMS = {self.sums} }};\n"
         )
         yield self._file("integer_sums")
@@ -225,7 +230,7 @@ class Source(NamedTuple):
         if self.storage == "seed":
             yield self._file("random_words")
         yield self._file("integer_finish")
-        for kind in sorted(kinds):
+        for kind in sorted(self._kinds()):
             for file in ("add", self.storage, "run"):
                 text = self._file(f"integer_{file}").replace("_NUMBERS", f"_{kind}")
                 yield text.replace("NUMBER", TYPES[kind])
