@@ -391,6 +391,8 @@ class _Builder:
             else:
                 is_table = function == "lookup"
                 array = each if is_table else _shrink(each)
+                if self.dtypes[out.buffer] == "float32":
+                    array = array.astype(np.float32)
                 shape = () if is_table else array.shape
                 view = views.stored(-1, shape, range(len(shape)))
                 places.append(array)
