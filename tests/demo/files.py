@@ -82,7 +82,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
         value = {**header_of(good)["arrays"][2]["recipe"], "initialiser": name}
         return array(recipe=value)
 
-    # The mask of [5, 10] weights is the last segment but one, and ends with 6 free bits.
+    # The mask of 50 weights is the last segment but one, and ends with 6 free bits.
     padded = bytearray(readable("signs")[:-32])
     padded[-1 - header_of(readable("signs"))["arrays"][-1]["data"]["bytes"]] |= 1
     longer = sealed(good[:-32] + b"\0")
