@@ -232,8 +232,8 @@ async function readArtefact(content, expected) {
     check(stored.length === size, `a segment of ${where} is not ${size} bytes long`);
     return stored;
   }
-  checkDescription(header.description);
   const wanted = expected(header.network);
+  checkDescription(header.description);
   check(Array.isArray(header.arrays) && Array.isArray(header.collections), "has no arrays");
   const listed = (shapes) => shapes.map(({ name, shape }) => `${name} [${shape}]`).join(", ");
   check(listed(header.arrays) === listed(wanted), "has arrays that are not its network's");

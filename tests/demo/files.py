@@ -82,7 +82,9 @@ def refused() -> dict[str, tuple[bytes, str]]:
         value = {**header_of(good)["arrays"][2]["recipe"], "initialiser": name}
         return array(recipe=value)
 
-    padded = readable("inverted recipes")
+    # The mask of 50 weights is the last segment but one, and ends with 6 free bits.
+    padded = bytearray(readable("signs")[:-32])
+    padded[-1 - header_of(readable("signs"))["arrays"][-1]["data"]["bytes"]] |= 1
     longer = sealed(good[:-32] + b"\0")
     other_mask = bytearray(good[:-32])
     other_mask[-1] ^= 1
@@ -127,8 +129,8 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "short": (good[:40], "is damaged"),
         "no mask": (array(mask=None), "Dense_0/kernel is not what was written"),
         "bits behind": (
-            sealed(padded[:-33] + bytes([padded[-33] | 1])),
-            "Dense_1/kernel has bits behind its end",
+            sealed(bytes(padded)),
+            "Dense_2/kernel has bits behind its end",
         ),
         "longer": (longer, "has bytes behind its last segment"),
         "too long": (

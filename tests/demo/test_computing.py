@@ -126,19 +126,22 @@ def test_drawings_are_recognised_wherever_and_however_large_they_are():
 
 def test_an_image_counts_ink_as_the_data_do():
     line = [[[0.5, 0.1], [0.5, 0.9]]]
+    leaning = [[[0.48, 0.1], [0.52, 0.9]]]
     dot = [[[0.2, 0.7]]]
     zero = drawings.DIGITS[0]
     moved = drawings.placed(zero, 0.31, 0.4, 0.2)
-    images = np.array(compute(drawings=[line, dot, zero, moved])["drawn"])
-    images = images.reshape(-1, 8, 8)
+    strokes = [line, leaning, dot, zero, moved]
+    images = np.array(compute(drawings=strokes)["drawn"]).reshape(-1, 8, 8)
     levels = np.rint(np.arange(17) * 255 / 16)
     assert np.isin(images, levels).all()
-    bar, point, ring, other = images
+    bar, slope, point, ring, other = images
     np.testing.assert_array_equal(ring, other)
     # As in the data, some 310 of 1,024 pixels are ink, from top to bottom.
     ink = datasets.load("digits").train_images.sum((1, 2, 3)) / 255 * 16
     assert abs(ring.sum() / 255 * 16 - ink.mean()) < ink.std()
     assert ring[0].any() and ring[7].any() and not ring[:, 0].any()
     np.testing.assert_array_equal(ring, ring[:, ::-1])
-    assert not bar[:, :2].any() and not bar[:, 6:].any() and bar[:, 3:5].all()
+    for image in (bar, slope):
+        assert not image[:, :2].any() and not image[:, 6:].any()
+        assert image[:, 3:5].all()
     assert point[3:5, 3:5].all() and not point[0].any()
