@@ -10,21 +10,25 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx, traverse_util
+from flax import traverse_util
 from flax.typing import Initializer
 
 from aslp_jax._checks import check_method, single_key
+from aslp_jax._frameworks import is_nnx
 from aslp_jax._initialise import check_initialiser, initialise
 from aslp_jax._tree import Select, kernels, stream
 from aslp_jax._zeros import warn_of_zeros
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method
 from aslp_jax.methods.aslp import ASLP
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 __all__ = [
     "NNX",
@@ -155,10 +159,12 @@ class NNX:
         equal.
     """
 
-    make: Callable[[nnx.Rngs], nnx.Module]
+    make: "Callable[[nnx.Rngs], nnx.Module]"
 
     def init(self, key: jax.Array, inputs: jax.Array) -> tuple[Any, Collections]:
         """Initialises the network, as `Network.init`."""
+        from flax import nnx
+
         module = self.make(nnx.Rngs(key))
         _, weights, _, state = _split(module)
         values = _values(state)
@@ -174,6 +180,8 @@ class NNX:
         key: jax.Array | None = None,
     ) -> tuple[Any, Collections]:
         """Runs the network, as `Network.apply`."""
+        from flax import nnx
+
         skeleton = nnx.eval_shape(lambda: self.make(nnx.Rngs(0)))
         graphdef, params, rngs, state = _split(skeleton)
         root = jax.random.key(0) if key is None else key
@@ -245,7 +253,7 @@ def network(net: Any) -> Network:
     """
     if isinstance(net, nn.Module):
         return Linen(net)
-    if isinstance(net, nnx.Module):
+    if is_nnx(net):
         return NNX(_Copy(net))
     if isinstance(net, Network) and not isinstance(net, type):
         return net
@@ -350,9 +358,11 @@ def init(model: Masked | Model, key: jax.Array, inputs: jax.Array) -> dict[str, 
 class _Copy:
     """Function that copies one NNX module; equal to another of the same module."""
 
-    module: nnx.Module
+    module: "nnx.Module"
 
-    def __call__(self, rngs: nnx.Rngs) -> nnx.Module:
+    def __call__(self, rngs: "nnx.Rngs") -> "nnx.Module":
+        from flax import nnx
+
         return nnx.clone(self.module, graph=True)
 
     def __eq__(self, other: object) -> bool:
@@ -369,14 +379,18 @@ def _mode(module: Any, *, train: bool) -> dict[str, Any]:
     return {name: value for name, value in names.items() if name in known}
 
 
-def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
+def _split(module: "nnx.Module") -> tuple[Any, Any, Any, Any]:
     """Returns the structure, the weights, the streams of keys and all other state."""
+    from flax import nnx
+
     parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ..., graph=True)
     return parts
 
 
 def _values(state: Any) -> dict[str, Any]:
     """Returns a state as a nested dict of arrays; every entry of a path is a string."""
+    from flax import nnx
+
     flat = {
         tuple(map(str, path)): nnx.as_pure(variable)
         for path, variable in nnx.to_flat_state(state)
@@ -392,6 +406,8 @@ def _leaf(tree: Any, path: tuple[Any, ...]) -> Any:
 
 def _filled(state: Any, value: Callable[[tuple[Any, ...], Any], Any]) -> Any:
     """Returns a state whose variables hold `value(path, variable)`."""
+    from flax import nnx
+
     return nnx.from_flat_state(
         [
             (path, variable.replace(value(path, variable)))
@@ -402,6 +418,8 @@ def _filled(state: Any, value: Callable[[tuple[Any, ...], Any], Any]) -> Any:
 
 def _start_of_stream(root: jax.Array, path: tuple[Any, ...], variable: Any) -> Any:
     """Returns the first key of a stream, or its count."""
+    from flax import nnx
+
     if isinstance(variable, nnx.RngKey):
         return stream(root, "/".join(map(str, path)))
     return jnp.zeros(variable.shape, variable.dtype)

@@ -4,15 +4,14 @@ import dataclasses
 import functools
 import importlib.metadata
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from aslp_jax import functional
-from aslp_jax import nnx as masked_nnx
+from aslp_jax._frameworks import is_nnx
 from aslp_jax._tree import map_named, named_leaves
 from aslp_jax._version import __version__
 from aslp_jax.artefact import architecture, signature, weight_recipe
@@ -26,11 +25,14 @@ from aslp_jax.evaluate import effective_weights
 from aslp_jax.masked import FROZEN, PARAMS, Masked
 from aslp_jax.methods import Method, ScaledMask
 
+if TYPE_CHECKING:
+    from aslp_jax import nnx as masked_nnx
+
 _VERSIONED = ("jax", "jaxlib", "flax")
 
 
 def extract(
-    model: Masked | functional.Model | masked_nnx.Masked,
+    model: "Masked | functional.Model | masked_nnx.Masked",
     variables: Mapping[str, Any] | None,
     description: Description,
     *,
@@ -64,19 +66,20 @@ def extract(
         outputs than the network; an array is missing, superfluous, of another dtype or
         not finite; or an effective weight is not 0 where the method's mask drops it.
     """
-    if isinstance(model, masked_nnx.Masked):
-        model, variables = _parts_of_nnx(model)
+    given: Any = model
+    if is_nnx(given):
+        given, variables = _parts_of_nnx(given)
     elif variables is None:
         raise ArtefactError("extract: variables are missing")
-    plain = architecture.unwrap(model.net)
+    plain = architecture.unwrap(given.net)
     if architecture.is_known(plain):
         net, source = architecture.from_config(architecture.to_config(plain)), None
     else:
-        net, source = model.net, source or default_source(plain)
+        net, source = given.net, source or default_source(plain)
     collections = dict(variables)
     frozen, params = collections.pop(FROZEN, {}), collections.pop(PARAMS)
-    tree = effective_weights(frozen, params, None, method=model.method)
-    all_masks = _masks(frozen, params, method=model.method)
+    tree = effective_weights(frozen, params, None, method=given.method)
+    all_masks = _masks(frozen, params, method=given.method)
     # One transfer, so that the host waits only once.
     effective, (masks, scaled_masks), sources, others = jax.device_get(
         (named_leaves(tree), all_masks, named_leaves(frozen), collections)
@@ -87,7 +90,7 @@ def extract(
         _check_numbers(name, array, DTYPES if source else ("float32",))
     arguments: Mapping[str, InitArguments] = {}
     if key is not None:
-        arguments = init_arguments(model, plain, key, description.image_shape)
+        arguments = init_arguments(given, plain, key, description.image_shape)
     layers = {}
     for name in order if source else effective:
         weights = effective[name]
@@ -112,9 +115,13 @@ def extract(
 
 
 def _parts_of_nnx(
-    model: masked_nnx.Masked,
+    model: "masked_nnx.Masked",
 ) -> tuple[functional.Model, Mapping[str, Any]]:
     """Returns the model and the variables of a masked NNX module."""
+    from flax import nnx
+
+    from aslp_jax import nnx as masked_nnx
+
     net = masked_nnx.unmask(model)
     # An NNX module stands for its own arrays, whatever the key and the inputs are.
     _, collections = functional.network(net).init(jax.random.key(0), jnp.zeros(()))

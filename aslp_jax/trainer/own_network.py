@@ -11,13 +11,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
-from flax import nnx
 
 from aslp_jax import functional
 from aslp_jax._errors import BadInput
+from aslp_jax._frameworks import is_nnx
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 __all__ = ["load", "name", "parse_arguments", "source_sha256"]
 
@@ -93,7 +96,7 @@ def _load(model: str, arguments: str | None, sha256: str) -> Any:
         ) from None
     values = parse_arguments(arguments or "")
     net = found
-    if callable(found) and not isinstance(found, nn.Module | nnx.Module):
+    if callable(found) and not (isinstance(found, nn.Module) or is_nnx(found)):
         net = _call(model, found, values)
     elif values:
         raise BadInput(f"--model {model} is no class or function; drop --model-args")
@@ -137,10 +140,10 @@ def parse_arguments(text: str) -> dict[str, Any]:
 class _Make:
     """Function from `nnx.Rngs` to a module, equal for equal arguments."""
 
-    call: Callable[..., nnx.Module]
+    call: "Callable[..., nnx.Module]"
     arguments: tuple[tuple[str, Any], ...]
 
-    def __call__(self, rngs: nnx.Rngs) -> nnx.Module:
+    def __call__(self, rngs: "nnx.Rngs") -> "nnx.Module":
         return self.call(**dict(self.arguments), rngs=rngs)
 
 
