@@ -114,14 +114,15 @@ def run_exactly(firmware: Firmware, target: Target) -> Outcome:
     first = target_boards.run(firmware, inputs[:1], instruction=0)
     ticks = int(first.instructions[0]) * firmware.board.hertz / 1e9
     finest = max(each for each in range(7) if ticks * 2**each < 2**31)
-    return target_boards.run(firmware, target.inputs, target.labels, instruction=finest)
+    return target_boards.run(firmware, inputs, target.labels, instruction=finest)
 
 
 def compared(row: Row, outcome: Outcome, target: Target) -> Row:
     """Compares the outputs of a board with those of the network."""
     expected = np.asarray(target.network(target.inputs))
-    same = outcome.logits.argmax(1) == expected.argmax(1)
-    row = row._replace(same_predictions=f"{same.sum()} of {same.size}")
+    if target.network.description.classes is not None:
+        same = outcome.logits.argmax(1) == expected.argmax(1)
+        row = row._replace(same_predictions=f"{same.sum()} of {same.size}")
     if outcome.logits.dtype != np.float32:
         return row
     difference = np.abs(outcome.logits - expected).max() / np.ptp(expected)
@@ -189,7 +190,8 @@ def line(row: Row) -> str:
     text += f" {row.generator:<8} network: flash {row.network_flash:>10,}"
     text += f" RAM {row.network_ram:>9,}"
     if row.instructions is not None:
-        text += f"  {row.instructions:>14,} instructions  same {row.same_predictions}"
+        text += f"  {row.instructions:>14,} instructions"
+        text += f"  same {row.same_predictions}" * bool(row.same_predictions)
     return f"{text}  {'' if row.fits == 'yes' else row.fits}".rstrip()
 
 

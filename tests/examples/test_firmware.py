@@ -18,9 +18,10 @@ from aslp_jax.export import passes
 from aslp_jax.export.integer import reference
 from aslp_jax.export.integer.build import integer_graph
 from aslp_jax.export.network import graph_of
+from aslp_jax.models import ConvNet
 from benchmarks import target_boards
 from benchmarks.target_boards import BOARDS, CORTEX_M4, M0_STAND_IN, MICROBIT
-from tests.export.networks import EXAMPLE, random_images, small
+from tests.export.networks import EXAMPLE, random_images, small, subnetwork
 
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm", "make", "gcc")
 pytestmark = pytest.mark.skipif(
@@ -198,6 +199,18 @@ def test_a_board_computes_the_integers_of_the_reference(
     expected = expected_integers(network, images, options)
     np.testing.assert_array_equal(found.logits, expected)
     assert np.ptp(found.logits, axis=0).max() > 100
+
+
+def test_dense_layers_alone_compute_integers(tmp_path):
+    """Their sums are single ones, of which no compiler may see a window of 2x2."""
+    shape = (4, 4, 1)
+    network = subnetwork(ConvNet(stages=(), hidden=(9,), classes=4), shape)
+    images = random_images(shape)
+    options = {"activations": "int8", "calibration": images, "storage": "dense"}
+    export.write(network, "c", tmp_path / "network.c", **options)
+    found = target_boards.run(target_boards.build(tmp_path, MICROBIT), images)
+    expected = expected_integers(network, images, options)
+    np.testing.assert_array_equal(found.logits, expected)
 
 
 @EACH_BOARD

@@ -219,6 +219,7 @@ class Source(NamedTuple):
         yield (
             f"#define SIGNS_ALONE {int(signed)}\n"
             f"#define PARTIAL_SUMS {int(self.has_partial_sums)}\n"
+            f"#define POOLED {int(any(layer.pool for layer in self.packed))}\n"
             f"enum {{ SUMS = {self.sums} }};\n"
         )
         yield self._file("integer_sums")
