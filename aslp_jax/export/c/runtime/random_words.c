@@ -48,9 +48,3 @@ static void random_words(const uint32_t key[2], int32_t count, uint32_t *words)
         }
     }
 }
-
-/* 1 where a word whose highest bit is 0 gives a weight of -1. */
-static int32_t is_inverted(const struct weights *weights)
-{
-    return weights->law == SIGNS;
-}
