@@ -10,7 +10,14 @@ import pytest
 
 from aslp_jax.export import c
 from aslp_jax.export.integer import reference
-from aslp_jax.export.integer.operations import IntegerLayer
+from aslp_jax.export.integer.operations import (
+    IntegerGraph,
+    IntegerLayer,
+    IntegerNode,
+    Number,
+    Requantization,
+)
+from aslp_jax.export.operations import Concatenate, Conv, Graph
 from tests.export.c.test_operations import SANITISED, STRICT
 from tests.export.integer.graphs import SHAPE, every_operation
 
@@ -91,6 +98,29 @@ def test_every_operation_is_its_definition(tmp_path, kind, storage, compiler):
     ]
     assert not wrong
     assert found.shape == expected.shape
+
+
+def test_sums_of_the_largest_numbers_are_exact(tmp_path):
+    # A sum of 240 numbers of 255 needs 17 bits.
+    shape = (3, 1, 40)
+    assert np.prod(shape) == np.prod(SHAPE)
+    kernel = np.ones((3, 1, 80, 2), np.float32)
+    kernel[..., 1] = -1
+    conv = Conv("", kernel, (1, 1), ((1, 1), (0, 0)), (1, 1))
+    step = Requantization(np.array([1]), np.array([1]), 1, -32767, 32767)
+    twice = Concatenate(2, (None, None))
+    nodes = (
+        IntegerNode(twice, (0, 0), (3, 1, 80)),
+        IntegerNode(IntegerLayer(conv, step), (1,), (3, 1, 2)),
+    )
+    numbers = (Number("uint8", 1.0),) * 2 + (Number("int16", 1.0),)
+    graph = IntegerGraph(shape, nodes, numbers, Graph(shape, ()))
+    inputs = np.full((COUNT, *shape), 255, np.uint8)
+    code = c.encode_integer_graph(graph, "net", storage="signs", classes=False)
+    found = np.frombuffer(outputs(tmp_path, code, inputs, ("gcc", "-std=c99")), "i2")
+    expected = reference.run(graph, inputs)
+    assert 2 * np.abs(expected).max() > 2**15
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16"])

@@ -15,3 +15,9 @@ struct weights {
 struct cursor {
     struct bits kept, inverted;
 };
+
+/* 1 where a word whose highest bit is 0 gives a weight of -1. */
+static int32_t is_inverted(const struct weights *weights)
+{
+    return weights->law == SIGNS;
+}
