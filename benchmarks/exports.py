@@ -287,7 +287,7 @@ def judge(rows: Sequence[Row]) -> int:
                 )
     print(
         "ONNX and StableHLO multiply zeros too, so only compaction saves time; C skips "
-        "dropped weights (dense layers of signs: only whole bytes of them), and seed "
+        "dropped weights, and seed "
         "computes its weights again"
     )
     flash = [
