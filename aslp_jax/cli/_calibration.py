@@ -2,11 +2,13 @@
 
 import argparse
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from aslp_jax._errors import BadInput
 from aslp_jax.cli.arguments import path_argument
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["add_calibration", "calibration_inputs"]
 
@@ -36,7 +38,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 def calibration_inputs(
     source: str, data_dir: Path | None, input_shape: tuple[int, ...]
-) -> np.ndarray:
+) -> "np.ndarray":
     """Reads training images, or other inputs of a network.
 
     Args:
@@ -76,7 +78,7 @@ def calibration_inputs(
     return load_dataset(config).train_images
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> "np.ndarray":
     """Reads an array in NumPy's format.
 
     Raises:

@@ -198,7 +198,6 @@ class Source(NamedTuple):
         files = {
             "find_bits": storage in ("signs", "seed"),
             "random_words": storage == "seed",
-            "is_inverted": storage == "seed",
             "add_weighted": storage in ("dense", "sparse") or self.normal,
             "add_signed": storage in ("signs", "seed"),
             "normal": self.normal,
@@ -231,7 +230,6 @@ class Source(NamedTuple):
             yield self._file("decode")
         if self.storage == "seed":
             yield self._file("random_words")
-            yield self._file("is_inverted")
         yield self._file("integer_finish")
         for kind in sorted(self._kinds()):
             for file in ("add", self.storage, "run"):
