@@ -53,7 +53,7 @@ class Clock:
 def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def resize(width: int) -> None:
         size = terminal_size((width, 24))
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: size)
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)
 
     resize(200)
     return resize
