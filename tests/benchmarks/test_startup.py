@@ -15,6 +15,7 @@ def test_processes_are_timed_from_start_to_end():
     assert all((startup.EXPERIMENTS / name).exists() for name in startup.PROGRAMS)
 
 
+@pytest.mark.slow
 def test_training_a_network_of_linen_imports_no_nnx():
     program = "import aslp_jax.cli.train, aslp_jax.trainer.session, aslp_jax.artefact"
     modules = startup.imported("-c", program)

@@ -83,6 +83,7 @@ def test_scales_go_past_a_reshape_that_divides_the_channels():
     assert isinstance(scale, Binary)
 
 
+@pytest.mark.slow
 def test_a_network_with_channels_first_has_no_transposes_within():
     def fn(x):
         x = x.transpose(0, 3, 1, 2)

@@ -146,6 +146,7 @@ def test_others_are_refused_by_name(fn, words):
         assert "supported primitives are abs, add, " in message
 
 
+@pytest.mark.slow
 def test_windows_may_be_joined_with_the_batch():
     """As in a Swin transformer: attention in each window of 2x2 pixels."""
 

@@ -59,7 +59,7 @@ def inputs_of(shape, count=64):
 @pytest.mark.parametrize(
     "name, bound",
     [
-        ("perceptron", 0.01),
+        pytest.param("perceptron", 0.01, marks=pytest.mark.slow),
         pytest.param("convolutions", 0.03, marks=pytest.mark.slow),
         ("signals", 0.03),
         pytest.param("transposed", 0.01, marks=pytest.mark.slow),
