@@ -343,10 +343,11 @@ def _other_entry(rng: np.random.Generator, data: bytes) -> tuple[bytes, str]:
 
 def _npy(array: np.ndarray, **header: Any) -> bytes:
     """Returns an array in NumPy's format, with some values of its header changed."""
-    file = io.BytesIO()
-    about = np.lib.format.header_data_from_array_1_0(array) | header
-    np.lib.format.write_array_header_1_0(file, about)
-    return file.getvalue() + array.tobytes()
+    # NumPy would not write some of these values.
+    about = repr(np.lib.format.header_data_from_array_1_0(array) | header)
+    text = about.encode("latin1") + b" " * (-(len(about) + 11) % 64) + b"\n"
+    length = len(text).to_bytes(2, "little")
+    return b"\x93NUMPY\x01\x00" + length + text + array.tobytes()
 
 
 @functools.cache

@@ -291,3 +291,12 @@ def test_mistakes_on_the_command_line(
     with pytest.raises(SystemExit) as stop:
         main(line.split())
     assert stop.value.code == 2 and line.split()[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_try_repeats_with_a_header_that_numpy_would_not_write(tmp_path, capsys):
+    """Try 185 of seed 1 gives an array the shape None."""
+    line = ["--seed", "1", "--repeat", "archives:185", "--out", str(tmp_path)]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert "x_train.npy: {'shape': None}: refused" in out
