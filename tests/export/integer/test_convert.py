@@ -21,7 +21,6 @@ from aslp_jax.export.integer.operations import (
 from aslp_jax.export.simplify import simplify
 from tests.export import modules
 
-
 SHIFT = np.linspace(-1, 1, 4, dtype=np.float32)
 
 
