@@ -167,7 +167,10 @@ class Source(NamedTuple):
         yield self._file("integers")
         if any(isinstance(step, Map | Pool) for step in self.steps):
             yield self._file("get")
-        if any(step.requantization is not None for step in self.steps):
+        if any(
+            isinstance(step, Pool) or step.requantization is not None
+            for step in self.steps
+        ):
             yield self._file("requantize")
 
     def _dtypes(self) -> set[DType]:

@@ -81,6 +81,6 @@ def standardise(
       float32 of the same shape; not standardised if the channels are others.
     """
     pixels = images.astype(np.float32) / 255
-    if mean is None or std is None or images.shape[-1] != len(mean):
+    if mean is None or std is None or images.shape[-1:] != (len(mean),):
         return pixels
     return (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)

@@ -138,7 +138,8 @@ class _Seen:
             # NaN wins, as it must be seen.
             self.low = float(np.minimum(flat.min(), self.low))
             self.high = float(np.maximum(flat.max(), self.high))
-        self._parts.append(flat[self._next :: self._distance])
+        # A view would keep all numbers in memory.
+        self._parts.append(flat[self._next :: self._distance].copy())
         self._next = (self._next - flat.size) % self._distance
 
     def range(self, clipping: Clipping) -> Range:

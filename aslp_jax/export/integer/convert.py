@@ -36,6 +36,7 @@ from aslp_jax.export.operations import (
     Dense,
     Graph,
     Node,
+    Operation,
     Pad,
     Reduce,
     Reshape,
@@ -97,7 +98,7 @@ def to_integers(
 
     Returns:
       The integer graph. Its output is int16 where a layer, a function or a mean
-      computes it.
+      computes it, also where a reshape, a transpose or a maximum follows.
 
     Raises:
       CalibrationError: a value has the range 0.
@@ -170,7 +171,7 @@ class _Real:
 
     def _affine(self, factor: np.ndarray, addend: np.ndarray) -> "_Real | None":
         """Returns this step with a factor and an addend after it."""
-        if not np.isfinite(factor).all() or not factor.all():
+        if not np.isfinite(factor).all() or not factor.any():
             return None
         limits = [self.low, self.high]
         if factor.size == addend.size == 1:
@@ -283,10 +284,10 @@ class _Conversion:
         return like
 
     def _find_outputs(self) -> set[int]:
-        """Returns the values that are the output, perhaps in another shape."""
+        """Returns the values whose numbers are those of the output, or some of them."""
         value = len(self.graph.nodes)
         found = {value}
-        while value and isinstance(self.graph.nodes[value - 1].operation, Reshape):
+        while value and _keeps_numbers(self.graph.nodes[value - 1].operation):
             (value,) = self.graph.nodes[value - 1].inputs
             if self._uses[value] != 1:
                 break
@@ -553,6 +554,14 @@ class _Conversion:
         )
 
 
+def _keeps_numbers(operation: Operation) -> bool:
+    """Returns True if all results are numbers of the operand, the largest ones too."""
+    match operation:
+        case Reshape() | Transpose() | Window("max") | Reduce("max"):
+            return True
+    return False
+
+
 def _int16(found: Range, margin: float) -> Number:
     """Returns 16-bit integers of a range and a margin."""
     return Number("int16", found.size * margin / limits("int16")[1])
@@ -609,14 +618,15 @@ def _integer_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       Integers as float32 `[..., units]`: signs where each unit has one magnitude, and
-      from -127 to 127 otherwise; and a float64 `[units]`.
+      from -127 to 127 otherwise; and a float64 `[units]`, 0 for a unit without
+      weights, whose factor must not cost the others precision.
     """
     rows = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
     sizes = np.abs(rows).max(0, initial=0)
-    sizes[sizes == 0] = 1
-    if not np.isin(np.abs(rows) / sizes, (0, 1)).all():
-        sizes = sizes / 127
-    integers = np.rint(rows / sizes).astype(np.float32)
+    divisors = np.where(sizes == 0, 1, sizes)
+    if not np.isin(np.abs(rows) / divisors, (0, 1)).all():
+        sizes, divisors = sizes / 127, divisors / 127
+    integers = np.rint(rows / divisors).astype(np.float32)
     return integers.reshape(kernel.shape), sizes
 
 

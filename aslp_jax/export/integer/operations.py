@@ -223,7 +223,7 @@ class IntegerGraph:
         compare numbers have a result of the same number as their inputs. All values but
         the input and the output are uint8 and int8, or all are int16. The output may
         be int16 in any case, if an operation with a requantisation or a table gives it;
-        reshaping may follow.
+        reshapes, transposes and maxima may follow.
       source: graph of floats that this one was made from.
     """
 

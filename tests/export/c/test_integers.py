@@ -17,7 +17,7 @@ from aslp_jax.export.integer.operations import (
     Number,
     Requantization,
 )
-from aslp_jax.export.operations import Concatenate, Conv, Graph
+from aslp_jax.export.operations import Concatenate, Conv, Graph, Window
 from tests.export.c.test_operations import SANITISED, STRICT
 from tests.export.integer.graphs import SHAPE, every_operation
 
@@ -120,6 +120,18 @@ def test_sums_of_the_largest_numbers_are_exact(tmp_path):
     found = np.frombuffer(outputs(tmp_path, code, inputs, ("gcc", "-std=c99")), "i2")
     expected = reference.run(graph, inputs)
     assert 2 * np.abs(expected).max() > 2**15
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+def test_a_network_of_windows_alone(tmp_path):
+    """Nothing else needs what comes after a sum."""
+    window = Window("max", (3, 2, 1), (2, 1, 1), ((1, 1), (0, 1), (0, 0)))
+    nodes = (IntegerNode(window, (0,), (3, 5, 4)),)
+    graph = IntegerGraph(SHAPE, nodes, (Number("uint8", 0.5),) * 2, Graph(SHAPE, ()))
+    code = c.encode_integer_graph(graph, "net", classes=False)
+    inputs = inputs_of("uint8")
+    found = np.frombuffer(outputs(tmp_path, code, inputs, ("gcc", "-std=c99")), "u1")
+    expected = reference.run(graph, inputs)
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 

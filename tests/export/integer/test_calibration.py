@@ -1,9 +1,11 @@
 """Ranges are those of the values, and bad images are refused in one line."""
 
+import weakref
+
 import numpy as np
 import pytest
 
-from aslp_jax.export.integer.calibration import CalibrationError, calibrate
+from aslp_jax.export.integer.calibration import CalibrationError, _Seen, calibrate
 from aslp_jax.export.operations import Binary, Dense, Graph, Node, Unary
 
 RELU = Binary("max", np.zeros((), np.float32))
@@ -55,6 +57,15 @@ def test_large_values_are_sampled_at_every_position():
     inputs[:, 3] = np.random.default_rng(0).normal(size=40_000)
     (found,) = calibrate(Graph((4,), ()), inputs, clipping="percentile")
     assert 2 < found.kept < found.high
+
+
+def test_no_more_numbers_stay_in_memory_than_the_rules_look_at():
+    numbers = np.ones((64, 1 << 12), np.float32)
+    seen = _Seen(8 * numbers.size)
+    watched = weakref.ref(numbers)
+    seen.add(numbers)
+    del numbers
+    assert watched() is None
 
 
 def test_bad_images_are_refused():

@@ -7,6 +7,7 @@ import pytest
 
 from aslp_jax.export import UnsupportedError, operations, trace
 from aslp_jax.export.integer import reference
+from aslp_jax.export.integer.build import standardise
 from aslp_jax.export.integer.calibration import CalibrationError, calibrate
 from aslp_jax.export.integer.convert import to_integers
 from aslp_jax.export.integer.operations import (
@@ -19,6 +20,8 @@ from aslp_jax.export.integer.operations import (
 )
 from aslp_jax.export.simplify import simplify
 from tests.export import modules
+
+SHIFT = np.linspace(-1, 1, 4, dtype=np.float32)
 
 
 def graph_of(name):
@@ -185,6 +188,11 @@ def test_differences_and_broadcast_sums():
     assert errors.max() < 0.02
 
 
+def test_one_number_is_no_image():
+    """Calibration refuses it in its own words."""
+    assert standardise(np.array(255, np.uint8), (0.5,), (0.5,)) == 1
+
+
 def test_pixels_are_standardised_in_integers():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
@@ -226,6 +234,46 @@ def test_extreme_factors_keep_their_precision():
     exact = np.floor((exact + shift.astype(float)) / number.scale + 0.5)
     results = reference.run(found, integers)
     assert np.array_equal(results, np.clip(exact, step.low, step.high))
+
+
+def test_a_unit_without_weights_costs_the_others_no_precision():
+    kernel = np.full((3, 4), 1e-4, np.float32)
+    kernel[:, 0] = 0
+    layer = operations.Dense("d", kernel, np.array([1e6, 1, 1, 1], np.float32), SHIFT)
+    graph = operations.Graph((3,), (operations.Node(layer, (0,), (4,)),))
+    found, errors = compare(graph, inputs_of((3,)))
+    step = found.nodes[0].operation.requantization
+    assert step.multipliers[0] == 0
+    assert step.multipliers[1:].min() > 2**29
+    assert errors.max() < 0.01
+
+
+@pytest.mark.parametrize("activations", ["int8", "int16"])
+def test_a_factor_may_drop_a_channel(activations):
+    factors = np.array([0, 2, -3, 1], np.float32)
+    graph = of_function(lambda x: (factors * x + 1) @ jnp.eye(4), (4,))
+    found, errors = compare(graph, inputs_of((4,)), activations)
+    assert kinds(found) == [Rescale, IntegerLayer]
+    assert errors.max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["maximum", "windows", "transpose"])
+def test_logits_that_are_maxima_are_not_cut_off(name):
+    end = {
+        "maximum": lambda x: x.max((1, 2)),
+        "windows": lambda x: jax.lax.reduce_window(
+            x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        ),
+        "transpose": lambda x: x.transpose(0, 3, 1, 2).reshape(-1, 4, 16),
+    }[name]
+    graph = of_function(lambda x: end(x @ jnp.eye(4)), (4, 4, 4))
+    inputs = inputs_of((4, 4, 4))
+    found, errors = compare(graph, inputs, clipping="max")
+    assert errors.max() < 0.01
+    found, _ = compare(graph, inputs, clipping="mse")
+    kind, scale = found.numbers[-1]
+    assert kind == "int16"
+    assert scale * 32767 == pytest.approx(2 * np.abs(inputs).max())
 
 
 @pytest.mark.parametrize(
