@@ -28,6 +28,9 @@ PROBE_SECONDS = 5.0
 """Longest time to wait for the server, including name resolution."""
 
 _SIDE = 32
+_LONGEST_TEXT = 16_384
+"""Largest number of bytes of a text with names of classes; CIFAR-100's has 1,000."""
+
 _MOST_MEMBERS = 1000  # an official archive has some ten
 
 
@@ -303,6 +306,8 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
                 if content is not None:
                     # One byte more: another file may expand without bound.
                     files[name] = content.read(longest + 1)
+                if name in texts and info.size > _LONGEST_TEXT:
+                    raise tarfile.ReadError(f"{name} has {info.size:,} bytes")
     except (
         *(tarfile.TarError, EOFError, OSError, zlib.error),
         *(ValueError, LookupError, ArithmeticError),  # of tarfile, for strange headers

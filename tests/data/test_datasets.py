@@ -509,7 +509,14 @@ def sparse_map(tar: tarfile.TarFile) -> None:
     tar.addfile(info, io.BytesIO(b"not a number\n".ljust(512)))
 
 
-@pytest.mark.parametrize("add", [long_header, many_members, sparse_map])
+def long_text(tar: tarfile.TarFile) -> None:
+    folder = ARCHIVES["cifar10"].folder
+    info = tarfile.TarInfo(f"{folder}/batches.meta.txt")
+    info.size = 20_000
+    tar.addfile(info, io.BytesIO(bytes(info.size)))
+
+
+@pytest.mark.parametrize("add", [long_header, many_members, sparse_map, long_text])
 def test_an_archive_of_strange_headers_is_refused(
     add: Callable[[tarfile.TarFile], None], tmp_path: Path
 ) -> None:
