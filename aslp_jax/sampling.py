@@ -219,7 +219,7 @@ def logistic_noise(key: jax.Array, shape: int | Sequence[int]) -> jax.Array:
     """Samples standard logistic noise whose tails are correct to 2^-32.
 
     One random bit is the sign and 31 bits are the tail probability v in (0, 1/2], which
-    gives |noise| = log((1 - v) / v). Both tails are equally fine. The inverse of one
+    gives `|noise| = log((1 - v) / v)`. Both tails are equally fine. The inverse of one
     float32 uniform in (0, 1) is coarse (2^-23) and not symmetric near 1.
 
     Args:

@@ -34,7 +34,7 @@ PAGES = [
         "results/README.md",
     )
     if (ROOT / name).exists()
-] + sorted((ROOT / "docs").glob("*.md"))
+] + sorted((ROOT / "docs").rglob("*.md"))
 
 Names = dict[str, Any]
 
@@ -150,6 +150,54 @@ def check_export(names: Names) -> None:
     np.testing.assert_allclose(names["outputs"], np.full((2, 4), np.tanh(3)), rtol=1e-6)
 
 
+def check_reference_sampling(names: Names) -> None:
+    kept = np.asarray(names["mask"])
+    np.testing.assert_array_equal(kept, names["same"])
+    expected = 1 / (1 + np.exp(-np.asarray(names["logits"])))
+    np.testing.assert_allclose(kept.mean(0), expected, atol=5 * 0.5 / np.sqrt(1000))
+    assert np.isin(names["signs"], (-1, 0, 1)).all() and names["noise"].shape == (1000,)
+
+
+def check_reference_models(names: Names) -> None:
+    assert names["outputs"].shape == names["nnx_outputs"].shape == (2, 10)
+    assert jnp.any(names["outputs"] != 0) and jnp.any(names["nnx_outputs"] != 0)
+    assert names["bare_variables"]["params"]["logits"]["kernel"].shape == (784, 10)
+
+
+def check_reference_methods(names: Names) -> None:
+    kept = {name: float(fraction) for name, fraction in names["kept"].items()}
+    assert kept["EdgePopup"] == kept["Budget"] == kept["Magnitude"] == 0.5
+    # Logits around 0: half of the weights; two logits, of which one is enough: more.
+    sampled = {name: kept.pop(name) for name in ("ASLP", "Supermask", "Signed")}
+    sigma = np.sqrt(0.25 / 200)
+    assert abs(sampled["ASLP"] - 0.5) < 5 * sigma > abs(sampled["Supermask"] - 0.5)
+    assert abs(sampled["Signed"] - 0.75) < 5 * sigma
+
+
+def check_reference_training(names: Names) -> None:
+    assert int(names["state"].step) == 1 and np.isfinite(names["loss"])
+    assert 0 <= names["scores"].thresholding <= 1
+    jax.tree.map(np.testing.assert_array_equal, names["params"], names["state"].params)
+    kept = names["paths"].layers["Dense_0/kernel"].kept
+    assert kept == names["masks"]["Dense_0/kernel"].sum()
+
+
+def check_reference_networks_and_data(names: Names) -> None:
+    assert names["images"].shape == (2, 8, 8, 1) and names["images"].max() <= 1
+    kernel = np.abs(names["variables"]["params"]["Conv_0"]["kernel"])
+    assert kernel.min() == kernel.max() > 0
+
+
+def check_reference_artefact(names: Names) -> None:
+    assert names["logits"].shape == (1, 10) and jnp.any(names["logits"] != 0)
+    assert Path("dense.aslp").stat().st_size < 10_000
+
+
+def check_reference_export(names: Names) -> None:
+    np.testing.assert_allclose(names["outputs"], np.full((2, 4), np.tanh(3)), rtol=1e-6)
+    assert set(names["files"]) == {".h", ".c"}
+
+
 CHECKS: dict[str, Callable[[Names], None]] = {
     "README.md": check_readme,
     "docs/adding_a_method.md": check_method,
@@ -158,6 +206,13 @@ CHECKS: dict[str, Callable[[Names], None]] = {
     "docs/export.md": check_export,
     "docs/library.md": check_library,
     "docs/own_network.md": check_own_network,
+    "docs/reference/artefact.md": check_reference_artefact,
+    "docs/reference/export.md": check_reference_export,
+    "docs/reference/methods.md": check_reference_methods,
+    "docs/reference/models.md": check_reference_models,
+    "docs/reference/networks_and_data.md": check_reference_networks_and_data,
+    "docs/reference/sampling.md": check_reference_sampling,
+    "docs/reference/training.md": check_reference_training,
 }
 
 

@@ -13,6 +13,7 @@ from aslp_jax.export.result import ExportResult
 __all__ = ["Storage", "encode"]
 
 Storage = Literal["dense", "sparse"]
+"""Way to store the weights."""
 
 
 def encode(subnetwork: Subnetwork, *, storage: Storage = "dense") -> ExportResult:

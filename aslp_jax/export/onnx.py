@@ -54,6 +54,7 @@ _ABOUT = {
 Inputs = Literal["uint8", "float32"]
 
 Activations = Literal["float32", "int8"]
+"""Numbers between layers."""
 
 
 def encode(

@@ -39,6 +39,7 @@ from aslp_jax.export.signs import signs
 __all__ = ["Held", "Layout", "Operators", "Storage", "axis_order", "layer_path"]
 
 Storage = Literal["float", "int8"]
+"""Way to store the weights."""
 
 Layout = Literal["plain", "first", "flat"]
 """Order of a value's axes: as in the graph; channels first; an image that was flattened

@@ -300,6 +300,7 @@ Operation: TypeAlias = (
     | Pad
     | Slice
 )
+"""Operation of a node."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

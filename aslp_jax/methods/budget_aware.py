@@ -120,7 +120,7 @@ class Budget(Method):
         return jax.tree.map(gate, self._sharpened(frozen, params))
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
-        """Returns the top-k masks of |t w| by name (bool)."""
+        """Returns the top-k masks of `|t w|` by name (bool)."""
         # |t w| orders the weights as h does, but h is exactly 1 for many of them.
         magnitudes = jax.tree.map(jnp.abs, self._sharpened(frozen, params))
         return _keep_budget.top_k_masks(magnitudes, self.keep_fraction, "global")
@@ -152,7 +152,7 @@ class Budget(Method):
     def metrics(
         self, frozen: Frozen, params: Params
     ) -> dict[str, dict[str, jax.Array]]:
-        """Returns `at_rest`, the fraction of each array with |t w| below 1/4.
+        """Returns `at_rest`, the fraction of each array with `|t w|` below 1/4.
 
         There the gate and its slope are so small that a weight almost stops changing.
         """

@@ -29,8 +29,8 @@ class EdgePopup(Method):
     """Method that keeps the weights whose scores have the largest magnitudes.
 
     Each masked weight has one trained score. The forward pass keeps the top
-    `keep_fraction` of |score|, an exact number even if scores tie. The backward pass
-    replaces the mask by |score|. Nothing is sampled: a key changes nothing.
+    `keep_fraction` of `|score|`, an exact number even if scores tie. The backward pass
+    replaces the mask by `|score|`. Nothing is sampled: a key changes nothing.
 
     Attributes:
       keep_fraction: fraction of the masked weights to keep, in (0, 1], default 0.5. The
@@ -131,7 +131,7 @@ class EdgePopup(Method):
         }
 
     def masks(self, frozen: Frozen, params: Params) -> dict[str, jax.Array]:
-        """Returns the top-k masks of |score| by name (bool)."""
+        """Returns the top-k masks of `|score|` by name (bool)."""
         magnitudes = {
             name: jnp.abs(jax.lax.stop_gradient(scores))
             for name, scores in by_name(params["scores"]).items()

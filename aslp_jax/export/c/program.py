@@ -157,7 +157,10 @@ class Pool:
 
 
 Step: TypeAlias = Run | Map | Pool
+"""Step of a program."""
+
 AnyNode: TypeAlias = Node | IntegerNode
+"""Node of a graph of floats or of integers."""
 
 
 class Program(NamedTuple):

@@ -15,6 +15,7 @@ from aslp_jax.ops.threefry import bits_on_host
 __all__ = ["STORAGES", "PackedWeights", "Storage", "pack"]
 
 Storage = Literal["dense", "sparse", "signs", "seed"]
+"""Way to store the weights."""
 
 STORAGES = ("sparse", "signs", "seed", "dense")
 """Ways to store the weights, the default first."""
