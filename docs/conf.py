@@ -88,6 +88,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
 napoleon_use_rtype = False
 
 html_theme = "furo"
