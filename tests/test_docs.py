@@ -328,6 +328,20 @@ def test_the_links_of_a_page_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("name", ["choosing_a_method", "faq", "start"])
+def test_numbers_on_a_short_page_are_those_of_the_measurements(name):
+    sources = ("results", "export", "budgets")
+    pages = [
+        *(ROOT / "docs" / f"{source}.md" for source in sources),
+        ROOT / "README.md",
+    ]
+    known = set(re.findall(r"\d[\d.,]*\d|\d", " ".join(map(Path.read_text, pages))))
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    units = r"(?:\s*(?:kB|GB|%|times|points|bytes)| ± )"
+    for number in re.findall(rf"(\d[\d.,]*\d|\d){units}", text):
+        assert number in known or number == "51", number
+
+
 def test_every_page_is_listed():
     index = (ROOT / "docs" / "index.md").read_text()
     readme = (ROOT / "README.md").read_text()
