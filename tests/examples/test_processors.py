@@ -145,9 +145,15 @@ def test_small_networks_are_the_same_to_the_bit(name, storage, activations, sour
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("activations", ["float32", "int8"])
-@pytest.mark.parametrize("name", ["s390x", "armhf"])
+@pytest.mark.parametrize(
+    "name, activations, storage",
+    [
+        ("s390x", "int8", "seed"),
+        ("s390x", "float32", "signs"),
+        ("armhf", "int8", "signs"),
+        ("armhf", "float32", "sparse"),
+    ],
+)
 def test_all_digits_are_the_same_to_the_bit(name, activations, storage, tmp_path):
     network, digits = aslp_jax.load(EXAMPLE / "digits.aslp"), datasets.load("digits")
     options = {"storage": storage, "activations": activations}
