@@ -59,8 +59,11 @@ def write(
       The files, and the facts about them.
 
     Raises:
+      CalibrationError: there are no images to measure ranges on, or no ranges in them.
       MissingExtra: the format is ONNX and the package `onnx` is not installed.
       OSError: a file cannot be written.
+      TooLargeError: the network needs more RAM or flash.
+      UnsupportedError: the format cannot compute the network, or not with integers.
       ValueError: the format or an option is unknown, the path does not suit the format,
         or the format cannot express the network.
     """

@@ -1,10 +1,10 @@
-"""Refusals of equations that have no place in a graph, with their line of source."""
+"""Refusals of a network, and of equations with their line of source."""
 
 import itertools
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Refusal", "UnsupportedError", "line_of", "refuse"]
+__all__ = ["Refusal", "TooLargeError", "UnsupportedError", "line_of", "refuse"]
 
 _PACKAGE = Path(__file__).parents[1]
 """Folder of this package."""
@@ -28,6 +28,10 @@ class Refusal(Exception):
     def __init__(self, text: str, line: str) -> None:
         super().__init__(text)
         self.text, self.line = text, line
+
+
+class TooLargeError(ValueError):
+    """A network needs more memory than there is."""
 
 
 class UnsupportedError(ValueError):

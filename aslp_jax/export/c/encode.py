@@ -14,9 +14,10 @@ from aslp_jax.export.cost import cost
 from aslp_jax.export.integer.build import integer_graph
 from aslp_jax.export.integer.convert import ACTIVATIONS, Activations
 from aslp_jax.export.network import graph_of
+from aslp_jax.export.refusal import TooLargeError
 from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 
-__all__ = ["CODE_BYTES", "TooLargeError", "encode"]
+__all__ = ["CODE_BYTES", "encode"]
 
 CODE_BYTES = 4096
 """Bytes of flash that are allowed for code and for tables of layers."""
@@ -27,10 +28,6 @@ _DROPPED: dict[Storage, str] = {
     "signs": "weights take one bit and almost no time",
     "seed": "weights take one bit; computing the kept ones takes longer than adding",
 }
-
-
-class TooLargeError(ValueError):
-    """A network needs more memory than there is."""
 
 
 def encode(

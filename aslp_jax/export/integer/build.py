@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from aslp_jax.artefact.description import Description
@@ -20,6 +21,9 @@ __all__ = ["LARGEST", "integer_graph", "standardise"]
 
 LARGEST = 1024
 """Largest number of images that ranges are measured on."""
+
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)
+"""Kinds of numbers that inputs may be; bfloat16 among them."""
 
 
 def integer_graph(
@@ -57,6 +61,10 @@ def integer_graph(
     if is_image and inputs.dtype != np.uint8:
         raise CalibrationError(
             f"integers: images to calibrate on must be uint8, got {inputs.dtype}"
+        )
+    if not any(jnp.issubdtype(inputs.dtype, kind) for kind in _REAL):
+        raise CalibrationError(
+            f"integers: inputs to calibrate on must be real numbers, got {inputs.dtype}"
         )
     inputs = inputs[:: -(-len(inputs) // LARGEST) or 1] if inputs.ndim else inputs
     image = None

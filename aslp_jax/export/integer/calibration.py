@@ -91,7 +91,9 @@ def calibrate(
     seen = [_Seen(math.prod(shape) * len(inputs)) for shape in graph.shapes]
     compute_all = jax.jit(lambda batch: _values(graph, batch))
     for start in range(0, len(inputs), _BATCH):
-        batch = np.asarray(inputs[start : start + _BATCH], np.float32)
+        # What is too large becomes infinite, and is refused as such.
+        with np.errstate(over="ignore"):
+            batch = np.asarray(inputs[start : start + _BATCH], np.float32)
         values: Sequence[jax.Array] = compute_all(batch)
         for each, value in zip(seen, values, strict=True):
             each.add(np.asarray(value))

@@ -7,7 +7,6 @@ import pytest
 
 from aslp_jax.export import UnsupportedError, operations, trace
 from aslp_jax.export.integer import reference
-from aslp_jax.export.integer.build import standardise
 from aslp_jax.export.integer.calibration import CalibrationError, calibrate
 from aslp_jax.export.integer.convert import to_integers
 from aslp_jax.export.integer.operations import (
@@ -186,11 +185,6 @@ def test_differences_and_broadcast_sums():
     assert IntegerSum in kinds(found)
     assert IntegerWindow in kinds(found)
     assert errors.max() < 0.02
-
-
-def test_one_number_is_no_image():
-    """Calibration refuses it in its own words."""
-    assert standardise(np.array(255, np.uint8), (0.5,), (0.5,)) == 1
 
 
 def test_pixels_are_standardised_in_integers():
