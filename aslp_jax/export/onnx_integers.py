@@ -252,7 +252,9 @@ class IntegerOperators(Operators):
             return self._plus(value, self._pool(window, tensor), real)
         held = self._unflattened([first])
         source, order = tensor(held.layout), axis_order(held.layout, len(before))
-        if held.layout == "first" and axes == list(range(len(before) - 1)):
+        if not axes:
+            found = source
+        elif held.layout == "first" and axes == list(range(len(before) - 1)):
             found = self.emit("GlobalAveragePool", [source])
         else:
             over = [order.index(axis) + 1 for axis in axes]
