@@ -60,9 +60,15 @@ def calibration_inputs(
     path = Path(source).expanduser()
     folder = None if data_dir is None else str(data_dir)
     size = "x".join(map(str, input_shape[:2])) if len(input_shape) == 3 else None
+    is_run = (path / "config.json").is_file()
+    is_named = source in NAMES or source.startswith(PREFIX)
+    if data_dir is not None and path.exists() and not (is_run or is_named):
+        raise BadInput(
+            f"--calibrate {source} is no data set and no run; it takes no --data-dir"
+        )
     if path.suffix == ".npy":
         return _read_array(path)
-    if (path / "config.json").is_file():
+    if is_run:
         options = RunFolder(path).saved_options()
         # The folder may have moved since the run.
         config = Config(**{**options, "data_dir": folder or options["data_dir"]})

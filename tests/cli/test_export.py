@@ -239,6 +239,8 @@ def test_inputs_to_calibrate_on_come_from_many_places(digits, tmp_path, monkeypa
         ("--activations int8 --calibrate OTHER.npy", r"images are \[8, 8, 3\]"),
         ("--activations int8 --calibrate BLACK.npy", "the range [0, 0]"),
         ("--activations int8 --calibrate FLOATS.npy", "must be uint8, got float32"),
+        ("--activations int8 --calibrate BLACK.npy --data-dir x", "no --data-dir"),
+        ("--activations int8 --calibrate TEXT.npz --data-dir x", "no --data-dir"),
         ("--activations int8 --calibrate TEXT.npy", "TEXT.npy is no array of NumPy"),
         ("--activations int8 --calibrate digits --inputs float32", "take uint8"),
     ],
@@ -248,7 +250,9 @@ def test_bad_calibration_is_one_line(rest, words, tmp_path, capsys):
     np.save(tmp_path / "BLACK.npy", np.zeros((2, 8, 8, 1), np.uint8))
     np.save(tmp_path / "FLOATS.npy", np.zeros((2, 8, 8, 1), np.float32))
     (tmp_path / "TEXT.npy").write_text("no array")
-    for name in ("NOWHERE", "OTHER.npy", "BLACK.npy", "FLOATS.npy", "TEXT.npy"):
+    (tmp_path / "TEXT.npz").write_text("no arrays")
+    names = ("NOWHERE", "OTHER.npy", "BLACK.npy", "FLOATS.npy", "TEXT.npy", "TEXT.npz")
+    for name in names:
         rest = rest.replace(name, str(tmp_path / name))
     source = ROOT / "examples" / "embedded" / "digits.aslp"
     line = f"export {source} --to c -o {tmp_path / 'new.c'} {rest}"
