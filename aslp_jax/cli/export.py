@@ -91,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
         type=int,
         metavar="BYTES",
         default=argparse.SUPPRESS,
-        help="refuse a network that needs more flash for constants and 4 KiB of code "
-        "(c)",
+        help="refuse a network that needs more flash for constants, tables of layers "
+        "and 4 KiB of code (c)",
     )
     with one_line_errors():
         _export(**vars(parser.parse_args(arguments)))

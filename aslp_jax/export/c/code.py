@@ -28,12 +28,14 @@ class Code(NamedTuple):
       constant_bytes: bytes of all weights and other constants.
       memory_bytes: bytes of the array that holds all values between layers, and of the
         sums of integers.
+      table_bytes: bytes of the tables of layers, on a processor of 32 bits.
     """
 
     files: Mapping[str, bytes]
     operations: int
     constant_bytes: int
     memory_bytes: int
+    table_bytes: int
 
 
 def encode_graph(
@@ -149,7 +151,13 @@ def _encode(
         ".h": header(interface, [*about, *_facts(source, constants)]).encode(),
         ".c": source.text(constants.definitions, body).encode(),
     }
-    return Code(files, source.operations, constants.size, source.memory_bytes)
+    return Code(
+        files,
+        source.operations,
+        constants.size,
+        source.memory_bytes,
+        constants.table_size,
+    )
 
 
 def _facts(source: Source, constants: Constants) -> list[str]:

@@ -20,7 +20,7 @@ from aslp_jax.export.result import MULTIPLIED_AS_ZEROS, ExportResult
 __all__ = ["CODE_BYTES", "encode"]
 
 CODE_BYTES = 4096
-"""Bytes of flash that are allowed for code and for tables of layers."""
+"""Bytes of flash that are allowed for code."""
 
 _DROPPED: dict[Storage, str] = {
     "dense": MULTIPLIED_AS_ZEROS,
@@ -76,8 +76,8 @@ def encode(
         channels]`, or other inputs as the module takes them; for integers.
       ram: bytes of RAM that there are for static data: the values between layers, and
         sums of integers. The stack is not counted. None for any number.
-      flash: bytes of flash that there are for constants and `CODE_BYTES`. None for any
-        number.
+      flash: bytes of flash that there are for constants, tables of layers and
+        `CODE_BYTES`. None for any number.
 
     Returns:
       Two files, `".h"` and `".c"`.
@@ -144,7 +144,7 @@ def encode(
 
 def _check_size(code: Code, ram: int | None, flash: int | None) -> None:
     """Refuses code that needs more memory than there is."""
-    needed = code.constant_bytes + CODE_BYTES
+    needed = code.constant_bytes + code.table_bytes + CODE_BYTES
     if ram is not None and code.memory_bytes > ram:
         raise TooLargeError(
             f"c: needs {code.memory_bytes:,} bytes of RAM and a stack, more than --ram "

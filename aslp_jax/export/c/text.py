@@ -27,17 +27,23 @@ TYPES: Mapping[str, str] = {
 """Type in C of each dtype."""
 
 
+_FIELD = re.compile(r"[^\s,{}]+")
+"""A number or a name in an initialiser."""
+
+
 class Constants:
     """Definitions of constants, each of them written once.
 
     Attributes:
       definitions: definitions in C, each after those that it refers to.
       size: bytes of all arrays of numbers, such as weights.
+      table_size: bytes of all structures, such as those of layers, where a pointer has
+        32 bits; a few more where fields are shorter.
     """
 
     def __init__(self) -> None:
         self.definitions: list[str] = []
-        self.size = 0
+        self.size = self.table_size = 0
         self._known: dict[Hashable, str] = {}
         self._taken: set[str] = set()
 
@@ -63,6 +69,7 @@ class Constants:
         if key not in self._known:
             self._known[key] = self.name(wish)
             declaration = declaration.replace("@", self._known[key])
+            self.table_size += 4 * sum(map(len, map(_FIELD.findall, lines)))
             self.definitions.append(_define(declaration, lines))
         return self._known[key]
 

@@ -163,6 +163,26 @@ def test_the_header_tells_the_static_memory(tmp_path):
         assert ("partial_sums" in sizes) == (storage == "seed")
 
 
+@pytest.mark.skipif(
+    shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing"
+)
+@pytest.mark.parametrize("storage", ["dense", "seed"])
+def test_constants_and_tables_are_those_of_a_processor_of_32_bits(storage, tmp_path):
+    graph, layers, _ = every_operation("uint8", ternary=True)
+    code = c.encode_integer_graph(
+        graph, "net", storage=storage, classes=False, layers=layers
+    )
+    for suffix, content in code.files.items():
+        (tmp_path / f"net{suffix}").write_bytes(content)
+    compiler = ["arm-none-eabi-gcc", "-std=c99", "-O1", "-mcpu=cortex-m0", "-mthumb"]
+    subprocess.run([*compiler, "-c", "net.c"], cwd=tmp_path, check=True)
+    command = ["arm-none-eabi-size", "-A", "net.o"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    (size,) = re.findall(r"^\.rodata\s+(\d+)", done.stdout, re.MULTILINE)
+    assert code.table_bytes > 4000
+    assert int(size) <= code.constant_bytes + code.table_bytes < 1.05 * int(size)
+
+
 def replaced(graph, index, change):
     """Changes the kernel of one layer."""
     nodes = list(graph.nodes)
