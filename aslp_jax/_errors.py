@@ -8,6 +8,7 @@ __all__ = [
     "EXIT_CODES",
     "INTERRUPTED",
     "LOSS_NOT_FINITE",
+    "PROCESS_LOST",
     "BadInput",
 ]
 
@@ -20,6 +21,9 @@ LOSS_NOT_FINITE = 3
 BUDGET_MISSED = 4
 """Exit code of a run that kept more or fewer weights than its budget."""
 
+PROCESS_LOST = 5
+"""Exit code of a process whose run lost another process."""
+
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C."""
 
@@ -29,6 +33,7 @@ EXIT_CODES: dict[int, str] = {
     "what",
     LOSS_NOT_FINITE: "the loss became NaN or infinite; the last good state is saved",
     BUDGET_MISSED: "the network keeps more or fewer weights than --keep asked for",
+    PROCESS_LOST: "another process of a run of several ended; continue with --resume",
     128 + 1: "the terminal was closed (SIGHUP); a training run is saved",
     INTERRUPTED: "stopped by Ctrl-C; a training run is saved",
     128 + signal.SIGTERM: "stopped by SIGTERM; a training run is saved",

@@ -3,8 +3,9 @@
 A checkpoint is a folder `<step>`, written under a temporary name and renamed when it is
 complete. Beside the arrays it holds a manifest: the identity of its run, and for each
 array its name, shape, dtype and sha256. `restore` compares the arrays with the manifest
-and with the wanted tree, because orbax restores some damaged files without an error. No
-other module imports orbax.
+and with the wanted tree, because orbax restores some damaged files without an error. In
+a run of several processes one of them saves and restores, and the others need not call.
+No other module imports orbax.
 """
 
 import errno
@@ -65,7 +66,7 @@ def save(folder: Path, step: int, tree: Any, identity: Mapping[str, Any]) -> Non
     size = sum(array.nbytes for array in arrays.values())
     _reserve(partial / "space", size + _BESIDES)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(partial / "arrays", args=ocp.args.StandardSave(arrays))
     except ValueError as error:  # tensorstore's type for a failed write
         raise OSError(f"save: cannot write {target} ({error})") from error
@@ -123,7 +124,7 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
                 raise CheckpointError(
                     f"restore: {path} is damaged: {name} does not match its sha256"
                 )
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(
                 path / "arrays", args=ocp.args.StandardRestore(wanted)
             )
@@ -143,6 +144,15 @@ def restore(folder: Path, step: int, like: Any, identity: Mapping[str, Any]) -> 
     return jax.tree.unflatten(
         jax.tree.structure(like), [arrays[name] for name in wanted]
     )
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Returns orbax's writer and reader, which waits for no other process."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _reserve(file: Path, size: int) -> None:

@@ -46,6 +46,7 @@ NAVIGATION = {
         "own_network",
         "training",
         "resuming",
+        "scaling",
         "choosing_a_method",
         "budgets",
         "table1",

@@ -102,6 +102,8 @@ def run_result(**changes: Any) -> RunResult:
         epochs=150,
         stopped="patience",
         seconds=3725.0,
+        processes=1,
+        devices=1,
     )
     return dataclasses.replace(result, **changes)
 

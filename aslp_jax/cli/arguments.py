@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +18,32 @@ from aslp_jax.trainer.presets import (
 )
 from aslp_jax.trainer.run_folder import RunFolder
 
-__all__ = ["Command", "OneLineParser", "option_parser", "parse", "path_argument"]
+__all__ = [
+    "Cluster",
+    "Command",
+    "Flags",
+    "OneLineParser",
+    "option_parser",
+    "parse",
+    "path_argument",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Processes of a run of several; None is left to JAX, which asks the launcher.
+
+    Attributes:
+      coordinator: address `HOST:PORT` of process 0.
+      processes: number of processes.
+      process_index: number of this process, from 0.
+      join_seconds: longest time to wait for all processes, in seconds.
+    """
+
+    coordinator: str | None
+    processes: int | None
+    process_index: int | None
+    join_seconds: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +54,13 @@ class Command:
       config: options, with preset and flags applied.
       folder: run folder; free for a new run, or with `resume` that of the run.
       resume: True to continue the run in `folder`.
+      first: True in the process that prints and uses the folder; default: the only one.
     """
 
     config: Config
     folder: RunFolder
     resume: bool
+    first: bool = True
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -62,14 +90,63 @@ def path_argument(text: str) -> Path:
         ) from None
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Flags of a command line, before any folder is looked at.
+
+    Attributes:
+      options: values of options that were given, by name.
+      preset: name of the preset; None for the default.
+      path: run folder; None for a new one.
+      resume: True to continue the run in `path`.
+      cluster: processes of the run; None for one process.
+    """
+
+    options: dict[str, Any]
+    preset: str | None
+    path: Path | None
+    resume: bool
+    cluster: Cluster | None
+
+    def command(self) -> Command:
+        """Returns the run that the flags ask for; no file is written.
+
+        Raises:
+          BadInput: a number is out of range, a flag contradicts the run to be resumed,
+            or the folder cannot be used.
+        """
+        if not self.resume:
+            config = resolve(self.preset, self.options)
+            return Command(config, RunFolder.new(self.path, config), resume=False)
+        if self.path is None:
+            raise BadInput(
+                "--resume needs --out with the folder of the run to continue"
+            )
+        folder = RunFolder(self.path)
+        start = folder.saved_options()
+        chosen = {
+            **preset_values(self.preset, {**start, **self.options}),
+            **self.options,
+        }
+        for name, value in chosen.items():
+            if name in fixed_options(start) and start[name] != value:
+                raise BadInput(
+                    f"{self.path} holds a run with {flag(name)} {start[name]}, not "
+                    f"{value}; drop the flag, or choose another --out"
+                )
+        config = Config(**{**start, **chosen})
+        check(config)
+        return Command(config, folder, resume=True)
+
+
 def parse(
     arguments: Sequence[str],
     *,
     description: str,
     prog: str | None = None,
     epilog: str | None = None,
-) -> Command:
-    """Turns a command line into a run's checked options and folder.
+) -> Flags:
+    """Reads the command line of a run.
 
     Args:
       arguments: command line without the program's name.
@@ -77,12 +154,8 @@ def parse(
       prog: name of the program in `--help`; default: the script's name.
       epilog: last lines of `--help`; default: none.
 
-    Returns:
-      The run that the command line asks for. No file is written.
-
     Raises:
-      BadInput: a flag or a value is unknown, a flag is abbreviated, a number is out of
-        range, a flag contradicts the run to be resumed, or the folder cannot be used.
+      BadInput: a flag or a value is unknown, or a flag is abbreviated.
       SystemExit: `--help` was asked for.
     """
     parser = option_parser(description, FIELDS, prog=prog, epilog=epilog)
@@ -97,27 +170,68 @@ def parse(
         action="store_true",
         help="continue the run in --out; its options need not be given again",
     )
+    _add_cluster(parser)
     values = vars(parser.parse_args(arguments))
-    path = values.pop("out", None)
-    resume = values.pop("resume", False)
-    preset = values.pop("preset", None)
-    if not resume:
-        config = resolve(preset, values)
-        return Command(config, RunFolder.new(path, config), resume)
-    if path is None:
-        raise BadInput("--resume needs --out with the folder of the run to continue")
-    folder = RunFolder(path)
-    start = folder.saved_options()
-    chosen = {**preset_values(preset, {**start, **values}), **values}
-    for name, value in chosen.items():
-        if name in fixed_options(start) and start[name] != value:
-            raise BadInput(
-                f"{path} holds a run with {flag(name)} {start[name]}, not "
-                f"{value}; drop the flag, or choose another --out"
-            )
-    config = Config(**{**start, **chosen})
-    check(config)
-    return Command(config, folder, resume)
+    return Flags(
+        path=values.pop("out", None),
+        resume=values.pop("resume", False),
+        preset=values.pop("preset", None),
+        cluster=_pop_cluster(values),
+        options=values,
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of a run of several processes."""
+    group = parser.add_argument_group(
+        "several processes", "the same command, once in each process"
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share the run with other processes; under Slurm, Open MPI, Kubernetes "
+        "and on TPU pods the next three flags need not be given",
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of process 0, with a port that is free there",
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    group.add_argument(
+        "--process-index", type=int, metavar="N", help="number of this one, from 0"
+    )
+    group.add_argument(
+        "--join-seconds",
+        type=int,
+        metavar="N",
+        help="longest time to wait for the other processes at the start, in seconds "
+        "(default: 300)",
+    )
+
+
+def _pop_cluster(values: dict[str, Any]) -> Cluster | None:
+    """Takes the flags of a run of several processes out, and checks them."""
+    names = ("coordinator", "processes", "process_index", "join_seconds")
+    distributed = values.pop("distributed", False)
+    given = {name: values.pop(name, None) for name in names}
+    for name, value in given.items():
+        if value is not None and not distributed:
+            raise BadInput(f"{flag(name)} needs --distributed")
+    if not distributed:
+        return None
+    address, processes, index = (given[name] for name in names[:3])
+    if address is not None and not re.fullmatch(r".+:[0-9]{1,5}", address):
+        raise BadInput(f"--coordinator {address} is no HOST:PORT")
+    for name, least in (("processes", 1), ("process_index", 0), ("join_seconds", 1)):
+        value = given[name]
+        if value is not None and not least <= value < 2**31:
+            raise BadInput(f"{flag(name)} must be at least {least}, got {value}")
+    if None not in (processes, index) and index >= processes:
+        raise BadInput(
+            f"--process-index must be below --processes {processes}, got {index}"
+        )
+    return Cluster(address, processes, index, given["join_seconds"] or 300)
 
 
 def option_parser(

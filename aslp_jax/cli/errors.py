@@ -12,7 +12,14 @@ from aslp_jax._extras import MissingExtra
 from aslp_jax.cli._display import lasting_display
 from aslp_jax.trainer.signals import Interrupted, interruptible
 
-__all__ = ["command_name", "exit_code_lines", "program_name", "run", "run_script"]
+__all__ = [
+    "command_name",
+    "exit_code_lines",
+    "program_name",
+    "run",
+    "run_script",
+    "say",
+]
 
 
 def program_name() -> str:
@@ -70,25 +77,30 @@ def run(
                     return main(arguments)
                 return importlib.import_module(f"aslp_jax.cli.{main}").main(arguments)
         except (BadInput, MissingExtra) as error:
-            _say(str(error))
+            say(str(error))
         except OSError as error:
-            _say(_describe(error))
+            say(_describe(error))
         except (AssertionError, MemoryError, RuntimeError) as error:
             message = _missing_resource(error)
             if message is None:
                 raise
-            _say(message)
+            say(message)
         except Interrupted as stop:
             # Training says itself what is saved.
-            _say(f"stopped by {stop}")
+            say(f"stopped by {stop}")
             return 128 + stop.number
         except KeyboardInterrupt:
-            _say("interrupted")
+            say("interrupted")
             return INTERRUPTED
         return BAD_INPUT
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Prints an error in one line, after the name of the program.
+
+    Args:
+      text: message; its line breaks become spaces.
+    """
     print(f"{program_name()}: {' '.join(text.split())}", file=sys.stderr)
 
 

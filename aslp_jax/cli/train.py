@@ -4,13 +4,23 @@ Weights are initialised once and frozen; one logit a weight and one scale a laye
 learnt. (--method budget and magnitude train the weights, for comparison.)
 """
 
+import io
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
+from aslp_jax._errors import (
+    BAD_INPUT,
+    BUDGET_MISSED,
+    LOSS_NOT_FINITE,
+    BadInput,
+)
 from aslp_jax._extras import require
-from aslp_jax.cli.arguments import Command, parse
+from aslp_jax.cli.arguments import Command, Flags, parse
 from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
@@ -30,14 +40,49 @@ def main(arguments: Sequence[str]) -> int:
       MissingExtra: matplotlib is not installed.
       SystemExit: `--help` was asked for.
     """
-    command = parse(
+    flags = parse(
         arguments,
         description=__doc__,
         prog=command_name("train"),
         epilog=exit_code_lines(),
     )
     require("matplotlib", by="train")
-    return run(command)
+    if flags.cluster is None:
+        return run(flags.command())
+    from aslp_jax.cli import _distributed
+
+    return _distributed.supervised(flags.cluster, lambda: _run_shared(flags))
+
+
+def _run_shared(flags: Flags) -> int:
+    """Runs one process of several; the command line of the first one counts."""
+    with Signals():
+        import jax
+
+        from aslp_jax.cli import _distributed
+        from aslp_jax.trainer.processes import every_process, is_first, text_of_first
+
+    try:
+        if is_first():
+            try:
+                command = flags.command()
+                text_of_first(json.dumps([command.config.as_dict(), command.resume]))
+            except BadInput:
+                text_of_first("null")
+                raise
+        else:
+            found = json.loads(text_of_first(""))
+            if found is None:
+                return BAD_INPUT  # the first process says why
+            config, folder = Config(**found[0]), RunFolder(flags.path or Path())
+            command = Command(config, folder, resume=found[1], first=False)
+        code = run(command)
+        if code in (0, LOSS_NOT_FINITE, BUDGET_MISSED):
+            every_process([0])  # the first writes the closing files
+        return code
+    except jax.errors.JaxRuntimeError:
+        _distributed.wait_for_loss()
+        raise
 
 
 def run(command: Command) -> int:
@@ -55,14 +100,14 @@ def run(command: Command) -> int:
     folder = command.folder
     try:
         with interruptible():
-            if command.resume:
+            if command.resume and command.first:
                 folder.claim()  # before JAX is imported, which takes a second
             return _run(command)
     except Interrupted as stop:
         state = "nothing is written"
         if folder.begun:
             state = f"all is saved; continue with --out {folder.quoted} --resume"
-        print(f"{program_name()}: stopped by {stop}, {state}", file=sys.stderr)
+        _tell(command, f"stopped by {stop}, {state}")
         return 128 + stop.number
     finally:
         folder.release()
@@ -81,8 +126,10 @@ def _run(command: Command) -> int:
         from aslp_jax.trainer.session import begin, load_dataset
 
     enable_compilation_cache()
-    config, name = command.config, program_name()
-    progress = Progress(sys.stderr, epochs=config.total_epochs)
+    config = command.config
+    progress = Progress(
+        sys.stderr if command.first else io.StringIO(), epochs=config.total_epochs
+    )
     data = load_dataset(config, progress.note)
     session = begin(
         config, data, command.folder, resume=command.resume, note=progress.note
@@ -99,13 +146,20 @@ def _run(command: Command) -> int:
     finally:
         progress.close()
     if session.problem is not None:
-        print(f"{name}: {session.problem}", file=sys.stderr)
+        _tell(command, session.problem)
         return LOSS_NOT_FINITE
     result = session.finish(plot=True)
-    print(summary.table(result, compile_seconds=compile_seconds()))
+    if command.first:
+        print(summary.table(result, compile_seconds=compile_seconds()))
     for warning in summary.warnings(result):
-        print(f"{name}: WARNING: {warning}", file=sys.stderr)
+        _tell(command, f"WARNING: {warning}")
     if result.budget_miss > 0:
-        print(f"{name}: {summary.describe_budget_miss(result)}", file=sys.stderr)
+        _tell(command, summary.describe_budget_miss(result))
         return BUDGET_MISSED
     return 0
+
+
+def _tell(command: Command, text: str) -> None:
+    """Prints a message, once for all processes of a run."""
+    if command.first:
+        print(f"{program_name()}: {text}", file=sys.stderr)

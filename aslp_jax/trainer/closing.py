@@ -10,6 +10,7 @@ from aslp_jax import artefact
 from aslp_jax.export import UnsupportedError
 from aslp_jax.trainer import own_network
 from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.processes import place
 from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_state import Run, as_floats, summarise
 
@@ -25,7 +26,7 @@ def evaluate_best(run: Run) -> RunResult:
     config, position, programs = run.config, run.position, run.programs
     best = run.state.replace(**run.best)
     scores = programs.evaluate(
-        *jax.device_put(
+        *place(
             (best.variables, run.data.test_images, run.data.test_labels), run.scoring
         ),
         run.test_key,
@@ -80,6 +81,8 @@ def evaluate_best(run: Run) -> RunResult:
         epochs=position.epoch,
         stopped=run.stopped,
         seconds=position.seconds,
+        processes=jax.process_count(),
+        devices=len(run.devices),
     )
 
 

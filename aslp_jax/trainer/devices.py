@@ -1,5 +1,6 @@
 """Devices and micro-batches of a run."""
 
+import collections
 import time
 from typing import Any
 
@@ -19,7 +20,7 @@ images/s with 256 at once, 235 with 64.
 
 
 def choose_devices(config: Config) -> list[jax.Device]:
-    """Returns the devices that share each batch.
+    """Returns the devices that share each batch, equally many of each process.
 
     Args:
       config: options; without `devices`, as many are chosen as divide the batch.
@@ -28,19 +29,37 @@ def choose_devices(config: Config) -> list[jax.Device]:
       BadInput: there are fewer devices than asked for, or the batch cannot be shared
         evenly.
     """
-    found = jax.devices()
-    count = config.devices
+    found, processes = jax.devices(), jax.process_count()
+    count, batch = config.devices, config.batch_size
+    if batch % processes:
+        raise BadInput(
+            f"--batch-size {batch} is not divisible by the {processes} processes"
+        )
     if count is None:
-        numbers = range(len(found), 0, -1)
-        return found[: next(n for n in numbers if config.batch_size % n == 0)]
+        each = _fewest_devices(found)
+        numbers = range(each * processes, 0, -processes)
+        count = next(n for n in numbers if batch % n == 0)
     if count > len(found):
         kinds = ", ".join(str(device) for device in found)
         raise BadInput(f"--devices {count}: only {len(found)} here ({kinds})")
-    if config.batch_size % count:
+    if batch % count:
+        raise BadInput(f"--batch-size {batch} is not divisible by the {count} devices")
+    if count % processes or count > _fewest_devices(found) * processes:
         raise BadInput(
-            f"--batch-size {config.batch_size} is not divisible by the {count} devices"
+            f"--devices {count}: each of the {processes} processes must have as many"
         )
-    return found[:count]
+    if processes == 1:
+        return found[:count]
+    return [
+        device
+        for process in range(processes)
+        for device in jax.local_devices(process_index=process)[: count // processes]
+    ]
+
+
+def _fewest_devices(devices: list[jax.Device]) -> int:
+    """Returns the number of devices of the process that has the fewest."""
+    return min(collections.Counter(d.process_index for d in devices).values())
 
 
 def choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from aslp_jax.trainer.multi_seed import step_function
+from aslp_jax.trainer.processes import every_process
 from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.session import Session
-from aslp_jax.trainer.signals import Signals
+from aslp_jax.trainer.signals import Interrupted, Signals
 
 __all__ = ["Watcher", "train_sessions"]
 
@@ -62,17 +63,20 @@ def train_sessions(
         # Sessions that are behind come first, until all are side by side.
         behind = min(session.place for session in active)
         group = _one_program([session for session in active if session.place == behind])
-        going = _train_epoch(group, progress, signals)
+        going, stop = _train_epoch(group, progress, signals)
         for session in going:
             if session.run.stopped:
                 session.save(session.run.snapshot())
         seconds = group[0].run.config.checkpoint_seconds
-        if signals.stop_requested or time.monotonic() - saved >= seconds:
+        due = time.monotonic() - saved >= seconds
+        stop = stop or _stop_requested(signals)
+        if stop or every_process([due])[0, 0]:
             for session in sessions:
                 if session.divergence is None:
                     session.save(session.run.snapshot())
             saved = time.monotonic()
-        signals.check()
+        if stop:
+            raise stop
 
 
 def _one_program(group: list[Session]) -> list[Session]:
@@ -83,22 +87,23 @@ def _one_program(group: list[Session]) -> list[Session]:
 
 def _train_epoch(
     group: Sequence[Session], progress: Watcher, signals: Signals
-) -> list[Session]:
+) -> tuple[list[Session], Interrupted | None]:
     """Takes the remaining steps of an epoch and validates, unless a stop is requested.
 
     Returns:
-      The sessions that have not diverged.
+      The sessions that have not diverged; and the stop, if one was requested.
     """
     before = {id(session): session.run.snapshot() for session in group}
     going, taken, spent = list(group), 0, 0.0
     first = group[0].run
     take_steps = step_function([session.run for session in going])
     while going[0].run.position.step < first.steps:
-        if signals.stop_requested:
-            return going
+        if stop := _stop_requested(signals):
+            return going, stop
         position = going[0].run.position
         chunk = max(1, int(_CHUNK_SECONDS / going[0].run.seconds_per_step))
-        count = min(chunk, first.steps - position.step)
+        # The first process decides, as the others measure other times.
+        count = int(every_process([min(chunk, first.steps - position.step)])[0, 0])
         seconds = take_steps(count)
         spent, taken = spent + seconds, taken + count * len(going)
         speed = taken * first.config.batch_size / spent
@@ -109,7 +114,7 @@ def _train_epoch(
                     _give_up(session, divergence, before[id(session)])
             going = [session for session in going if session.divergence is None]
             if not going:
-                return []
+                return [], None
             take_steps = step_function([session.run for session in going])
         progress.step(position.epoch + 1, position.step, first.steps, speed)
     for session in going:
@@ -119,7 +124,14 @@ def _train_epoch(
             continue
         session.record(row)
         progress.epoch(row)
-    return [session for session in going if session.divergence is None]
+    return [session for session in going if session.divergence is None], None
+
+
+def _stop_requested(signals: Signals) -> Interrupted | None:
+    """Returns the stop that is requested in any process; None if there is none."""
+    asked = every_process([signals.stop_requested, signals.received])
+    stop, number = (int(column.max()) for column in asked.T)
+    return Interrupted(number) if stop else None
 
 
 def _give_up(

@@ -125,6 +125,8 @@ class RunResult:
       epochs: epochs trained.
       stopped: "patience" or "epochs", reason for the end of training.
       seconds: time spent training and validating, in seconds.
+      processes: number of processes that evaluated the run.
+      devices: number of devices, of all processes together.
     """
 
     arch: str
@@ -159,6 +161,8 @@ class RunResult:
     epochs: int
     stopped: str | None
     seconds: float
+    processes: int
+    devices: int
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values, under the names on disk."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -28,6 +29,7 @@ from aslp_jax.trainer.budget_miss import budget_miss
 from aslp_jax.trainer.devices import choose_devices, choose_micro_batch, wait_for
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.position import Position
+from aslp_jax.trainer.processes import place
 from aslp_jax.trainer.programs import Programs, compile_programs
 from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.spec import Images, program_spec
@@ -96,8 +98,8 @@ class Run:
 
         root = jax.random.key(config.seed)
         self.key = self._place(train.stream(root, "train"))
-        self._validation_key = train.stream(root, "validation")
-        self.test_key = train.stream(root, "test")
+        self._validation_key = place(train.stream(root, "validation"), self.scoring)
+        self.test_key = place(train.stream(root, "test"), self.scoring)
         self.weights_key = train.stream(root, "weights")
 
         chosen, held_out = datasets.split(
@@ -108,7 +110,7 @@ class Run:
         self.training = self._place(
             (data.train_images[chosen], data.train_labels[chosen])
         )
-        self._validation = jax.device_put(
+        self._validation = place(
             (data.train_images[held_out], data.train_labels[held_out]), self.scoring
         )
         self.steps = len(chosen) // config.batch_size
@@ -133,7 +135,9 @@ class Run:
     @property
     def device(self) -> str:
         """Number and kind of the devices, such as `1 x cpu`."""
-        return f"{len(self.devices)} x {self.devices[0].device_kind}"
+        processes = jax.process_count()
+        where = f" in {processes} processes" if processes > 1 else ""
+        return f"{len(self.devices)} x {self.devices[0].device_kind}{where}"
 
     def take_steps(self, count: int) -> float:
         """Takes `count` more steps of the present epoch; `account` must follow.
@@ -151,7 +155,7 @@ class Run:
         wait_for(self.totals.loss)
         return time.monotonic() - began
 
-    def bounds(self, count: int) -> tuple[jax.Array, ...]:
+    def bounds(self, count: int) -> tuple[np.int32, ...]:
         """Returns epoch, first step and end step (exclusive) as the program takes them.
 
         Args:
@@ -159,7 +163,7 @@ class Run:
         """
         position = self.position
         numbers = (position.epoch, position.step, position.step + count)
-        return tuple(jnp.asarray(number, jnp.int32) for number in numbers)
+        return tuple(np.int32(number) for number in numbers)
 
     def account(
         self, count: int, seconds: float, *, runs: int = 1
@@ -201,7 +205,7 @@ class Run:
             key = jax.random.fold_in(self._validation_key, position.epoch)
         accuracy, loss = jax.device_get(
             self.programs.score(
-                jax.device_put(state.variables, self.scoring), *self._validation, key
+                place(state.variables, self.scoring), *self._validation, key
             )
         )
         # Thresholding hides a NaN logit: the weight is merely dropped.
@@ -311,7 +315,7 @@ class Run:
             self._begin_finetuning()
 
     def _place(self, tree: Any) -> Any:
-        return jax.device_put(tree, self._everywhere)
+        return place(tree, self._everywhere)
 
     def _trainable_part(self, state: train.TrainState) -> dict[str, Any]:
         """Returns a copy of params and collections."""

@@ -5,12 +5,16 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets, own, prepared
 from aslp_jax.data.names import PREFIX
 from aslp_jax.trainer import closing, plots
 from aslp_jax.trainer.options import Config, fixed_options, image_size
+from aslp_jax.trainer.position import Position
+from aslp_jax.trainer.processes import every_process, is_first, of_first
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
 from aslp_jax.trainer.run_folder import RunFolder, writing
 from aslp_jax.trainer.run_state import Run
@@ -69,7 +73,8 @@ class Session:
         Raises:
           BadInput: the folder cannot be written.
         """
-        self.folder.append_row(row)
+        if is_first():
+            self.folder.append_row(row)
         self.rows.append(row)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
@@ -81,6 +86,8 @@ class Session:
         Raises:
           BadInput: the folder cannot be written.
         """
+        if not is_first():
+            return
         self.folder.check()
         with writing(self.folder.path):
             checkpoint.save(
@@ -104,6 +111,8 @@ class Session:
         """
         result = closing.evaluate_best(self.run)
         subnetwork = closing.extract_best(self.run, result)
+        if not is_first():
+            return result
         # Before the result, which says that the run is finished.
         self.folder.check()
         with writing(self.folder.path):
@@ -137,7 +146,8 @@ def begin(
 ) -> Session:
     """Begins a run and its folder, or resumes both.
 
-    The folder is claimed until `Session.close`: no other process writes there.
+    The folder is claimed until `Session.close`: no other process writes there. In a run
+    of several processes all must call this, and the first alone uses the folder.
 
     If a finished run goes on, its result and network are deleted: the run is no longer
     finished.
@@ -151,16 +161,18 @@ def begin(
       devices: devices to run on; None chooses those of the options.
 
     Raises:
-      BadInput: a folder or an option cannot be used, or another process writes there.
+      BadInput: a folder or an option cannot be used, or another process writes there;
+        or the processes of the run have not the same images.
     """
-    if resume:
+    if resume and is_first():
         folder.saved_options()  # a damaged config.json is met before all else
         folder.claim()
     try:
         session = Session(Run(config, data, devices=devices), folder, [])
+        _check_images(session.run)
         if resume:
             _resume(session, note)
-        else:
+        elif is_first():
             folder.create(config, session.run.device)
     except BaseException:
         folder.release()
@@ -171,8 +183,11 @@ def begin(
 def _resume(session: Session, note: Callable[[str], None]) -> None:
     """Restores a run, and makes its folder that of a run that goes on."""
     run, folder = session.run, session.folder
-    folder.remove_left_behind(artefact.NETWORK)
-    _restore(session, note)
+    if is_first():
+        folder.remove_left_behind(artefact.NETWORK)
+    run.restore(of_first(_restored(session, note) if is_first() else run.snapshot()))
+    if not is_first():
+        return
     if session.active:
         # Both are of fewer epochs; the result first, which says that it is finished.
         with writing(folder.path):
@@ -231,13 +246,24 @@ def _identity(run: Run) -> dict[str, Any]:
     return values
 
 
-def _restore(session: Session, note: Callable[[str], None]) -> None:
-    """Restores the newest undamaged checkpoint and the metrics up to it."""
+def _check_images(run: Run) -> None:
+    """Checks that all processes have the same images."""
+    digests = every_process(np.frombuffer(bytes.fromhex(run.images_sha256), np.int32))
+    for process, digest in enumerate(digests):
+        if not np.array_equal(digest, digests[0]):
+            raise BadInput(
+                f"process {process} has other images of {run.config.dataset_name} than "
+                "process 0"
+            )
+
+
+def _restored(session: Session, note: Callable[[str], None]) -> Mapping[str, Any]:
+    """Returns the newest undamaged checkpoint, and restores the metrics up to it."""
     run, folder = session.run, session.folder
     found = checkpoint.steps(folder.checkpoints)
     if not found:
         session.rows = folder.rows(0)
-        return
+        return run.snapshot()
     problems = []
     for step in reversed(found):
         try:
@@ -247,12 +273,11 @@ def _restore(session: Session, note: Callable[[str], None]) -> None:
         except checkpoint.CheckpointError as error:
             problems.append(str(error))
             continue
-        run.restore(snapshot)
-        session.rows = folder.rows(run.position.epoch)
+        session.rows = folder.rows(Position.from_arrays(snapshot["position"]).epoch)
         # Newer checkpoints cannot be read, and `save` does not replace a checkpoint.
         for newer in found[found.index(step) + 1 :]:
             note(f"checkpoint {newer} is damaged; going back to {step}")
             with writing(folder.path):
                 shutil.rmtree(folder.checkpoints / str(newer))
-        return
+        return snapshot
     raise BadInput(problems[0])

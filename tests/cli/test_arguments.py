@@ -105,7 +105,8 @@ NEAR_ONE = "0.99999999999 in float32, which makes 1 of it"
 
 
 def parsed(line: str) -> Command:
-    return parse(line.split(), description="A program.", prog="aslp-jax train")
+    flags = parse(line.split(), description="A program.", prog="aslp-jax train")
+    return flags.command()
 
 
 def refused(line: str) -> str:
@@ -654,7 +655,7 @@ def test_bad_input_is_one_line_and_code_2(
     monkeypatch.setattr(sys, "argv", ["/somewhere/cifar.py", "--epochs", "0"])
 
     def main(arguments: list[str]) -> int:
-        parse(arguments, description="")
+        parse(arguments, description="").command()
         return 0
 
     with pytest.raises(SystemExit) as caught:

@@ -21,7 +21,7 @@ RESULT_KEYS = (
     "averaging_std single eval_samples test_loss pruning_change keep_fraction "
     "keep_fractions scalars connectivity outputs outputs_reached weights dense_bytes "
     "mask_bytes kept_bits best_epoch best_validation_accuracy keep_fraction_asked "
-    "scope finetuned budget_miss epochs stopped seconds"
+    "scope finetuned budget_miss epochs stopped seconds processes devices"
 )
 
 
