@@ -243,7 +243,7 @@ def test_a_larger_board_takes_as_many_instructions(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["signs", "sparse"])
+@pytest.mark.parametrize("storage", ["signs"])
 def test_all_digits_on_a_cortex_m4(storage, tmp_path):
     """Every logit of every test image is the host's; the firmware counts right ones."""
     network = aslp_jax.load(EXAMPLE / "digits.aslp")

@@ -154,13 +154,14 @@ def test_small_networks_are_the_same_to_the_bit(name, storage, activations, sour
         ("armhf", "float32", "sparse"),
     ],
 )
-def test_all_digits_are_the_same_to_the_bit(name, activations, storage, tmp_path):
+def test_digits_are_the_same_to_the_bit(name, activations, storage, tmp_path):
     network, digits = aslp_jax.load(EXAMPLE / "digits.aslp"), datasets.load("digits")
     options = {"storage": storage, "activations": activations}
     if activations != "float32":
         options["calibration"] = digits.train_images
     export.write(network, "c", tmp_path / "network.c", **options)
-    images = digits.test_images
+    # Emulated floats take long; small networks of all storages are compared above.
+    images = digits.test_images[: 360 if activations == "int8" else 36]
     expected = run(HOST, tmp_path, images)
     assert_equal(run(OTHERS[name], tmp_path, images), expected)
 
