@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from aslp_jax._extras import require
-from aslp_jax._json import Unreadable, read_bytes
+from aslp_jax._json import read_bytes
 from aslp_jax.data.decoding import open_bounded
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -37,7 +37,7 @@ _MOST_CLASSES = 200
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    Unreadable,
+    ValueError,  # of zipfile, for a name that is no UTF-8; Unreadable is one
 )
 _LARGEST_FILE = 1 << 24  # bytes; the largest image has some 5,000
 
@@ -205,7 +205,7 @@ def _open(path: Path) -> Iterator[_Source]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (*_UNREADABLE, ValueError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"load: {path} is truncated or damaged ({error}); expected a complete "
             f"{_NAME}.zip"
@@ -314,7 +314,7 @@ def _decode_image(source: _Source, name: str) -> np.ndarray:
             if image.size != (width, height):
                 raise ValueError("it has {}x{} pixels".format(*image.size))
             return np.asarray(image.convert("RGB"))
-    except (*_UNREADABLE, ValueError, PIL.Image.DecompressionBombError) as error:
+    except (*_UNREADABLE, PIL.Image.DecompressionBombError) as error:
         raise ValueError(
             f"load: {source.path}: '{name}' cannot be read ({error}); expected a JPEG "
             f"image of {width}x{height} pixels"

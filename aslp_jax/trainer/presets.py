@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aslp_jax.trainer.options import FIELDS, SAMPLED_METHODS, Config, check, knows
+from aslp_jax.trainer.signals import Signals
 
 __all__ = [
     "DATASET_DEFAULTS",
@@ -123,7 +124,8 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
         chosen = {"dataset": "own", **chosen}
     if chosen.get("model") is not None:
         # Only now: without such a network no flag waits for JAX.
-        from aslp_jax.trainer.own_network import source_sha256
+        with Signals():
+            from aslp_jax.trainer.own_network import source_sha256
 
         sha256 = source_sha256(chosen["model"])
         chosen = {"arch": "own", **chosen, "model_sha256": sha256}

@@ -514,6 +514,23 @@ def test_a_damaged_member_is_named(name: str, tmp_path: Path) -> None:
     assert str(path) in one_line(error)
 
 
+@pytest.mark.parametrize("name", ["wnids.txt", FIRST])
+def test_a_member_whose_name_is_no_utf8_is_named(name: str, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "manual", official_members())
+    stored = f"{NAME}/{name}".encode()
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo(stored.decode()).header_offset
+    content = bytearray(path.read_bytes())
+    content[start + 30] = 0x90
+    # Its header and its entry in the directory at the end say that names are UTF-8.
+    content[start + 7] |= 0x08
+    content[content.rindex(stored) - 46 + 9] |= 0x08
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"'{name}' cannot be")) as error:
+        load(tmp_path / "manual")
+    assert str(path) in one_line(error)
+
+
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     members = official_members()
     for name in ("wnids.txt", FIRST):

@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -149,3 +151,30 @@ def test_the_clock_interrupts_too():
     with pytest.raises(Interrupted, match="the time limit") as stop:
         Signals(deadline=0.0).check()
     assert stop.value.number == 0
+
+
+@pytest.mark.slow
+def test_extension_modules_are_loaded_where_signals_are_noted(tmp_path):
+    """NumPy, loaded by an extension module, prints a traceback when interrupted."""
+    (tmp_path / "network.py").write_text("Net = None\n")
+    code = (
+        "import signal, sys\n"
+        "from aslp_jax.cli.arguments import parse\n"
+        "from aslp_jax.trainer.signals import Signals\n"
+        "found = []\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n"
+        "            found.append(signal.getsignal(signal.SIGINT))\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "line = '--dataset digits --model network.py:Net'\n"
+        "try:\n"
+        "    parse(line.split(), description='', prog='', epilog='').command()\n"
+        "finally:\n"
+        "    assert [each.__func__ for each in found] == [Signals._note]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "AssertionError" not in done.stderr and "AttributeError" not in done.stderr
+    assert done.returncode == 0, done.stderr
