@@ -37,7 +37,8 @@ _MOST_CLASSES = 200
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    ValueError,  # of zipfile, for a name that is no UTF-8; Unreadable is one
+    # Of zipfile, for a name that is no UTF-8, or one with two slashes.
+    *(ValueError, LookupError),
 )
 _LARGEST_FILE = 1 << 24  # bytes; the largest image has some 5,000
 

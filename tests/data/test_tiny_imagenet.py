@@ -531,6 +531,15 @@ def test_a_member_whose_name_is_no_utf8_is_named(name: str, tmp_path: Path) -> N
     assert str(path) in one_line(error)
 
 
+def test_a_member_whose_name_has_two_slashes_is_named(tmp_path: Path) -> None:
+    members = official_members()
+    members["/wnids.txt"] = members.pop("wnids.txt")
+    path = write_zip(tmp_path / "manual", members)
+    with pytest.raises(ValueError, match="'wnids.txt' cannot be read") as error:
+        load(tmp_path / "manual")
+    assert str(path) in one_line(error)
+
+
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     members = official_members()
     for name in ("wnids.txt", FIRST):
