@@ -535,7 +535,7 @@ def test_a_member_whose_name_has_two_slashes_is_named(tmp_path: Path) -> None:
     members = official_members()
     members["/wnids.txt"] = members.pop("wnids.txt")
     path = write_zip(tmp_path / "manual", members)
-    with pytest.raises(ValueError, match="'wnids.txt' cannot be read") as error:
+    with pytest.raises(ValueError, match=r"'wnids\.txt' cannot be read") as error:
         load(tmp_path / "manual")
     assert str(path) in one_line(error)
 
