@@ -236,7 +236,7 @@ def test_too_few_images_for_a_batch_are_refused(train, arrays) -> None:
 
 
 def config(line: str) -> Config:
-    return parse(line.split(), description="").config
+    return parse(line.split(), description="").command().config
 
 
 def test_data_stands_for_the_dataset(tmp_path, monkeypatch) -> None:
