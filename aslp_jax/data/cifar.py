@@ -303,10 +303,11 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
                 if folder != archive.folder or name not in wanted or not info.isreg():
                     continue  # a link could lead anywhere
                 content = tar.extractfile(info)
-                if content is not None:
-                    # One byte more: another file may expand without bound.
-                    files[name] = content.read(longest + 1)
-                if name in texts and info.size > _LONGEST_TEXT:
+                if content is None:
+                    continue
+                # One byte more: another file may expand without bound.
+                files[name] = content.read(max(longest, _LONGEST_TEXT) + 1)
+                if name in texts and not 0 < len(files[name]) <= _LONGEST_TEXT:
                     raise tarfile.ReadError(f"{name} has {info.size:,} bytes")
     except (
         *(tarfile.TarError, EOFError, OSError, zlib.error),

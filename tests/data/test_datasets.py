@@ -516,7 +516,13 @@ def long_text(tar: tarfile.TarFile) -> None:
     tar.addfile(info, io.BytesIO(bytes(info.size)))
 
 
-@pytest.mark.parametrize("add", [long_header, many_members, sparse_map, long_text])
+def empty_text(tar: tarfile.TarFile) -> None:
+    tar.addfile(tarfile.TarInfo(f"{ARCHIVES['cifar10'].folder}/batches.meta.txt"))
+
+
+@pytest.mark.parametrize(
+    "add", [long_header, many_members, sparse_map, long_text, empty_text]
+)
 def test_an_archive_of_strange_headers_is_refused(
     add: Callable[[tarfile.TarFile], None], tmp_path: Path
 ) -> None:
