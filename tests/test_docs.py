@@ -220,9 +220,7 @@ def test_every_page_with_python_is_checked():
     assert {title(page) for page in PAGES if blocks(page, "python")} == set(CHECKS)
 
 
-@pytest.mark.parametrize(
-    "name", quick_only(CHECKS, "docs/adding_a_network.md", "docs/export.md")
-)
+@pytest.mark.parametrize("name", quick_only(CHECKS, "docs/export.md"))
 def test_the_python_of_a_page_runs_as_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a page may write files
     names: Names = {}

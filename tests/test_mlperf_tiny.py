@@ -76,6 +76,7 @@ def test_the_published_network_has_its_number_of_parameters(name):
     assert size_of(arrays) == reference.parameters
 
 
+@pytest.mark.slow
 @COMPILED
 def test_linen_and_nnx_are_the_same_network(name, small):
     linen, variables, module = small(name)
@@ -94,6 +95,7 @@ def test_linen_and_nnx_are_the_same_network(name, small):
     )
 
 
+@pytest.mark.slow
 @COMPILED
 def test_training_updates_the_same_statistics(name, small):
     linen, variables, module = small(name)
@@ -117,6 +119,7 @@ def test_training_updates_the_same_statistics(name, small):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_dropout_acts_in_training_alone():
     make = NETWORKS["ds_cnn"]

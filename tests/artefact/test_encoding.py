@@ -33,6 +33,7 @@ from tests.artefact.networks import (
 )
 
 
+@pytest.mark.slow
 def test_conv4_takes_a_bit_a_weight(tmp_path):
     """Its weights are signed constants; half of them are kept."""
     shape, rng = (32, 32, 3), np.random.default_rng(0)

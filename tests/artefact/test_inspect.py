@@ -59,6 +59,7 @@ def test_a_report_of_a_bare_pytree(tmp_path, capsys):
     assert "0.000 bits a weight" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linen", "half"])
 def test_a_plot_needs_no_module(kind, tmp_path):
     """With filters, and without where the first layer is no convolution."""

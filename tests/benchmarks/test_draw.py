@@ -8,6 +8,7 @@ from aslp_jax.ops import threefry
 from benchmarks import draw
 
 
+@pytest.mark.slow
 def test_masks_are_sampled_repeatedly_with_a_gradient():
     logits = jnp.linspace(-3, 3, 999)
     masks, gradient = draw.masks(logits, 3)()

@@ -83,6 +83,7 @@ def test_files_compressed_again_are_the_same_files(manual) -> None:
     assert len(load(manual_dir=manual).train_images) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="dataset-fashion-mnist is not there")
 def test_the_files_of_debian_are_the_official_ones() -> None:
     found = load(manual_dir=DEBIAN)

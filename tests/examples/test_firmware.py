@@ -121,6 +121,7 @@ def test_memory_is_counted_byte_by_byte(board, tmp_path):
     assert outcome.network_stack < outcome.stack < outcome.network_stack + 100
 
 
+@pytest.mark.slow
 def test_more_than_a_board_has_is_measured_and_not_run(tmp_path):
     firmware = firmware_of(
         DEEP.replace("volatile", "static"), tmp_path, MICROBIT, STACK=16000

@@ -135,7 +135,6 @@ def assert_equal(found: Outputs, expected: Outputs) -> None:
         ],
         ("s390x", "seed", "int8"),
         ("armhf", "sparse", "int16"),
-        ("g++", "seed", "float32"),
         ("unsigned char", "seed", "int8"),
     ),
 )

@@ -270,6 +270,7 @@ def test_logits_that_are_maxima_are_not_cut_off(name):
     assert scale * 32767 == pytest.approx(2 * np.abs(inputs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, match",
     [("attention", "Binary add to .* has no integer form"), ("einsum", "MatMul to")],
