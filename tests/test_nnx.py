@@ -340,6 +340,7 @@ def test_a_shared_weight_has_one_logit_array(key):
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(nnx.as_pure(slope)))
 
 
+@pytest.mark.slow
 def test_splitting_and_merging_keep_the_network(model):
     parts = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     merged = nnx.merge(*parts, copy=True)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from aslp_jax.ops import threefry
 from benchmarks import draw

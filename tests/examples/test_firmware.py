@@ -204,6 +204,7 @@ def test_a_board_computes_the_integers_of_the_reference(
     assert np.ptp(found.logits, axis=0).max() > 100
 
 
+@pytest.mark.slow
 def test_dense_layers_alone_compute_integers(tmp_path):
     """Their sums are single ones, of which no compiler may see a window of 2x2."""
     shape = (4, 4, 1)

@@ -185,6 +185,7 @@ def test_a_network_of_integer_kernels_only(digits_network, tmp_path):
     assert outputs.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
+@pytest.mark.slow
 def test_digits(digits_network, digits_images, digits_logits):
     found = run_onnx(digits_content(digits_network), digits_images)
     assert (found.argmax(1) == digits_logits.argmax(1)).sum() >= 358

@@ -68,6 +68,7 @@ def test_a_scale_that_varies_over_pixels_stays():
     assert layer.scale is None and scale.constant.shape == (1, 6, 1)
 
 
+@pytest.mark.slow
 def test_scales_go_past_a_reshape_that_divides_the_channels():
     scales = jnp.linspace(1, 2, 4).reshape(2, 2)
     layer, reshape = operations(
