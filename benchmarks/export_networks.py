@@ -1,7 +1,9 @@
 """Networks to export: with random masks, and without masks."""
 
+import argparse
 import dataclasses
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,6 +16,44 @@ from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.subnetwork import make_layer_weights
 from aslp_jax.data import datasets
 from aslp_jax.models.initialisers import kaiming_normal, signed_constant
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name networks, and the images they are compared on."""
+    parser.add_argument("files", nargs="*", type=Path, help="artefacts (.aslp)")
+    parser.add_argument(
+        "--archs", nargs="*", default=(), choices=tuple(models.NETWORKS)
+    )
+    parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
+    parser.add_argument(
+        "--keep",
+        nargs="*",
+        type=float,
+        default=(0.5,),
+        help="fractions of weights that the random masks keep (default: 0.5)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="prepared TFDS folder for networks of CIFAR (default: random images)",
+    )
+    parser.add_argument(
+        "--images", type=int, default=1000, help="images to compare predictions on"
+    )
+
+
+def networks_of(options: argparse.Namespace) -> Iterator[tuple[str, Subnetwork]]:
+    """Yields the networks of the command line, each with its label."""
+    for path in options.files:
+        subnetwork = artefact.load(path)
+        about = subnetwork.description
+        yield f"{about.arch} {about.dataset} {about.method}", subnetwork
+    for arch in options.archs:
+        for kept in options.keep:
+            height, width, channels = map(int, options.shape.split("x"))
+            shape = (height, width, channels)
+            label = f"{arch} {options.shape} random"
+            yield label, random_network(arch, shape, kept)
 
 
 def random_network(

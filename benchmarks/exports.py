@@ -26,14 +26,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aslp_jax import artefact, export, models
+from aslp_jax import artefact, export
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.artefact.encoding import encode
 from aslp_jax.artefact.packing import mask_entropy
 from aslp_jax.export import Written
 from aslp_jax.export.cost import cost
 from aslp_jax.export.network import graph_of
-from benchmarks.export_networks import images_like, random_network, without_masks
+from benchmarks.export_networks import (
+    add_networks,
+    images_like,
+    networks_of,
+    without_masks,
+)
 from benchmarks.export_runs import Run, object_size, run_c, run_onnx, run_stablehlo
 
 FLASH = 256_000
@@ -190,42 +195,9 @@ def _floats(storage: str, weights: int, kept: int) -> int:
     return {"dense": weights, "sparse": kept}.get(storage, 0)
 
 
-def networks_of(options: argparse.Namespace) -> Iterator[tuple[str, Subnetwork]]:
-    """Yields the networks of the command line, each with its label."""
-    for path in options.files:
-        subnetwork = artefact.load(path)
-        about = subnetwork.description
-        yield f"{about.arch} {about.dataset} {about.method}", subnetwork
-    for arch in options.archs:
-        for kept in options.keep:
-            height, width, channels = map(int, options.shape.split("x"))
-            shape = (height, width, channels)
-            label = f"{arch} {options.shape} random"
-            yield label, random_network(arch, shape, kept)
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", type=Path, help="artefacts (.aslp)")
-    parser.add_argument(
-        "--archs", nargs="*", default=(), choices=tuple(models.NETWORKS)
-    )
-    parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
-    parser.add_argument(
-        "--keep",
-        nargs="*",
-        type=float,
-        default=(0.5,),
-        help="fractions of weights that the random masks keep (default: 0.5)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        help="prepared TFDS folder for networks of CIFAR (default: random images)",
-    )
-    parser.add_argument(
-        "--images", type=int, default=1000, help="images to compare predictions on"
-    )
+    add_networks(parser)
     parser.add_argument("--out", type=Path, help="CSV file to write")
     parser.add_argument(
         "--size-with",

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aslp_jax import models
 from aslp_jax.artefact import Subnetwork
 from aslp_jax.data import datasets
 from aslp_jax.export import onnx
-from benchmarks.exports import networks_of
+from benchmarks.export_networks import add_networks, networks_of
 from benchmarks.timing import Claim, interleave, where
 
 NETWORKS = (
@@ -180,27 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", type=Path, help="artefacts (.aslp)")
-    parser.add_argument("--archs", nargs="*", choices=tuple(models.NETWORKS))
-    parser.add_argument("--shape", default="32x32x3", help="of the images of --archs")
-    parser.add_argument(
-        "--keep",
-        nargs="*",
-        type=float,
-        default=(0.5,),
-        help="fractions of weights that the random masks keep (default: 0.5)",
-    )
-    parser.add_argument("--data-dir", type=Path, help="prepared TFDS folder of CIFAR")
-    parser.add_argument(
-        "--images", type=int, default=1000, help="images to compare predictions on"
-    )
+    add_networks(parser)
     parser.add_argument("--repeats", type=int, default=21, help="turns of each side")
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args(arguments)
-    if not options.files and options.archs is None:
-        options.files = list(NETWORKS)
-        options.archs = ARCHS
-    options.archs = options.archs or ()
+    if not options.files and not options.archs:
+        options.files, options.archs = list(NETWORKS), ARCHS
     print(where())
     print(*Row._fields, sep=", ")
     rows: list[Row] = []

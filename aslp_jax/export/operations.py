@@ -7,6 +7,7 @@ last. The file is long because it holds each operation and how it is computed.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -37,7 +38,9 @@ __all__ = [
     "Unary",
     "Window",
     "compute",
+    "move",
     "run",
+    "run_all",
 ]
 
 Shape: TypeAlias = tuple[int, ...]
@@ -231,7 +234,7 @@ class Reshape:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Broadcast:
-    """The same numbers, repeated along axes of size 1."""
+    """The same numbers, repeated along new first axes and axes of size 1."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -357,11 +360,15 @@ def run(graph: Graph, inputs: jax.Array) -> jax.Array:
     Returns:
       `[batch, *shape]` of the last node.
     """
+    return run_all(graph, inputs)[-1]
+
+
+def run_all(graph: Graph, inputs: jax.Array) -> list[jax.Array]:
+    """Computes every value of a graph, as `run`; the input is the first."""
     values = [inputs]
     for node in graph.nodes:
-        operands = [values[index] for index in node.inputs]
-        values.append(compute(node, operands))
-    return values[-1]
+        values.append(compute(node, [values[index] for index in node.inputs]))
+    return values
 
 
 def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
@@ -374,7 +381,7 @@ def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
     Returns:
       `[batch, *node.shape]`.
     """
-    batch, first = operands[0].shape[0], operands[0]
+    first = operands[0]
     match node.operation:
         case Conv() as conv:
             axes = "DHW"[-len(conv.strides) :]
@@ -414,10 +421,36 @@ def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
             return getattr(jnp, function)(first, axis=over)
         case Window() as window:
             return _window(window, first)
+        case _:
+            return move(node.operation, node.shape, operands, jnp)
+
+
+def move(
+    operation: Any, shape: Shape, operands: Sequence[Any], numpy: ModuleType
+) -> Any:
+    """Computes an operation that only moves numbers, of any dtype.
+
+    Args:
+      operation: the operation.
+      shape: shape of the result.
+      operands: the values that it takes, `[batch, *shape]`.
+      numpy: `numpy` or `jax.numpy`.
+
+    Returns:
+      `[batch, *shape]`.
+
+    Raises:
+      TypeError: the operation computes numbers, or is none.
+    """
+    first = operands[0]
+    batch = first.shape[0]
+    match operation:
         case Reshape():
-            return first.reshape(batch, *node.shape)
+            return first.reshape(batch, *shape)
         case Broadcast():
-            return jnp.broadcast_to(first, (batch, *node.shape))
+            missing = (1,) * (len(shape) + 1 - first.ndim)
+            first = first.reshape(batch, *missing, *first.shape[1:])
+            return numpy.broadcast_to(first, (batch, *shape))
         case Transpose(permutation):
             return first.transpose(0, *(axis + 1 for axis in permutation))
         case Concatenate(axis, constants):
@@ -425,19 +458,19 @@ def compute(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
             parts = [
                 next(rest)
                 if each is None
-                else jnp.broadcast_to(each, (batch, *each.shape))
+                else numpy.broadcast_to(each, (batch, *each.shape))
                 for each in constants
             ]
-            return jnp.concatenate(parts, axis + 1)
+            return numpy.concatenate(parts, axis + 1)
         case Pad(padding, value):
-            return jnp.pad(first, ((0, 0), *padding), constant_values=value)
+            return numpy.pad(first, ((0, 0), *padding), constant_values=value)
         case Slice(starts, strides):
             spans = (
                 slice(start, start + (size - 1) * stride + 1, stride)
-                for start, stride, size in zip(starts, strides, node.shape, strict=True)
+                for start, stride, size in zip(starts, strides, shape, strict=True)
             )
             return first[(slice(None), *spans)]
-    raise TypeError(f"run: {type(node.operation).__name__} is no operation")
+    raise TypeError(f"run: {type(operation).__name__} is no operation")
 
 
 def _align(constant: np.ndarray, rank: int) -> jax.Array:

@@ -21,6 +21,7 @@ from aslp_jax.export.network import graph_of
 from aslp_jax.models import ConvNet
 from benchmarks import target_boards
 from benchmarks.target_boards import BOARDS, CORTEX_M4, M0_STAND_IN, MICROBIT
+from tests.examples.processors import HOST, run
 from tests.export.networks import EXAMPLE, random_images, small, subnetwork
 from tests.helpers import quick_only
 
@@ -146,34 +147,6 @@ def test_a_stack_that_meets_the_data_fails(tmp_path):
         target_boards.run(firmware, np.zeros((1, 4), np.uint8))
 
 
-def host_logits(folder, images):
-    """Returns what the source in a folder computes on this machine."""
-    (folder / "host.c").write_text(HOST)
-    command = ["gcc", "-std=c99", "-O2", "-o", "host", "host.c", "network.c", "-lm"]
-    subprocess.run(command, cwd=folder, check=True)
-    done = subprocess.run(
-        [folder / "host"], input=images.tobytes(), check=True, capture_output=True
-    )
-    number, outputs = target_boards.outputs_of(folder / "network.h")
-    return np.frombuffer(done.stdout, number).reshape(-1, outputs)
-
-
-HOST = """
-#include <stdio.h>
-#include "network.h"
-int main(void)
-{
-    static uint8_t image[NETWORK_IMAGE_BYTES];
-    static network_logit logits[NETWORK_CLASSES];
-    while (fread(image, sizeof image, 1, stdin) == 1) {
-        network_logits(image, logits);
-        fwrite(logits, sizeof logits, 1, stdout);
-    }
-    return 0;
-}
-"""
-
-
 def expected_integers(network, images, options):
     """Returns what the definition of integer networks computes, in NumPy."""
     floats = graph_of(network.net, network.variables, network.description.image_shape)
@@ -224,7 +197,7 @@ def test_a_board_computes_what_the_host_computes(board, storage, tmp_path):
     export.write(small("conv"), "c", tmp_path / "network.c", storage=storage)
     images = random_images(count=3)
     found = target_boards.run(target_boards.build(tmp_path, board), images)
-    np.testing.assert_array_equal(found.logits, host_logits(tmp_path, images))
+    np.testing.assert_array_equal(found.logits, run(HOST, tmp_path, images).logits)
     assert np.ptp(found.logits, axis=0).max() > 0
     assert (found.instructions > 10_000).all()
 
@@ -253,7 +226,7 @@ def test_all_digits_on_a_cortex_m4(storage, tmp_path):
     digits = datasets.load("digits")
     firmware = target_boards.build(tmp_path, CORTEX_M4, "-O2")
     found = target_boards.run(firmware, digits.test_images, digits.test_labels)
-    expected = host_logits(tmp_path, digits.test_images)
+    expected = run(HOST, tmp_path, digits.test_images).logits
     np.testing.assert_array_equal(found.logits, expected)
     right = int((expected.argmax(1) == digits.test_labels).sum())
     assert f"{right} of 360 images are read rightly" in found.text

@@ -7,7 +7,6 @@ User-mode emulators run programs for Linux on s390x (big-endian, 64 bits) and on
 import functools
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,41 +14,16 @@ import pytest
 import aslp_jax
 from aslp_jax import export
 from aslp_jax.data import datasets
-from benchmarks.target_boards import missing_tools, outputs_of
+from benchmarks.target_boards import missing_tools
+from tests.examples.processors import HOST, STRICT, Outputs, Processor, run
 from tests.export.networks import EXAMPLE, random_images, small
 from tests.helpers import quick_only
 
 pytestmark = pytest.mark.skipif(bool(missing_tools("gcc")), reason=missing_tools("gcc"))
 
-MAIN = """
-#include <stdio.h>
-#include "network.h"
-int main(void)
-{
-    static uint8_t image[NETWORK_IMAGE_BYTES];
-    static network_logit logits[NETWORK_CLASSES];
-    while (fread(image, sizeof image, 1, stdin) == 1) {
-        network_logits(image, logits);
-        fwrite(logits, sizeof logits, 1, stdout);
-        putchar(network_class(image));
-    }
-    return 0;
-}
-"""
-STRICT = ["-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion"]
 STORAGES = ("seed", "signs", "sparse", "dense")
 
 
-class Processor(NamedTuple):
-    """A way to compile a program and to run it."""
-
-    compiler: str
-    emulator: str = ""
-    order: str = "<"
-    flags: tuple[str, ...] = ("-std=c99",)
-
-
-HOST = Processor("gcc")
 OTHERS = {
     # ISO C on s390x computes floats as doubles, which GNU C does not.
     "s390x": Processor(
@@ -63,33 +37,6 @@ OTHERS = {
     "signed char": Processor("gcc", flags=("-std=c99", "-fsigned-char")),
     "unsigned char": Processor("gcc", flags=("-std=c99", "-funsigned-char")),
 }
-
-
-class Outputs(NamedTuple):
-    """Logits `[images, classes]` and classes `[images]`."""
-
-    logits: np.ndarray
-    classes: np.ndarray
-
-
-def run(processor: Processor, folder: Path, images: np.ndarray) -> Outputs:
-    """Compiles the network in a folder for a processor and runs it on images."""
-    tools = [each for each in (processor.compiler, processor.emulator) if each]
-    if missing := missing_tools(*tools):
-        pytest.skip(missing)
-    (folder / "main.c").write_text(MAIN)
-    static = ["-static"] if processor.emulator else []
-    command = [processor.compiler, *processor.flags, *STRICT, "-O2", *static]
-    command += ["main.c", "network.c", "-o", "run", "-lm"]
-    subprocess.run(command, cwd=folder, check=True)
-    started = [each for each in (processor.emulator, str(folder / "run")) if each]
-    done = subprocess.run(
-        started, input=images.tobytes(), check=True, capture_output=True
-    )
-    number, count = outputs_of(folder / "network.h")
-    given = number.newbyteorder(processor.order)
-    found = np.frombuffer(done.stdout, [("logits", given, count), ("class", "u1")])
-    return Outputs(found["logits"].astype(number), found["class"])
 
 
 @pytest.fixture(scope="module")

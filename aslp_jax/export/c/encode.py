@@ -64,11 +64,12 @@ def encode(
     Args:
       subnetwork: the network.
       name: prefix of all public names; an identifier of C.
-      storage: way to store the weights. `"sparse"`: a float for each kept weight, and a
-        byte for its position. `"signs"`: one bit for each weight and one more for each
-        kept weight, for layers of one magnitude, which only add and subtract. `"seed"`:
-        one bit for each weight; the weights are computed from the seed again for every
-        image. `"dense"`: a float for each weight.
+      storage: way to store the weights. `"sparse"`: a number for each kept weight, and
+        a byte for its position. `"signs"`: one bit for each weight and one more for
+        each kept weight, for layers of one magnitude, which only add and subtract.
+        `"seed"`: one bit for each weight; the weights are computed from the seed again
+        for every image. `"dense"`: a number for each weight. Numbers are floats, or
+        bytes for integers.
       inputs: dtype of the pixels, which are from 0 to 255.
       compact: True removes dead units (`passes.compact`). `"seed"` keeps all units.
       activations: numbers between layers: float32, or integers of 8 or 16 bits.

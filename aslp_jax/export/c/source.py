@@ -2,7 +2,8 @@
 
 The functions that compute are C files in `runtime/`. A network has the ones that it
 needs. Files of integers that depend on the kind of their input are there once for each
-kind that layers take, with `NUMBER` and `NUMBERS` in the place of its names.
+kind that layers take, with `NUMBER` and `NUMBERS` in the place of its names. The file
+is long because it says of each file of the runtime who needs it.
 """
 
 import importlib.resources
@@ -108,13 +109,11 @@ class Source(NamedTuple):
         """Yields what lies before the constants of a source."""
         windows = any(isinstance(step, Pool) for step in self.steps)
         yield f'#include "{self.interface.name}.h"\n'
-        if self.integers and self.storage == "signs" and self.packed:
-            yield "#include <string.h>\n"
-        if not self.integers and (
-            windows or self._has_infinity() or self.needs_library
-        ):
+        floats = not self.integers
+        if floats and (windows or self._has_infinity() or self.needs_library):
             yield "#include <math.h>\n"
-        if not self.integers and self.packed and self.storage in ("signs", "seed"):
+        copies = self.storage == "signs" or (floats and self.storage == "seed")
+        if self.packed and copies:
             yield "#include <string.h>\n"
         if windows or self.functions or self.packed:
             yield from self._number_parts()

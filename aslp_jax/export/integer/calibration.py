@@ -1,5 +1,6 @@
 """Ranges of the values of a network, measured on images."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
@@ -7,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from aslp_jax.export.operations import Graph, compute
+from aslp_jax.export.operations import Graph, run_all
 
 __all__ = ["CLIPPING", "CalibrationError", "Clipping", "Range", "calibrate"]
 
@@ -89,7 +90,7 @@ def calibrate(
             f"{list(graph.input_shape)}"
         )
     seen = [_Seen(math.prod(shape) * len(inputs)) for shape in graph.shapes]
-    compute_all = jax.jit(lambda batch: _values(graph, batch))
+    compute_all = jax.jit(functools.partial(run_all, graph))
     for start in range(0, len(inputs), _BATCH):
         # What is too large becomes infinite, and is refused as such.
         with np.errstate(over="ignore"):
@@ -110,13 +111,6 @@ def calibrate(
             )
         found.append(each.range(clipping))
     return tuple(found)
-
-
-def _values(graph: Graph, inputs: jax.Array) -> list[jax.Array]:
-    values = [inputs]
-    for node in graph.nodes:
-        values.append(compute(node, [values[index] for index in node.inputs]))
-    return values
 
 
 class _Seen:

@@ -24,10 +24,10 @@ from aslp_jax.export.integer.operations import (
     IntegerWindow,
     Lookup,
     Number,
-    Requantization,
     Rescale,
     limits,
 )
+from aslp_jax.export.integer.rounding import RealStep, requantization, round_to
 from aslp_jax.export.operations import (
     Binary,
     Broadcast,
@@ -69,9 +69,6 @@ _HEADROOM = 2.0
 
 _SUMS = 2**31 - 1
 """Largest sum."""
-
-_PRODUCTS = 2**62
-"""Bound on products with the offset."""
 
 _MOVES = (Reshape, Transpose, Broadcast)
 """Operations that only move numbers, of one operand."""
@@ -117,68 +114,6 @@ def to_integers(
     return conversion.finish()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Real:
-    """Real factor and addend of an operation with exact sums, and its limits.
-
-    Attributes:
-      factor: float64 `[channels]` or `[]`, multiplies the sums.
-      addend: float64 `[channels]` or `[]`, added after the factor.
-      low: least result.
-      high: largest result.
-    """
-
-    factor: np.ndarray
-    addend: np.ndarray
-    low: float = -math.inf
-    high: float = math.inf
-
-    @property
-    def is_single(self) -> bool:
-        """True if all channels have one factor and one addend."""
-        return self.factor.size == self.addend.size == 1
-
-    def then(self, operation: Binary, channels: int) -> "_Real | None":
-        """Returns this step with a function of its result, or None."""
-        constant = _of_channels(operation, channels)
-        if constant is None:
-            return None
-        function, first = operation.function, operation.constant_first
-        if function in ("max", "min"):
-            if constant.size != 1:
-                return None
-            limit = float(constant.reshape(-1)[0])
-            if function == "max":
-                low, high = max(self.low, limit), max(self.high, limit)
-            else:
-                low, high = min(self.low, limit), min(self.high, limit)
-            return dataclasses.replace(self, low=low, high=high)
-        limited = math.isfinite(self.low) or math.isfinite(self.high)
-        if limited and constant.size != 1:
-            return None
-        match function, first:
-            case "mul", _:
-                return self._affine(constant, np.array(0.0))
-            case "div", False:
-                return self._affine(1 / constant, np.array(0.0))
-            case "add", _:
-                return self._affine(np.array(1.0), constant)
-            case "sub", False:
-                return self._affine(np.array(1.0), -constant)
-            case "sub", True:
-                return self._affine(np.array(-1.0), constant)
-        return None
-
-    def _affine(self, factor: np.ndarray, addend: np.ndarray) -> "_Real | None":
-        """Returns this step with a factor and an addend after it."""
-        if not np.isfinite(factor).all() or not factor.any():
-            return None
-        limits = [self.low, self.high]
-        if factor.size == addend.size == 1:
-            limits = sorted(float(factor * each + addend) for each in limits)
-        return _Real(self.factor * factor, self.addend * factor + addend, *limits)
-
-
 class _Conversion:
     """The integer graph so far.
 
@@ -222,9 +157,9 @@ class _Conversion:
                 return
             mean, std = [0.0], [1.0]
         factor = 1 / np.asarray(std, np.float64)
-        real = _Real(factor / 255, -np.asarray(mean, np.float64) * factor)
+        real = RealStep(factor / 255, -np.asarray(mean, np.float64) * factor)
         number = self._number(0)
-        step = _requantization(real, number, 255)
+        step = requantization(real, number, 255)
         self.places[0] = self._emit(Rescale(step), (0,), self._shapes[0], number)
 
     def finish(self) -> IntegerGraph:
@@ -263,7 +198,7 @@ class _Conversion:
                 self._keep(value, node, node.operation)
             case Pad(padding, filler):
                 number = self.numbers[self._place(node.inputs[0])]
-                integer = float(_round(filler, number))
+                integer = float(round_to(filler, number))
                 self._keep(value, node, Pad(padding, integer))
             case Concatenate() as concatenate:
                 self._concatenate(value, node, concatenate)
@@ -392,8 +327,8 @@ class _Conversion:
         return None if kind == "int16" else root
 
     def _absorb(
-        self, value: int, real: _Real, *, by_channel: bool = True
-    ) -> tuple[int, _Real]:
+        self, value: int, real: RealStep, *, by_channel: bool = True
+    ) -> tuple[int, RealStep]:
         """Takes the functions that follow a value, as far as one rounding can.
 
         Args:
@@ -431,11 +366,11 @@ class _Conversion:
             )
         scale = sizes * (1.0 if layer.scale is None else np.float64(layer.scale))
         shift = 0.0 if layer.shift is None else np.float64(layer.shift)
-        real = _Real(scale * held.scale, np.asarray(shift))
+        real = RealStep(scale * held.scale, np.asarray(shift))
         plain = dataclasses.replace(layer, kernel=kernel, scale=None, shift=None)
         value, real = self._absorb(value, real)
         number = self._number(value)
-        step = _requantization(real, number, bound)
+        step = requantization(real, number, bound)
         operation = IntegerLayer(plain, step)
         self.places[value] = self._emit(operation, (source,), node.shape, number)
 
@@ -444,19 +379,19 @@ class _Conversion:
         held = [self.numbers[source] for source in sources]
         bounds = [limits(each.kind)[1] for each in held]
         scales = np.array([each.scale for each in held])
-        one = _Real(np.array(1.0), np.array(0.0))
+        one = RealStep(np.array(1.0), np.array(0.0))
         value, real = self._absorb(value, one, by_channel=False)
         number = self._number(value)
         operation: IntegerOperation
         if function == "mul":
             factor = real.factor * scales.prod()
             real = dataclasses.replace(real, factor=factor)
-            step = _requantization(real, number, math.prod(bounds))
+            step = requantization(real, number, math.prod(bounds))
             operation = IntegerProduct(step)
         else:
             signs = np.array([1, -1 if function == "sub" else 1])
             real = dataclasses.replace(real, factor=real.factor * scales * signs)
-            step = _requantization(real, number, sum(bounds), joined=False)
+            step = requantization(real, number, sum(bounds), joined=False)
             operation = IntegerSum(step)
         self.places[value] = self._emit(operation, sources, node.shape, number)
 
@@ -466,13 +401,13 @@ class _Conversion:
         held = self.numbers[source]
         real, binary = None, node.operation
         if isinstance(binary, Binary) and node.shape == self._shapes[node.inputs[0]]:
-            plain = _Real(np.array(held.scale), np.array(0.0))
+            plain = RealStep(np.array(held.scale), np.array(0.0))
             real = plain.then(binary, node.shape[-1] if node.shape else 1)
         if real is None:
             self._refuse(node)
         value, real = self._absorb(value, real)
         number = self._number(value)
-        step = _requantization(real, number, limits(held.kind)[1])
+        step = requantization(real, number, limits(held.kind)[1])
         self.places[value] = self._emit(Rescale(step), (source,), node.shape, number)
 
     def _sum_windows(
@@ -484,10 +419,10 @@ class _Conversion:
         bound = math.prod(window.window) * limits(held.kind)[1]
         if bound > _SUMS:
             self._refuse(node)
-        real = _Real(np.array(held.scale / count), np.array(0.0))
+        real = RealStep(np.array(held.scale / count), np.array(0.0))
         value, real = self._absorb(value, real, by_channel=False)
         number = self._number(value)
-        step = _requantization(real, number, bound)
+        step = requantization(real, number, bound)
         place = self._emit(IntegerWindow(window, step), (source,), shape, number)
         if shape != node.shape:
             place = self._emit(Reshape(), (place,), node.shape, number)
@@ -524,7 +459,7 @@ class _Conversion:
         number = self._between_layers(self.ranges[self._like.get(value, value)])
         places = tuple(self._as(self._place(index), number) for index in node.inputs)
         constants = tuple(
-            None if each is None else _round(np.asarray(each), number)
+            None if each is None else round_to(np.asarray(each), number)
             for each in operation.constants
         )
         joined = Concatenate(operation.axis, constants)
@@ -538,8 +473,8 @@ class _Conversion:
         shape = self.nodes[place - 1].shape if place else self.graph.input_shape
         operation: IntegerOperation
         if held.kind == "int16":
-            real = _Real(np.array(held.scale), np.array(0.0))
-            operation = Rescale(_requantization(real, number, limits("int16")[1]))
+            real = RealStep(np.array(held.scale), np.array(0.0))
+            operation = Rescale(requantization(real, number, limits("int16")[1]))
         else:
             operation = _lookup(_integers(held) * held.scale, held, number)
         return self._emit(operation, (place,), shape, number)
@@ -567,18 +502,6 @@ def _int16(found: Range, margin: float) -> Number:
     return Number("int16", found.size * margin / limits("int16")[1])
 
 
-def _of_channels(operation: Binary, channels: int) -> np.ndarray | None:
-    """Returns a constant operand as float64 `[]` or `[channels]`, or None."""
-    if operation.constant is None:
-        return None
-    constant = np.asarray(operation.constant, np.float64)
-    if constant.size == 1:
-        return constant.reshape(())
-    if constant.shape[-1] == constant.size == channels:
-        return constant.reshape(channels)
-    return None
-
-
 def _integers(number: Number) -> np.ndarray:
     """Returns all 256 integers of a kind of 8 bits in their order."""
     first = 0 if number.kind == "uint8" else -128
@@ -600,14 +523,7 @@ def _lookup(
       values: as in `Lookup`.
     """
     first = 0 if held.kind == "uint8" else -128
-    return Lookup(_round(np.asarray(results, np.float64), number), first, values)
-
-
-def _round(reals: float | np.ndarray, number: Number) -> np.ndarray:
-    """Returns the nearest integers of a kind, int16."""
-    low, high = limits(number.kind)
-    scaled = np.nan_to_num(np.asarray(reals, np.float64) / number.scale)
-    return np.clip(np.floor(scaled + 0.5), low, high).astype(np.int16)
+    return Lookup(round_to(np.asarray(results, np.float64), number), first, values)
 
 
 def _integer_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -628,59 +544,3 @@ def _integer_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sizes, divisors = sizes / 127, divisors / 127
     integers = np.rint(rows / divisors).astype(np.float32)
     return integers.reshape(kernel.shape), sizes
-
-
-def _requantization(
-    real: _Real, number: Number, bound: int, *, joined: bool = True
-) -> Requantization:
-    """Returns the fixed-point form of a real step, as precise as 64 bits allow.
-
-    Args:
-      real: factors of the sums, addends and limits, as real numbers.
-      number: integers of the result.
-      bound: largest absolute sum; of an `IntegerSum` that of all operands together.
-      joined: True if factors that are equal may become one.
-    """
-    factors = np.atleast_1d(real.factor) / number.scale
-    addends = np.atleast_1d(real.addend) / number.scale
-    largest = float(np.abs(factors).max()) or 1.0
-    # The largest multiplier has 31 bits.
-    shift = min(31 - math.frexp(largest)[1], 62)
-    least, most = limits(number.kind)
-    # An addend far outside gives the limit, whatever the sum is.
-    far = bound * largest + 2.0 * (most - least) + 2
-    addends = np.clip(addends, -far, far)
-    while True:
-        multipliers = np.rint(np.ldexp(factors, shift))
-        room = bound * float(np.abs(multipliers).max()) + float(
-            np.ldexp(np.abs(addends).max() + 1, shift)
-        )
-        if room < _PRODUCTS and np.abs(multipliers).max() < 2**31:
-            break
-        shift -= 1
-    if shift < 1:
-        raise UnsupportedError(
-            f"integers: a factor of {largest:g} is too large for fixed point"
-        )
-    offsets = np.rint(np.ldexp(addends, shift)) + 2.0 ** (shift - 1)
-    low, high = (
-        int(min(max(_limit(each, number.scale), least), most))
-        for each in (real.low, real.high)
-    )
-    return Requantization(
-        _shortest(multipliers.astype(np.int32)) if joined else multipliers.astype("i4"),
-        _shortest(offsets.astype(np.int64)),
-        shift,
-        low,
-        high,
-    )
-
-
-def _limit(real: float, scale: float) -> float:
-    """Returns a limit in units of the result, rounded half up."""
-    return math.floor(real / scale + 0.5) if math.isfinite(real) else real
-
-
-def _shortest(numbers: np.ndarray) -> np.ndarray:
-    """Returns one number for many that are equal."""
-    return numbers[:1] if (numbers == numbers[0]).all() else numbers

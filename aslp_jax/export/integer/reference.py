@@ -16,16 +16,7 @@ from aslp_jax.export.integer.operations import (
     Requantization,
     Rescale,
 )
-from aslp_jax.export.operations import (
-    Broadcast,
-    Concatenate,
-    Conv,
-    Pad,
-    Reshape,
-    Slice,
-    Transpose,
-    Window,
-)
+from aslp_jax.export.operations import Conv, Window, move
 
 __all__ = ["run", "run_all"]
 
@@ -60,7 +51,7 @@ def run_all(graph: IntegerGraph, inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def _compute(node: IntegerNode, operands: Sequence[np.ndarray]) -> np.ndarray:
-    batch, first = len(operands[0]), operands[0]
+    first = operands[0]
     match node.operation:
         case IntegerLayer(layer, step):
             sums = _conv(layer, first) if isinstance(layer, Conv) else None
@@ -84,32 +75,8 @@ def _compute(node: IntegerNode, operands: Sequence[np.ndarray]) -> np.ndarray:
             return _requantize(_windows(window, first, node, 0) * factor, step)
         case Window() as window:
             return _windows(window, first, node, np.iinfo(np.int64).min)
-        case Reshape():
-            return first.reshape(batch, *node.shape)
-        case Broadcast():
-            missing = (1,) * (len(node.shape) - first.ndim + 1)
-            first = first.reshape(batch, *missing, *first.shape[1:])
-            return np.broadcast_to(first, (batch, *node.shape))
-        case Transpose(permutation):
-            return first.transpose(0, *(axis + 1 for axis in permutation))
-        case Concatenate(axis, constants):
-            rest = iter(operands)
-            parts = [
-                next(rest)
-                if each is None
-                else np.broadcast_to(each, (batch, *each.shape)).astype(np.int64)
-                for each in constants
-            ]
-            return np.concatenate(parts, axis + 1)
-        case Pad(padding, value):
-            return np.pad(first, ((0, 0), *padding), constant_values=int(value))
-        case Slice(starts, strides):
-            spans = (
-                slice(start, start + (size - 1) * stride + 1, stride)
-                for start, stride, size in zip(starts, strides, node.shape, strict=True)
-            )
-            return first[(slice(None), *spans)]
-    raise TypeError(f"run: {type(node.operation).__name__} is no integer operation")
+        case _:
+            return move(node.operation, node.shape, operands, np)
 
 
 def _requantize(products: np.ndarray, step: Requantization) -> np.ndarray:

@@ -1,10 +1,3 @@
-static struct cursor start_NUMBERS(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.value = weights->values;
-    return cursor;
-}
-
 /* Sums the window of a unit, weight by weight. */
 static void sum_unit_NUMBERS(const struct layer *layer, struct cursor *cursor,
                              const NUMBER *in, int32_t unit)

@@ -2,7 +2,7 @@
 static void run_NUMBERS(const struct layer *layer, const NUMBER *in, void *out)
 {
     const int32_t size = layer->height * layer->width;
-    struct cursor cursor = start_NUMBERS(&layer->weights);
+    struct cursor cursor = start(&layer->weights);
     int32_t at = 0;
     for (int32_t unit = 0; unit < layer->units; unit++) {
         for (int32_t index = 0; index < size; index++) {

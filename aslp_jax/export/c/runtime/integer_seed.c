@@ -1,13 +1,3 @@
-static struct cursor start_NUMBERS(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.kept.byte = weights->kept;
-    cursor.kept.next = 0;
-    cursor.inverted.byte = weights->inverted;
-    cursor.inverted.next = 0;
-    return cursor;
-}
-
 /* Draws weights and returns the sum of the numbers that they multiply. */
 static int32_t signed_sum_NUMBERS(const struct weights *weights, int32_t count,
                                   uint32_t *words, const int16_t *numbers)

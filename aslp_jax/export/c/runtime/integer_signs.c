@@ -1,13 +1,3 @@
-static struct cursor start_NUMBERS(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.kept.byte = weights->kept;
-    cursor.kept.next = 0;
-    cursor.negative.byte = weights->negative;
-    cursor.negative.next = 0;
-    return cursor;
-}
-
 /* Sums the window of a unit that covers the whole input, some weights at a time. */
 static int32_t dense_sum_NUMBERS(const struct layer *layer, struct cursor *cursor,
                                  const NUMBER *in)

@@ -1,13 +1,3 @@
-static struct cursor start_NUMBERS(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.value = weights->values;
-    cursor.gap = weights->gaps;
-    cursor.ahead = 0;
-    find_next(&cursor);
-    return cursor;
-}
-
 /* Sums the window of a unit, kept weight by kept weight. */
 static void sum_unit_NUMBERS(const struct layer *layer, struct cursor *cursor,
                              const NUMBER *in, int32_t unit)

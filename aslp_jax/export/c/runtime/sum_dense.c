@@ -1,10 +1,3 @@
-static struct cursor start(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.value = weights->values;
-    return cursor;
-}
-
 static float dense_sum(const struct layer *layer, struct cursor *cursor,
                        const float *in, int32_t unit)
 {

@@ -1,13 +1,3 @@
-static struct cursor start(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.kept.byte = weights->kept;
-    cursor.kept.next = 0;
-    cursor.inverted.byte = weights->inverted;
-    cursor.inverted.next = 0;
-    return cursor;
-}
-
 /* Kept weights of a unit that are drawn together. */
 struct batch {
     uint32_t words[BATCH]; /* first the places in the kernel as JAX draws it */

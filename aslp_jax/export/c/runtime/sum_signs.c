@@ -1,13 +1,3 @@
-static struct cursor start(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.kept.byte = weights->kept;
-    cursor.kept.next = 0;
-    cursor.negative.byte = weights->negative;
-    cursor.negative.next = 0;
-    return cursor;
-}
-
 static float dense_sum(const struct layer *layer, struct cursor *cursor,
                        const float *in, int32_t unit)
 {

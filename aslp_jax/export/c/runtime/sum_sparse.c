@@ -1,13 +1,3 @@
-static struct cursor start(const struct weights *weights)
-{
-    struct cursor cursor;
-    cursor.value = weights->values;
-    cursor.gap = weights->gaps;
-    cursor.ahead = 0;
-    find_next(&cursor);
-    return cursor;
-}
-
 /* Sums the window of a unit, kept weight by kept weight. */
 static void sum_unit(const struct layer *layer, struct cursor *cursor, const float *in,
                      int32_t unit, float *sums)

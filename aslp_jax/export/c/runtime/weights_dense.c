@@ -7,3 +7,10 @@ struct weights {
 struct cursor {
     const WEIGHT *value;
 };
+
+static struct cursor start(const struct weights *weights)
+{
+    struct cursor cursor;
+    cursor.value = weights->values;
+    return cursor;
+}

@@ -21,3 +21,13 @@ static int32_t is_inverted(const struct weights *weights)
 {
     return weights->law == SIGNS;
 }
+
+static struct cursor start(const struct weights *weights)
+{
+    struct cursor cursor;
+    cursor.kept.byte = weights->kept;
+    cursor.kept.next = 0;
+    cursor.inverted.byte = weights->inverted;
+    cursor.inverted.next = 0;
+    return cursor;
+}

@@ -9,3 +9,13 @@ struct weights {
 struct cursor {
     struct bits kept, negative;
 };
+
+static struct cursor start(const struct weights *weights)
+{
+    struct cursor cursor;
+    cursor.kept.byte = weights->kept;
+    cursor.kept.next = 0;
+    cursor.negative.byte = weights->negative;
+    cursor.negative.next = 0;
+    return cursor;
+}

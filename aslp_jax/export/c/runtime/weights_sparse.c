@@ -21,3 +21,13 @@ static void find_next(struct cursor *cursor)
     }
     cursor->ahead += *cursor->gap++;
 }
+
+static struct cursor start(const struct weights *weights)
+{
+    struct cursor cursor;
+    cursor.value = weights->values;
+    cursor.gap = weights->gaps;
+    cursor.ahead = 0;
+    find_next(&cursor);
+    return cursor;
+}
