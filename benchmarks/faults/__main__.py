@@ -1,4 +1,4 @@
-"""Command line of the fault campaign.
+"""Tries what goes wrong around a program: kills, full disks, damaged files.
 
     python -m benchmarks.faults --minutes 60 --seed 1 --out results/faults
 

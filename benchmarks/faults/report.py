@@ -80,7 +80,7 @@ def write(
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _VERSIONED},
         },
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "kinds": lines,
         "skipped": dict(skipped),
         "measured": [each.about for each in outcomes if each.kind in once],
