@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from aslp_jax._errors import BAD_INPUT, PROCESS_LOST, BadInput
 from aslp_jax.cli import errors
-from aslp_jax.cli.arguments import Cluster
+from aslp_jax.cli._cluster import Cluster
 from aslp_jax.trainer.signals import STOPPING, Signals
 
 __all__ = ["supervised", "wait_for_loss"]
