@@ -1,5 +1,7 @@
 """One process of a run of several: it joins the others, and ends when one is lost.
 
+The first process reads the command line and tells the others what it asks for.
+
 JAX ends a process (SIGABRT, with a page of text) as soon as its coordinator misses
 another process. No handler in that process can replace this by a line and an exit code
 (jax 0.10: a callback in Python ends it too). So the process forks before JAX is
@@ -8,6 +10,7 @@ ended.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,14 +19,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, Any
 
-from aslp_jax._errors import BAD_INPUT, PROCESS_LOST, BadInput
+from aslp_jax._errors import (
+    BAD_INPUT,
+    BUDGET_MISSED,
+    LOSS_NOT_FINITE,
+    PROCESS_LOST,
+    BadInput,
+)
+from aslp_jax._version import __version__
 from aslp_jax.cli import errors
-from aslp_jax.cli.arguments import Cluster
+from aslp_jax.cli._cluster import Cluster
+from aslp_jax.cli.arguments import Command, Flags
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.signals import STOPPING, Signals
 
-__all__ = ["supervised", "wait_for_loss"]
+__all__ = ["run_shared"]
 
 _HEARTBEAT_SECONDS = 30
 """Time without a sign of life after which a process counts as lost."""
@@ -36,24 +50,36 @@ _LOST = b"JAX distributed service detected fatal errors"
 
 _ANOTHER_ENDED = (
     "another process of this run ended, or is out of reach; what was saved is whole: "
-    "start all processes again with --resume"
+    "start all processes again with --resume --out FOLDER"
 )
 
 _JOINED = b"\xff"
 """Byte from the child to the parent when all processes have joined; no exit code."""
 
 
-def supervised(cluster: Cluster, main: Callable[[], int]) -> int:
-    """Runs a program in a child process that JAX may end.
+def run_shared(cluster: Cluster, flags: Flags, train: Callable[[Command], int]) -> int:
+    """Trains in a child process that JAX may end.
 
     Args:
       cluster: processes of the run.
-      main: function that returns an exit code, called when all processes have joined.
+      flags: command line; that of the first process counts for all.
+      train: function that trains and returns an exit code, called when all processes
+        have joined.
 
     Returns:
-      The exit code of `main`, or that of a run that lost a process. If a signal ended
+      The exit code of `train`, or that of a run that lost a process. If a signal ended
       the child, the same signal ends this process.
+
+    Raises:
+      BadInput: this process cannot be forked.
     """
+    if not hasattr(os, "fork"):
+        raise BadInput("--distributed: this system cannot fork a process")
+    if "jax" in sys.modules:
+        raise BadInput(
+            "--distributed: JAX is loaded in this process already; start the command "
+            "as a program of its own"
+        )
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as native:
         sys.stdout.flush()
@@ -61,7 +87,7 @@ def supervised(cluster: Cluster, main: Callable[[], int]) -> int:
         child = os.fork()
         if child == 0:
             ours.close()
-            _run_child(cluster, main, theirs, native)
+            _run_child(cluster, lambda: _run_joined(flags, train), theirs, native)
         theirs.close()
         with ours:
             return _wait(cluster, child, ours, native)
@@ -139,7 +165,8 @@ def _not_joined(cluster: Cluster) -> str:
     address = cluster.coordinator or "the coordinator"
     return (
         f"--distributed: the processes did not all join at {address} within "
-        f"{cluster.join_seconds} s"
+        f"{cluster.join_seconds} s; start each with this address, the same number of "
+        "processes and an index of its own"
     )
 
 
@@ -149,6 +176,8 @@ def _join(cluster: Cluster) -> None:
     Raises:
       BadInput: there is no coordinator, or not all processes join in time.
     """
+    if cluster.coordinator is not None and cluster.process_index == 0:
+        _check_port(cluster.coordinator)
     with Signals():
         import jax
 
@@ -162,20 +191,100 @@ def _join(cluster: Cluster) -> None:
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except (ValueError, TypeError) as error:
+        if not cluster.missing:
+            raise BadInput(f"--distributed: JAX cannot join ({error})") from error
         raise BadInput(
-            "--distributed: no launcher that JAX knows says where the other processes "
-            f"are ({error}); give --coordinator HOST:PORT, --processes and "
-            "--process-index"
+            "--distributed: there is no launcher that JAX knows, such as Slurm, to say "
+            f"where the other processes are; give {', '.join(cluster.missing)} (JAX: "
+            f"{error})"
         ) from error
     except RuntimeError as error:
         first, *_ = str(error).splitlines()
         raise BadInput(f"{_not_joined(cluster)} ({first:.200})") from error
 
 
-def wait_for_loss() -> None:
-    """Waits until JAX ends this process, after a computation that failed.
+def _check_port(address: str) -> None:
+    """Checks that this process can open the port of the coordinator.
 
-    A computation fails at once when another process is lost; JAX says so later. Returns
-    if JAX misses no process: then the failure has another cause.
+    JAX would crash if it cannot (jax 0.10: a segmentation fault).
+
+    Raises:
+      BadInput: the port is in use, or may not be opened.
     """
-    time.sleep(_HEARTBEAT_SECONDS + 15)
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise BadInput(
+            f"--coordinator {address}: process 0 cannot open this port here "
+            f"({error.strerror}); name a port that is free, and start only one process "
+            "with --process-index 0"
+        ) from error
+
+
+def _run_joined(flags: Flags, train: Callable[[Command], int]) -> int:
+    """Trains when all processes have joined."""
+    with Signals():
+        import jax
+
+        from aslp_jax.trainer.processes import every_process, is_first, text_of_first
+
+    versions = {"aslp-jax": __version__, "jax": jax.__version__}
+    try:
+        if is_first():
+            try:
+                command = flags.command()
+                if command.resume:
+                    command.folder.claim()
+            except BadInput:
+                text_of_first("null")
+                raise
+            text_of_first(_described(command, versions))
+        else:
+            told = _told(text_of_first(""), versions, flags.path or Path())
+            if told is None:
+                return BAD_INPUT  # the first process says why
+            command = told
+        code = train(command)
+        if code in (0, LOSS_NOT_FINITE, BUDGET_MISSED):
+            every_process([0])  # the first writes the closing files
+        return code
+    except jax.errors.JaxRuntimeError:
+        # A computation fails at once when another process is lost, and JAX ends this
+        # process later. If it misses no process, the failure has another cause.
+        time.sleep(_HEARTBEAT_SECONDS + 15)
+        raise
+
+
+def _described(command: Command, versions: dict[str, str]) -> str:
+    """Returns a command as the first process sends it to the others."""
+    return json.dumps(
+        {
+            "versions": versions,
+            "options": command.config.as_dict(),
+            "resume": command.resume,
+        }
+    )
+
+
+def _told(text: str, versions: dict[str, str], path: Path) -> Command | None:
+    """Returns the command that the first process sent; None if it cannot go on.
+
+    Args:
+      text: text of `_described`, or `null`.
+      versions: versions of this process.
+      path: run folder of this process, which it does not use.
+
+    Raises:
+      BadInput: the first process has other versions.
+    """
+    found = json.loads(text)
+    if found is None:
+        return None
+    for name, version in found["versions"].items():
+        if version != versions[name]:
+            raise BadInput(
+                f"--distributed: process 0 has {name} {version}, this one "
+                f"{versions[name]}; they must be the same"
+            )
+    config, folder = Config(**found["options"]), RunFolder(path)
+    return Command(config, folder, resume=found["resume"], first=False)

@@ -2,12 +2,12 @@
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from aslp_jax._errors import BadInput
+from aslp_jax.cli import _cluster
 from aslp_jax.trainer.options import FIELDS, Config, check, fixed_options, flag
 from aslp_jax.trainer.presets import (
     DATASET_DEFAULTS,
@@ -19,7 +19,6 @@ from aslp_jax.trainer.presets import (
 from aslp_jax.trainer.run_folder import RunFolder
 
 __all__ = [
-    "Cluster",
     "Command",
     "Flags",
     "OneLineParser",
@@ -27,23 +26,6 @@ __all__ = [
     "parse",
     "path_argument",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Processes of a run of several; None is left to JAX, which asks the launcher.
-
-    Attributes:
-      coordinator: address `HOST:PORT` of process 0.
-      processes: number of processes.
-      process_index: number of this process, from 0.
-      join_seconds: longest time to wait for all processes, in seconds.
-    """
-
-    coordinator: str | None
-    processes: int | None
-    process_index: int | None
-    join_seconds: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +88,7 @@ class Flags:
     preset: str | None
     path: Path | None
     resume: bool
-    cluster: Cluster | None
+    cluster: _cluster.Cluster | None
 
     def command(self) -> Command:
         """Returns the run that the flags ask for; no file is written.
@@ -170,68 +152,15 @@ def parse(
         action="store_true",
         help="continue the run in --out; its options need not be given again",
     )
-    _add_cluster(parser)
+    _cluster.add_flags(parser)
     values = vars(parser.parse_args(arguments))
     return Flags(
         path=values.pop("out", None),
         resume=values.pop("resume", False),
         preset=values.pop("preset", None),
-        cluster=_pop_cluster(values),
+        cluster=_cluster.pop(values),
         options=values,
     )
-
-
-def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of a run of several processes."""
-    group = parser.add_argument_group(
-        "several processes", "the same command, once in each process"
-    )
-    group.add_argument(
-        "--distributed",
-        action="store_true",
-        help="share the run with other processes; under Slurm, Open MPI, Kubernetes "
-        "and on TPU pods the next three flags need not be given",
-    )
-    group.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="address of process 0, with a port that is free there",
-    )
-    group.add_argument("--processes", type=int, metavar="N", help="number of processes")
-    group.add_argument(
-        "--process-index", type=int, metavar="N", help="number of this one, from 0"
-    )
-    group.add_argument(
-        "--join-seconds",
-        type=int,
-        metavar="N",
-        help="longest time to wait for the other processes at the start, in seconds "
-        "(default: 300)",
-    )
-
-
-def _pop_cluster(values: dict[str, Any]) -> Cluster | None:
-    """Takes the flags of a run of several processes out, and checks them."""
-    names = ("coordinator", "processes", "process_index", "join_seconds")
-    distributed = values.pop("distributed", False)
-    given = {name: values.pop(name, None) for name in names}
-    for name, value in given.items():
-        if value is not None and not distributed:
-            raise BadInput(f"{flag(name)} needs --distributed")
-    if not distributed:
-        return None
-    address, processes, index = (given[name] for name in names[:3])
-    if address is not None and not re.fullmatch(r".+:[0-9]{1,5}", address):
-        raise BadInput(f"--coordinator {address} is no HOST:PORT")
-    for name, least in (("processes", 1), ("process_index", 0), ("join_seconds", 1)):
-        value = given[name]
-        if value is not None and not least <= value < 2**31:
-            raise BadInput(f"{flag(name)} must be at least {least}, got {value}")
-    if None not in (processes, index) and index >= processes:
-        raise BadInput(
-            f"--process-index must be below --processes {processes}, got {index}"
-        )
-    return Cluster(address, processes, index, given["join_seconds"] or 300)
 
 
 def option_parser(

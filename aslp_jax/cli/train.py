@@ -5,22 +5,14 @@ learnt. (--method budget and magnitude train the weights, for comparison.)
 """
 
 import io
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from aslp_jax._errors import (
-    BAD_INPUT,
-    BUDGET_MISSED,
-    LOSS_NOT_FINITE,
-    BadInput,
-)
+from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
-from aslp_jax.cli.arguments import Command, Flags, parse
+from aslp_jax.cli._distributed import run_shared
+from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
-from aslp_jax.trainer.options import Config
-from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
@@ -49,40 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     require("matplotlib", by="train")
     if flags.cluster is None:
         return run(flags.command())
-    from aslp_jax.cli import _distributed
-
-    return _distributed.supervised(flags.cluster, lambda: _run_shared(flags))
-
-
-def _run_shared(flags: Flags) -> int:
-    """Runs one process of several; the command line of the first one counts."""
-    with Signals():
-        import jax
-
-        from aslp_jax.cli import _distributed
-        from aslp_jax.trainer.processes import every_process, is_first, text_of_first
-
-    try:
-        if is_first():
-            try:
-                command = flags.command()
-                text_of_first(json.dumps([command.config.as_dict(), command.resume]))
-            except BadInput:
-                text_of_first("null")
-                raise
-        else:
-            found = json.loads(text_of_first(""))
-            if found is None:
-                return BAD_INPUT  # the first process says why
-            config, folder = Config(**found[0]), RunFolder(flags.path or Path())
-            command = Command(config, folder, resume=found[1], first=False)
-        code = run(command)
-        if code in (0, LOSS_NOT_FINITE, BUDGET_MISSED):
-            every_process([0])  # the first writes the closing files
-        return code
-    except jax.errors.JaxRuntimeError:
-        _distributed.wait_for_loss()
-        raise
+    return run_shared(flags.cluster, flags, run)
 
 
 def run(command: Command) -> int:

@@ -1,6 +1,5 @@
 """Devices and micro-batches of a run."""
 
-import collections
 import time
 from typing import Any
 
@@ -29,37 +28,27 @@ def choose_devices(config: Config) -> list[jax.Device]:
       BadInput: there are fewer devices than asked for, or the batch cannot be shared
         evenly.
     """
-    found, processes = jax.devices(), jax.process_count()
-    count, batch = config.devices, config.batch_size
+    processes, batch = jax.process_count(), config.batch_size
+    shares = [jax.local_devices(process_index=each) for each in range(processes)]
+    most = min(map(len, shares)) * processes
     if batch % processes:
         raise BadInput(
             f"--batch-size {batch} is not divisible by the {processes} processes"
         )
+    count = config.devices
     if count is None:
-        each = _fewest_devices(found)
-        numbers = range(each * processes, 0, -processes)
-        count = next(n for n in numbers if batch % n == 0)
-    if count > len(found):
-        kinds = ", ".join(str(device) for device in found)
-        raise BadInput(f"--devices {count}: only {len(found)} here ({kinds})")
+        count = next(n for n in range(most, 0, -processes) if batch % n == 0)
+    if count > most:
+        kinds = ", ".join(str(device) for share in shares for device in share)
+        equal = ", equally many of each process" if processes > 1 else ""
+        raise BadInput(f"--devices {count}: only {most} here{equal} ({kinds})")
     if batch % count:
         raise BadInput(f"--batch-size {batch} is not divisible by the {count} devices")
-    if count % processes or count > _fewest_devices(found) * processes:
+    if count % processes:
         raise BadInput(
-            f"--devices {count}: each of the {processes} processes must have as many"
+            f"--devices {count} is not divisible by the {processes} processes"
         )
-    if processes == 1:
-        return found[:count]
-    return [
-        device
-        for process in range(processes)
-        for device in jax.local_devices(process_index=process)[: count // processes]
-    ]
-
-
-def _fewest_devices(devices: list[jax.Device]) -> int:
-    """Returns the number of devices of the process that has the fewest."""
-    return min(collections.Counter(d.process_index for d in devices).values())
+    return [device for share in shares for device in share[: count // processes]]
 
 
 def choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:

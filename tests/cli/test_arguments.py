@@ -313,6 +313,36 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         assert entry in text
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--processes 2", "--processes needs --distributed"),
+        ("--distributed --coordinator node1", "node1 is no HOST:PORT"),
+        ("--distributed --coordinator :5000", ":5000 is no HOST:PORT"),
+        ("--distributed --coordinator a:65536", "a port is from 1 to 65535"),
+        ("--distributed --join-seconds 0", "--join-seconds must be from 1 to"),
+        (
+            "--distributed --processes 2 --process-index 2",
+            "--process-index must be below --processes 2, got 2",
+        ),
+    ],
+)
+def test_what_cannot_be_of_several_processes_is_refused(
+    line: str, message: str
+) -> None:
+    assert message in refused(line)
+
+
+def test_processes_of_a_run() -> None:
+    assert parse([], description="").cluster is None
+    line = "--distributed --coordinator [::1]:5000 --process-index 0"
+    found = parse(line.split(), description="").cluster
+    assert found is not None
+    assert (found.coordinator, found.process_index) == ("[::1]:5000", 0)
+    assert found.join_seconds == 300
+    assert found.missing == ["--processes N"]
+
+
 def test_unknown_flags_are_refused() -> None:
     assert "--colour" in refused("--colour red")
     assert "extra" in refused("--epochs 3 extra")

@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 
 from aslp_jax import artefact
+from aslp_jax._errors import BadInput
+from aslp_jax.cli import _distributed
+from aslp_jax.cli.arguments import Command
 from aslp_jax.cli.main import main
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,7 +199,7 @@ def test_two_processes_resume_and_a_signal_to_one_stops_both(
     ("more", "words"),
     [
         ("--batch-size 9", "--batch-size 9 is not divisible by the 2 processes"),
-        ("--devices 1", "each of the 2 processes must have as many"),
+        ("--devices 1", "--devices 1 is not divisible by the 2 processes"),
         ("--out .", "is not empty"),
     ],
 )
@@ -215,6 +220,7 @@ def test_what_all_processes_refuse(
     ("line", "words"),
     [
         ("", "no launcher that JAX knows"),
+        ("--processes 2", "give --coordinator HOST:PORT, --process-index N (JAX"),
         (
             "--coordinator localhost:1 --processes 2 --process-index 1 "
             "--join-seconds 2",
@@ -235,3 +241,40 @@ def test_processes_that_find_no_others(
     assert ended.returncode == 2, ended.stderr
     assert words in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_is_in_use(options, tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as other:
+        address = f"localhost:{other.getsockname()[1]}"
+        line = f"--distributed --coordinator {address} --processes 2 --process-index 0"
+        ended = subprocess.run(
+            [*PROGRAM, *options, *line.split(), "--out", str(tmp_path / "run")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    assert ended.returncode == 2, ended.stderr
+    assert f"--coordinator {address}: process 0 cannot open" in ended.stderr
+    assert "Address already in use" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_process_that_has_loaded_jax_is_not_forked(
+    options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *options, "--distributed"]) == 2
+    assert "JAX is loaded in this process already" in capsys.readouterr().err
+
+
+def test_what_the_first_process_tells_the_others() -> None:
+    config, path = Config(dataset="digits", seed=3), Path("elsewhere")
+    versions = {"aslp-jax": "1.0", "jax": "0.10"}
+    sent = Command(config, RunFolder(Path("run")), resume=True)
+    text = _distributed._described(sent, versions)
+    found = _distributed._told(text, versions, path)
+    assert found is not None
+    assert (found.config, found.resume, found.first) == (config, True, False)
+    assert found.folder.path == path
+    assert _distributed._told("null", versions, path) is None
+    with pytest.raises(BadInput, match=r"process 0 has jax 0.10, this one 0.9"):
+        _distributed._told(text, {**versions, "jax": "0.9"}, path)
