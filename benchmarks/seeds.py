@@ -1,11 +1,13 @@
 """Several seeds as one program against one after another, in training images a second.
 
     python -m benchmarks.seeds --arch conv4 --batch-size 8
+    python -m benchmarks.seeds --platform gpu --arch conv4 --batch-size 256 --runs 5
 
-Three ways to train the same two runs on digits: one after the other; as one program
-with a run on each of two CPU devices, as `aslp-jax table1` does; as one program
-vectorised on a single device (`jax.vmap`). The three run alternately. Exit code: 0; 1
-if the devices save no time or change a bit of the result.
+Three ways to train the same runs: one after the other; as one program with a run on
+each of several CPU devices, as `aslp-jax table1` does; as one program vectorised on a
+single device (`jax.vmap`). The ways run alternately. On a CPU the images are digits.
+On a GPU they are random images of CIFAR-10's size, and the second way is left out.
+Exit code: 0; 1 if the CPU devices save no time or change a bit of the result.
 """
 
 import argparse
@@ -25,12 +27,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from aslp_jax import ASLP, Masked, models, train
 from aslp_jax.data import augment, datasets
 from aslp_jax.models import initialisers
-from aslp_jax.ops.convolution import conv_in_loop
+from aslp_jax.ops import convolution
 from aslp_jax.optim import by_group
+from benchmarks import workload
 from benchmarks.timing import where
 
 RUNS = 2
-"""Number of runs, each with its own seed."""
+"""Default number of runs, each with its own seed."""
 
 ALONE, DEVICES, VECTORISED = "one after another", "one a device", "vectorised"
 
@@ -47,31 +50,48 @@ class Way(NamedTuple):
     start: Callable[[], Any]
 
 
-def network(arch: str) -> Any:
-    """Returns a network of the paper with signed constants, for digits."""
+def network(arch: str, platform: str) -> Any:
+    """Returns a network of the paper with signed constants, for ten classes."""
     constant = initialisers.signed_constant(initialisers.kaiming_normal())
     return models.NETWORKS[arch](
         classes=10,
         conv_init=constant,
         dense_init=constant,
-        conv_general_dilated=conv_in_loop,
+        conv_general_dilated=convolution.of_platform(platform),
     )
 
 
-def make_ways(net: Any, batch_size: int, steps: int) -> dict[str, Way]:
-    """Returns the three ways by name.
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns 1,280 training images of digits and their labels."""
+    data = datasets.load("digits")
+    return data.train_images[:1280], data.train_labels[:1280]
+
+
+def make_ways(
+    net: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    steps: int,
+    runs: int = RUNS,
+    devices: bool = True,
+) -> dict[str, Way]:
+    """Returns the ways by name.
 
     Args:
       net: the plain network.
+      images: uint8 `[count, side, side, channels]`.
+      labels: int32 `[count]`.
       batch_size: images a step.
       steps: steps of each run.
+      runs: number of runs.
+      devices: True for the way that trains each run on a device of its own, too.
     """
     model, optimiser = (
         Masked(net, ASLP()),
         by_group({}, default=optax.adam(0.3, b1=0.5)),
     )
-    data = datasets.load("digits")
-    images, labels = data.train_images[:1280], data.train_labels[:1280]
     settings: dict[str, Any] = {
         "batch_size": batch_size,
         "prepare": _prepare,
@@ -84,7 +104,7 @@ def make_ways(net: Any, batch_size: int, steps: int) -> dict[str, Way]:
 
     def start() -> list[Any]:
         data = jnp.asarray(images), jnp.asarray(labels)
-        keys = [jax.random.key(seed) for seed in range(RUNS)]
+        keys = [jax.random.key(seed) for seed in range(runs)]
         return [(create(key), train.Totals.zeros(), *data, key) for key in keys]
 
     def start_on(mesh: Mesh) -> Any:
@@ -93,9 +113,11 @@ def make_ways(net: Any, batch_size: int, steps: int) -> dict[str, Way]:
 
     alone = train.compile_steps(**settings)
     ways = {ALONE: Way(lambda parts: [alone(*part, *bounds) for part in parts], start)}
-    for name, count in ((DEVICES, RUNS), (VECTORISED, 1)):
-        devices = np.array(jax.devices()[:count])
-        mesh = Mesh(devices, (train.SEED,), axis_types=(AxisType.Auto,))
+    for name, count in ((DEVICES, runs), (VECTORISED, 1)):
+        if name == DEVICES and not devices:
+            continue
+        chosen = np.array(jax.devices()[:count])
+        mesh = Mesh(chosen, (train.SEED,), axis_types=(AxisType.Auto,))
         program = train.compile_steps(seeds=mesh, **settings)
         ways[name] = Way(
             functools.partial(_call, program, bounds),
@@ -157,26 +179,45 @@ def same_bits(alone: Sequence[Any], stacked: Any) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     # Digits are too small for vgg19.
     archs = [name for name in models.NETWORKS if name != "vgg19"]
     parser.add_argument("--arch", choices=archs, default="conv4")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--steps", type=int, default=80, help="of each run a repeat")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args(arguments)
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", RUNS)
-    ways = make_ways(network(options.arch), options.batch_size, options.steps)
+    on_cpu = options.platform == "cpu"
+    if on_cpu:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", options.runs)
+        data, what = digits(), "digits"
+    elif jax.default_backend() != "gpu":
+        parser.error("--platform gpu needs a GPU that JAX can use")
+    else:
+        data = workload.random_images(options.batch_size * options.steps)
+        what = "random images of 32x32"
+    ways = make_ways(
+        network(options.arch, options.platform),
+        *data,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        runs=options.runs,
+        devices=on_cpu,
+    )
     seconds, results = measure(ways, options.repeats)
     print(
-        f"{options.arch} on digits, batches of {options.batch_size}, {RUNS} seeds; "
-        f"{where()}"
+        f"{options.arch} on {what}, batches of {options.batch_size}, {options.runs} "
+        f"seeds; {where()}"
     )
-    images = RUNS * options.steps * options.batch_size
+    images = options.runs * options.steps * options.batch_size
     speed = {name: images / statistics.median(each) for name, each in seconds.items()}
     for name, images_per_second in speed.items():
         ratio = images_per_second / speed[ALONE]
         print(f"{name:<20}{images_per_second:9,.0f} images/s  {ratio:5.2f} times")
+    if not on_cpu:
+        return 0
     same = same_bits(results[ALONE], results[DEVICES])
     print(f"one a device gives the same bits as alone: {'yes' if same else 'NO'}")
     return 0 if same and speed[DEVICES] > speed[ALONE] else 1

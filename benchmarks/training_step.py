@@ -7,14 +7,20 @@
 Both sides train the same network on the same random images: frozen signed-constant
 weights, a mask sampled for each step, one scale a layer, SGD with momentum. They run
 alternately in one process, on all cores of a CPU or on one GPU. On a GPU the images are
-on the device, float32 is TF32, and bfloat16 is autocast in PyTorch. PyTorch's side is
-`pytorch.py`; `pip install torch` installs it. Exit code: 0; 1 if a bound is not met.
+on the device, float32 is TF32, and bfloat16 is autocast in PyTorch, which chooses its
+fastest convolutions first. PyTorch's side is `pytorch.py`; `pip install torch` installs
+it, and without it this library is measured alone. `--csv FILE` writes a line a network
+and dtype. Exit code: 0; 1 if a bound is not met.
 """
 
 import argparse
+import csv
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,20 +124,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=workload.BATCH_SIZE)
     parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--csv", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        import torch
-    except ImportError:
-        parser.error("PyTorch is not installed; pip install torch")
     if options.platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    elif jax.default_backend() != "gpu" or not torch.cuda.is_available():
-        parser.error("--platform gpu needs a GPU that both JAX and PyTorch can use")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    print(f"{where()}, PyTorch {torch.__version__}, batches of {options.batch_size}")
+    elif jax.default_backend() != "gpu":
+        parser.error("--platform gpu needs a GPU that JAX can use")
+    versions = where()
+    beside = importlib.util.find_spec("torch") is not None
+    if beside:
+        import torch
+
+        beside = options.platform == "cpu" or torch.cuda.is_available()
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        versions += f", PyTorch {torch.__version__}"
+    if not beside:
+        versions += ", no PyTorch for this device beside it"
+    print(f"{versions}, batches of {options.batch_size}")
     images, labels = workload.random_images(options.batch_size * options.steps)
-    met = True
+    rows, met = [], True
     for arch in options.arch:
         for dtype in options.dtype:
             setting = {
@@ -140,35 +153,59 @@ def main(arguments: Sequence[str]) -> int:
                 "dtype": dtype,
                 "augment": options.augment,
             }
-            sides = {
-                "ours": ours(arch, images, labels, **setting),
-                "theirs": theirs(arch, images, labels, **setting),
-            }
+            sides = {"ours": ours(arch, images, labels, **setting)}
+            if beside:
+                sides["theirs"] = theirs(arch, images, labels, **setting)
             seconds = interleave(sides, options.repeats)
             speed = {name: len(images) / each for name, each in seconds.items()}
-            bound = BOUNDS[options.platform][arch]
-            claims = [
-                Claim(
-                    f"{arch}, {dtype}: {speed['ours']:,.0f} images/s, PyTorch "
-                    f"{speed['theirs']:,.0f}",
-                    speed["ours"] / speed["theirs"],
-                    bound,
-                    least=True,
-                )
-            ]
-            at_best = peak(dtype)
-            rate = workload.flops(workload.network(arch)) * speed["ours"]
+            row = _row(arch, dtype, speed)
+            claims = _claims(row, BOUNDS[options.platform][arch])
             print(
-                f"{arch}, {dtype}: {workload.EPOCH / speed['ours']:.2f} s an epoch of "
-                f"{workload.EPOCH:,} images, {rate / 1e12:.3f} TFLOP/s"
+                f"{arch}, {dtype}: {speed['ours']:,.0f} images/s, "
+                f"{row['epoch_seconds']:.2f} s an epoch of {workload.EPOCH:,} images, "
+                f"{row['tflops']:.3f} TFLOP/s"
             )
-            if at_best is not None and dtype == "bfloat16":
-                text = f"{arch}, {dtype}: fraction of the chip's peak"
-                claims.append(Claim(text, rate / at_best, PEAK_FRACTION, least=True))
             for claim in claims:
                 print(claim)
                 met &= claim.met
+            rows.append({**setting, **row, "versions": versions})
+    if options.csv is not None:
+        with open(options.csv, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     return 0 if met else 1
+
+
+def _row(arch: str, dtype: str, speed: dict[str, float]) -> dict[str, Any]:
+    """Returns the measured numbers of a network and a dtype."""
+    rate = workload.flops(workload.network(arch)) * speed["ours"]
+    at_best, theirs_speed = peak(dtype), speed.get("theirs")
+    return {
+        "arch": arch,
+        "dtype": dtype,
+        "images_per_second": round(speed["ours"], 1),
+        "pytorch_images_per_second": theirs_speed and round(theirs_speed, 1),
+        "ratio": theirs_speed and round(speed["ours"] / theirs_speed, 3),
+        "epoch_seconds": round(workload.EPOCH / speed["ours"], 3),
+        "tflops": round(rate / 1e12, 3),
+        "fraction_of_peak": at_best and round(rate / at_best, 4),
+    }
+
+
+def _claims(row: dict[str, Any], bound: float) -> list[Claim]:
+    """Returns what can be claimed of a row, with the bounds."""
+    name = f"{row['arch']}, {row['dtype']}"
+    claims = []
+    if row["ratio"] is not None:
+        text = (
+            f"{name}: images/s over PyTorch's {row['pytorch_images_per_second']:,.0f}"
+        )
+        claims.append(Claim(text, row["ratio"], bound, least=True))
+    if row["fraction_of_peak"] is not None and row["dtype"] == "bfloat16":
+        text = f"{name}: fraction of the chip's peak"
+        claims.append(Claim(text, row["fraction_of_peak"], PEAK_FRACTION, least=True))
+    return claims
 
 
 if __name__ == "__main__":
