@@ -147,19 +147,24 @@ def measurements(plan: Plan) -> Iterator[Job]:
         archs = ("conv4", "conv2", "conv6")
     out = os.fspath(plan.out)
     gpu = plan.platform == "gpu"
+
+    def training_step(arch: str) -> Job:
+        name = f"training_step-{arch}"
+        command = ("-m", "benchmarks.training_step", *platform, "--arch", arch)
+        dtypes = ("--augment", "--dtype", "float32", "bfloat16")
+        return Job(name, (*command, *dtypes, *step, "--csv", f"{out}/{name}.csv"), 60)
+
     if gpu:
         yield Job("draw", ("-m", "benchmarks.draw", *draw), 20)
-    for arch in archs:
-        name = f"training_step-{arch}"
-        table = ("--csv", f"{out}/{name}.csv")
-        dtypes = ("--augment", "--dtype", "float32", "bfloat16")
-        command = ("-m", "benchmarks.training_step", *platform, "--arch", arch)
-        yield Job(name, (*command, *dtypes, *step, *table), 60)
+    for arch in archs[:2]:
+        yield training_step(arch)
     command = ("-m", "benchmarks.seeds", *platform, "--arch", archs[0])
     yield Job("seeds", (*command, *seeds), 60)
     if gpu:
         steps = ("--steps", "50", "--repeats", "5", "--out", out)
         yield Job("rescale", ("-m", "benchmarks.rescale", *steps), 40)
+        for arch in archs[2:]:
+            yield training_step(arch)
         yield Job("samplers", ("-m", "benchmarks.samplers", "--out", out), 60)
 
 
