@@ -134,17 +134,14 @@ class Plan:
 def measurements(plan: Plan) -> Iterator[Job]:
     """Yields the measurements of speed; each runs alone."""
     platform = ("--platform", plan.platform)
+    draw: tuple[str, ...] = ("--calls", "100", "--repeats", "7")
+    step: tuple[str, ...] = ("--steps", "100", "--repeats", "3")
+    seeds: tuple[str, ...] = ("--batch-size", "256", "--steps", "100", "--repeats", "2")
+    seeds, archs = (*seeds, "--runs", "5"), ["conv4", "conv2", "conv6"]
     if plan.tiny:
         draw = ("--logits", "100000", "--repeats", "2")
         step = ("--batch-size", "8", "--steps", "2", "--repeats", "1")
-        seeds = ("--batch-size", "8", "--steps", "2", "--repeats", "1", "--runs", "2")
-        archs = ("conv2",)
-    else:
-        draw = ("--calls", "100", "--repeats", "7")
-        step = ("--steps", "100", "--repeats", "3")
-        seeds = ("--batch-size", "256", "--steps", "100", "--repeats", "2")
-        seeds = (*seeds, "--runs", "5")
-        archs = ("conv4", "conv2", "conv6")
+        seeds, archs = (*step, "--runs", "2"), ["conv2"]
     out = os.fspath(plan.out)
     gpu = plan.platform == "gpu"
 
