@@ -2,8 +2,9 @@
 
 Digits are part of the package, CIFAR comes through TFDS, Fashion-MNIST through TFDS or
 from its official files, TinyImageNet from its official archive. Importing this module
-starts neither JAX nor TFDS; neither does loading a cached dataset. The module is long
-because it says of each set where its images may come from.
+starts neither JAX nor TFDS; neither does loading a cached dataset. What reads the files
+of a set is imported only for that set. The module is long because it says of each set
+where its images may come from.
 """
 
 import contextlib
@@ -14,22 +15,16 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aslp_jax._claim import Held, claim
-from aslp_jax.data import (
-    cache,
-    cifar,
-    fashion_mnist,
-    tfds_folder,
-    tfds_metadata,
-    tiny_imagenet,
-)
-from aslp_jax.data.cifar import ARCHIVES, Archive
-from aslp_jax.data.fashion_mnist import OFFICIAL, IdxFiles
 from aslp_jax.data.names import NAMES
+
+if TYPE_CHECKING:
+    from aslp_jax.data.cifar import Archive
+    from aslp_jax.data.fashion_mnist import IdxFiles
 
 __all__ = ["NAMES", "Dataset", "default_cache", "load", "split", "split_class"]
 
@@ -161,7 +156,11 @@ def load(
             )
         return _tiny_imagenet(paths["manual_dir"], paths["cache_dir"])
     if name == "fashion_mnist":
+        from aslp_jax.data.fashion_mnist import OFFICIAL
+
         return _fashion_mnist(OFFICIAL, **paths)
+    from aslp_jax.data.cifar import ARCHIVES
+
     return _cifar(ARCHIVES[name], **paths)
 
 
@@ -247,11 +246,13 @@ def _digits() -> Dataset:
 
 
 def _cifar(
-    archive: Archive,
+    archive: "Archive",
     data_dir: Path | None,
     manual_dir: Path | None,
     cache_dir: Path | None,
 ) -> Dataset:
+    from aslp_jax.data import cifar, tfds_folder
+
     home = cache_dir or default_cache()
     with contextlib.ExitStack() as stack:
         keep = True
@@ -283,13 +284,15 @@ def _cifar(
     )
 
 
-def _prepare(archive: Archive, root: Path, manual_dir: Path | None) -> bool:
+def _prepare(archive: "Archive", root: Path, manual_dir: Path | None) -> bool:
     """Prepares a dataset in the cache, unless it is there, as the only writer there.
 
     Returns:
       True if the dataset is there now; False if the cache cannot be written, or another
       process prepares the dataset there, for which this one does not wait.
     """
+    from aslp_jax.data import cache, cifar, tfds_folder
+
     folder = root / archive.name
     if tfds_folder.find_versions(folder):
         return True
@@ -310,11 +313,13 @@ def _prepare(archive: Archive, root: Path, manual_dir: Path | None) -> bool:
 
 
 def _fashion_mnist(
-    files: IdxFiles,
+    files: "IdxFiles",
     data_dir: Path | None,
     manual_dir: Path | None,
     cache_dir: Path | None,
 ) -> Dataset:
+    from aslp_jax.data import fashion_mnist, tfds_folder
+
     name, classes = "fashion_mnist", len(fashion_mnist.CLASS_NAMES)
     if data_dir is not None:
         home = cache_dir or default_cache()
@@ -360,6 +365,8 @@ def _read_prepared(
       classes: number of classes.
       home: folder of the cache; None for no cache.
     """
+    from aslp_jax.data import cache, tfds_folder, tfds_metadata
+
     found = tfds_metadata.read(folder)
     tfds_metadata.check(found, name=name, counts=counts, shape=shape, classes=classes)
     fingerprint = cache.fingerprint(
@@ -387,6 +394,8 @@ def _read_prepared(
 
 
 def _tiny_imagenet(manual_dir: Path | None, cache_dir: Path | None) -> Dataset:
+    from aslp_jax.data import cache, tiny_imagenet
+
     layout = tiny_imagenet.read_layout(manual_dir)
     fingerprint = cache.fingerprint(layout.path, layout.files)
     cached = (cache_dir or default_cache()) / "decoded" / f"tiny_imagenet-{fingerprint}"
@@ -431,7 +440,7 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "aslp-jax"
 
 
-def _check_manual(archive: Archive, manual_dir: Path | None) -> None:
+def _check_manual(archive: "Archive", manual_dir: Path | None) -> None:
     if manual_dir is not None and not (manual_dir / archive.file).is_file():
         raise FileNotFoundError(
             f"load: no file {manual_dir / archive.file}; expected the archive that "

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from aslp_jax import artefact
-from aslp_jax.export import UnsupportedError
 from aslp_jax.trainer import own_network
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.processes import place
@@ -91,6 +90,9 @@ def _connectivity(run: Run, masks: Any) -> tuple[dict[str, dict[str, int]], int]
 
     A network that cannot be traced has no counts, and counts as reaching all classes.
     """
+    # Only now: a run needs it at its end.
+    from aslp_jax.export import UnsupportedError
+
     try:
         found = jax.device_get(run.programs.connectivity(masks))
     except UnsupportedError:

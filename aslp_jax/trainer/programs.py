@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from flax.typing import Initializer
 from jax.sharding import Mesh
 
 from aslp_jax import evaluate, functional, train
-from aslp_jax.connectivity import Connectivity, connectivity
 from aslp_jax.data import augment
 from aslp_jax.masked import Masked
 from aslp_jax.methods import Method
@@ -20,6 +19,9 @@ from aslp_jax.models import NETWORKS, initialisers
 from aslp_jax.ops import convolution
 from aslp_jax.optim import by_group, relative_sign_sgd
 from aslp_jax.trainer.spec import ProgramSpec
+
+if TYPE_CHECKING:
+    from aslp_jax.connectivity import Connectivity
 
 __all__ = ["ByRank", "Programs", "compile_programs"]
 
@@ -68,7 +70,7 @@ class Programs:
     keep_counts: Callable[..., Any]
     metrics: Callable[..., Any]
     prune: Callable[[train.TrainState], train.TrainState]
-    connectivity: Callable[..., Connectivity]
+    connectivity: Callable[..., "Connectivity"]
 
 
 # Runs of the same specification, such as seeds, follow one another.
@@ -99,7 +101,10 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         _check_outputs(network, prepare(image), spec.classes)
         return state
 
-    def connect(masks: Any) -> Connectivity:
+    def connect(masks: Any) -> "Connectivity":
+        # Only now: a run needs it at its end.
+        from aslp_jax.connectivity import connectivity
+
         inputs = jax.eval_shape(prepare, image)
         weights, collections = jax.eval_shape(network.init, jax.random.key(0), inputs)
         return connectivity(network, weights, collections, masks, inputs)

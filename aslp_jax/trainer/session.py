@@ -9,7 +9,7 @@ import numpy as np
 
 from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
-from aslp_jax.data import datasets, own, prepared
+from aslp_jax.data import datasets
 from aslp_jax.data.names import PREFIX
 from aslp_jax.trainer import closing, plots
 from aslp_jax.trainer.options import Config, fixed_options, image_size
@@ -209,8 +209,11 @@ def load_dataset(
     Raises:
       BadInput: the data set is not available, or not the one that the options name.
     """
+    # Only what reads this data set is imported.
     try:
         if config.data is not None:
+            from aslp_jax.data import own
+
             return own.load(
                 config.data,
                 image_size=image_size(config),
@@ -218,6 +221,8 @@ def load_dataset(
                 note=note or (lambda _: None),
             )
         if config.dataset.startswith(PREFIX):
+            from aslp_jax.data import prepared
+
             return prepared.load(
                 config.dataset,
                 config.data_dir or "",

@@ -770,7 +770,7 @@ def test_cache_goes_where_the_environment_says(
     prepared: tuple[Archive, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, folder = prepared
-    monkeypatch.setitem(datasets.ARCHIVES, "cifar10", archive)
+    monkeypatch.setitem(cifar.ARCHIVES, "cifar10", archive)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     datasets.load("cifar10", data_dir=folder)
     assert list((tmp_path / "xdg" / "aslp-jax" / "decoded").glob("cifar10-*"))
@@ -864,7 +864,7 @@ def test_warning_points_at_the_caller_of_load(
     prepared: tuple[Archive, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, folder = prepared
-    monkeypatch.setitem(datasets.ARCHIVES, "cifar10", archive)
+    monkeypatch.setitem(cifar.ARCHIVES, "cifar10", archive)
     (tmp_path / "file").touch()
     for folders in ({"data_dir": folder}, {"manual_dir": folder.parent / "manual"}):
         with pytest.warns(UserWarning, match="cannot write") as warned:
