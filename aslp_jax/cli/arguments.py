@@ -11,8 +11,10 @@ from aslp_jax.cli import _cluster
 from aslp_jax.trainer.options import FIELDS, Config, check, fixed_options, flag
 from aslp_jax.trainer.presets import (
     DATASET_DEFAULTS,
+    DATASET_PRESETS,
     METHOD_DEFAULTS,
     PRESETS,
+    default_preset,
     preset_values,
     resolve,
 )
@@ -37,12 +39,14 @@ class Command:
       folder: run folder; free for a new run, or with `resume` that of the run.
       resume: True to continue the run in `folder`.
       first: True in the process that prints and uses the folder; default: the only one.
+      recipe: remark on the preset that was taken by default; "" for none.
     """
 
     config: Config
     folder: RunFolder
     resume: bool
     first: bool = True
+    recipe: str = ""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -98,8 +102,12 @@ class Flags:
             or the folder cannot be used.
         """
         if not self.resume:
-            config = resolve(self.preset, self.options)
-            return Command(config, RunFolder.new(self.path, config), resume=False)
+            preset, recipe = self.preset, ""
+            if preset is None:
+                preset, recipe = default_preset(self.options)
+            config = resolve(preset, self.options)
+            folder = RunFolder.new(self.path, config)
+            return Command(config, folder, resume=False, recipe=recipe)
         if self.path is None:
             raise BadInput(
                 "--resume needs --out with the folder of the run to continue"
@@ -140,7 +148,17 @@ def parse(
       BadInput: a flag or a value is unknown, or a flag is abbreviated.
       SystemExit: `--help` was asked for.
     """
-    parser = option_parser(description, FIELDS, prog=prog, epilog=epilog)
+    others = [
+        f"with --dataset {name} and no option of training, {own}"
+        for name, own in DATASET_PRESETS.items()
+    ]
+    parser = option_parser(
+        description,
+        FIELDS,
+        preset="; ".join(["paper", *others]),
+        prog=prog,
+        epilog=epilog,
+    )
     parser.add_argument(
         "--out",
         type=path_argument,

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ __all__ = [
     "run",
     "run_script",
     "say",
+    "shell_name",
 ]
 
 
@@ -36,6 +39,21 @@ def command_name(command: str) -> str:
     """
     name = program_name()
     return name if name.endswith(".py") else f"{name} {command}"
+
+
+def shell_name() -> str:
+    """Returns the word that starts `aslp-jax` in the shell of this process.
+
+    A program that was started by its path, such as `.venv/bin/aslp-jax`, is named by
+    this path where the bare name would start none, or another one.
+    """
+    own = sys.argv[0]
+    if Path(own).name != "aslp-jax":
+        return "aslp-jax"
+    found = shutil.which("aslp-jax")
+    if found is not None and os.path.exists(own) and os.path.samefile(found, own):
+        return "aslp-jax"
+    return shlex.quote(own)
 
 
 def exit_code_lines(codes: Iterable[int] = tuple(EXIT_CODES)) -> str:

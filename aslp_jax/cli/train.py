@@ -5,6 +5,7 @@ learnt. (--method budget and magnitude train the weights, for comparison.)
 """
 
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,12 @@ from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli._distributed import run_shared
 from aslp_jax.cli.arguments import Command, parse
-from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
+from aslp_jax.cli.errors import (
+    command_name,
+    exit_code_lines,
+    program_name,
+    shell_name,
+)
 from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
@@ -100,6 +106,8 @@ def _run(command: Command) -> int:
             f"{session.folder.path}: {config.dataset_name} ({origin}), "
             f"{session.run.device}"
         )
+        if command.recipe:
+            progress.note(f"recipe: {command.recipe}")
         with Signals() as signals:
             train_sessions([session], progress, signals)
     finally:
@@ -110,12 +118,30 @@ def _run(command: Command) -> int:
     result = session.finish(plot=True)
     if command.first:
         print(summary.table(result, compile_seconds=compile_seconds()))
+        print("\n".join(_closing(command)))
     for warning in summary.warnings(result):
         _tell(command, f"WARNING: {warning}")
     if result.budget_miss > 0:
         _tell(command, summary.describe_budget_miss(result))
         return BUDGET_MISSED
     return 0
+
+
+def _closing(command: Command) -> list[str]:
+    """Returns the last lines: recipe, files, and a command to go on with."""
+    from aslp_jax.artefact import NETWORK  # by now JAX is loaded
+
+    folder = command.folder
+    network = folder.path / NETWORK
+    size = folder.file(NETWORK).stat().st_size
+    inspect = f"{shell_name()} inspect {shlex.quote(str(network))} --plot"
+    facts = [
+        ("recipe", command.recipe),
+        ("picture", folder.path / "curves.png"),
+        ("network", f"{network}, {size:,} bytes"),
+        ("next", inspect),
+    ]
+    return [f"{name:<15}{fact}" for name, fact in facts if fact]
 
 
 def _tell(command: Command, text: str) -> None:

@@ -160,11 +160,47 @@ def test_flags_have_the_type_of_their_option() -> None:
 def test_digits_has_its_own_defaults() -> None:
     small = {"batch_size": 32}
     assert {"digits": DIGITS, "own": small, "tfds": small} == DATASET_DEFAULTS
-    found = parsed("--dataset digits").config.as_dict()
+    found = parsed("--dataset digits --preset paper").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
+    assert parsed("--dataset digits --patience 100").config.as_dict() == found
     for other in ("cifar10", "cifar100", "tiny_imagenet"):
         found = parsed(f"--dataset {other}").config.as_dict()
         assert found == {**PAPER, "dataset": other}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--arch conv2 --seed 3 --eval-samples 2 --devices 1",
+        "--micro-batch 8 --checkpoint-seconds 5 --cache-dir elsewhere",
+    ],
+)
+def test_digits_alone_are_trained_by_the_fast_preset(line: str) -> None:
+    found, asked = (
+        parsed(f"--dataset digits {line} {preset}") for preset in ("", "--preset fast")
+    )
+    assert found.config == asked.config
+    assert (found.config.epochs, found.config.optimiser) == (12, "adam")
+    assert found.recipe == (
+        "fast, the default for digits; --preset paper is the paper's"
+    )
+    assert asked.recipe == ""
+
+
+def test_an_option_of_training_leaves_digits_to_the_recipe_of_the_paper() -> None:
+    machine = {"model_args", "cache_dir", "eval_samples", "seed", "devices"}
+    machine |= {"micro_batch", "checkpoint_seconds", "arch", "model", "dataset"}
+    for name in FIELDS.keys() - machine:
+        chosen = {"dataset": "digits", name: FIELDS[name].default}
+        preset, recipe = presets.default_preset(chosen)
+        assert preset is None
+        assert recipe == (
+            f"paper, as {flag(name)} is given; --preset fast is shorter"
+        ), name
+    for line in ("", "--dataset cifar10", "--data photos", "--seed 1"):
+        assert parsed(line).recipe == ""
+        assert parsed(line).config.optimiser == "sgd"
 
 
 @pytest.mark.parametrize("digits_first", [True, False])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aslp_jax._errors import EXIT_CODES
+from aslp_jax.cli.errors import shell_name
 from aslp_jax.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,24 @@ def test_a_device_that_is_not_there_is_one_line(signed):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("aslp-jax: JAX has no device here (JAX_PLATFORMS=bog")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_next_command_starts_the_program_that_runs(tmp_path, monkeypatch):
+    own, other = (tmp_path / name / "aslp-jax" for name in ("of venv", "other"))
+    for path in (own, other):
+        path.parent.mkdir()
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    for started, on_path, said in (
+        (own, own, "aslp-jax"),
+        (own, other, f"'{own}'"),
+        (own, tmp_path / "nothing", f"'{own}'"),
+        (tmp_path / "cifar.py", own, "aslp-jax"),
+        (tmp_path / "__main__.py", own, "aslp-jax"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(started)])
+        monkeypatch.setenv("PATH", str(on_path.parent))
+        assert shell_name() == said
 
 
 def test_help_waits_for_no_jax():

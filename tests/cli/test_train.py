@@ -490,6 +490,12 @@ def test_the_table_is_printed(whole: tuple[Path, Ended]) -> None:
         assert re.search(rf"^{layer} .* {kept} ", text, re.MULTILINE)
     assert f"{found['thresholding']:.2%} thresholding" in text
     assert f"{found['averaging_mean']:.2%} ± {found['averaging_std']:.2%}" in text
+    network = whole[0] / "network.aslp"
+    assert text.splitlines()[-3:] == [
+        f"picture        {whole[0]}/curves.png",
+        f"network        {network}, {network.stat().st_size:,} bytes",
+        f"next           aslp-jax inspect {network} --plot",
+    ]
 
 
 @pytest.mark.slow
