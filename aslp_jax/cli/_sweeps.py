@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from aslp_jax.cli.arguments import option_parser, path_argument
+from aslp_jax.cli.arguments import add_report_flag, option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
 from aslp_jax.trainer.options import FIELDS
@@ -53,6 +53,7 @@ def sweep_parser(
         default=math.inf,
         help="save and stop after so many minutes (default: when all is done)",
     )
+    add_report_flag(parser)
     parser.add_argument(
         "--out",
         type=path_argument,
@@ -80,7 +81,8 @@ def train_table(
     """
     shared = dict(options)
     schedule = Schedule(
-        **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")}
+        **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")},
+        report=shared.pop("report", True),
     )
     preset, out = shared.pop("preset", "fast"), shared.pop("out", None)
     outcome: SweepOutcome | None = None

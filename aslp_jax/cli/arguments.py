@@ -24,6 +24,7 @@ __all__ = [
     "Command",
     "Flags",
     "OneLineParser",
+    "add_report_flag",
     "option_parser",
     "parse",
     "path_argument",
@@ -40,6 +41,7 @@ class Command:
       resume: True to continue the run in `folder`.
       first: True in the process that prints and uses the folder; default: the only one.
       recipe: remark on the preset that was taken by default; "" for none.
+      report: True to write a report; default: True.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class Command:
     resume: bool
     first: bool = True
     recipe: str = ""
+    report: bool = True
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -86,6 +89,7 @@ class Flags:
       path: run folder; None for a new one.
       resume: True to continue the run in `path`.
       cluster: processes of the run; None for one process.
+      report: True to write a report.
     """
 
     options: dict[str, Any]
@@ -93,6 +97,7 @@ class Flags:
     path: Path | None
     resume: bool
     cluster: _cluster.Cluster | None
+    report: bool
 
     def command(self) -> Command:
         """Returns the run that the flags ask for; no file is written.
@@ -107,7 +112,9 @@ class Flags:
                 preset, recipe = default_preset(self.options)
             config = resolve(preset, self.options)
             folder = RunFolder.new(self.path, config)
-            return Command(config, folder, resume=False, recipe=recipe)
+            return Command(
+                config, folder, resume=False, recipe=recipe, report=self.report
+            )
         if self.path is None:
             raise BadInput(
                 "--resume needs --out with the folder of the run to continue"
@@ -126,7 +133,7 @@ class Flags:
                 )
         config = Config(**{**start, **chosen})
         check(config)
-        return Command(config, folder, resume=True)
+        return Command(config, folder, resume=True, report=self.report)
 
 
 def parse(
@@ -170,6 +177,7 @@ def parse(
         action="store_true",
         help="continue the run in --out; its options need not be given again",
     )
+    add_report_flag(parser)
     _cluster.add_flags(parser)
     values = vars(parser.parse_args(arguments))
     return Flags(
@@ -177,7 +185,22 @@ def parse(
         resume=values.pop("resume", False),
         preset=values.pop("preset", None),
         cluster=_cluster.pop(values),
+        report=values.pop("report", True),
         options=values,
+    )
+
+
+def add_report_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--no-report`, which sets `report` to False.
+
+    Args:
+      parser: parser that leaves out flags that are not given.
+    """
+    parser.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="write no report.html, the page with curves, tables and options",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE, BadInput
 from aslp_jax.cli._sweeps import sweep_parser, train_table
 from aslp_jax.cli.errors import program_name
-from aslp_jax.sweeps.budget import report
+from aslp_jax.sweeps.budget import page, report
 from aslp_jax.sweeps.budget.cells import (
     AXES,
     KEEPS,
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = vars(parser().parse_args(arguments))
     cells = choose_cells({name: options.pop(name) for name in _CHOICES})
-    table = Table(report.NAME, cells, configure, settings, report.write)
+    table = Table(report.NAME, cells, configure, settings, report.write, page.write)
     outcome, code = train_table(table, options)
     if outcome is None or outcome.interrupted is not None:
         return code

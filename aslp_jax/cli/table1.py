@@ -13,7 +13,7 @@ from typing import Any
 from aslp_jax._errors import BadInput
 from aslp_jax.cli._sweeps import sweep_parser, train_table
 from aslp_jax.sweeps.sweep import Table
-from aslp_jax.sweeps.table1 import cells, report
+from aslp_jax.sweeps.table1 import cells, page, report
 from aslp_jax.trainer.options import FIELDS, RESCALES
 
 _CHOICES = ("archs", "methods", "rescales", "cells")
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = vars(parser().parse_args(arguments))
     chosen = choose_cells({name: options.pop(name) for name in _CHOICES})
-    table = Table(report.NAME, chosen, cells.configure, cells.settings, report.write)
+    table = Table(
+        report.NAME, chosen, cells.configure, cells.settings, report.write, page.write
+    )
     return train_table(table, options)[1]
 
 

@@ -19,6 +19,7 @@ from aslp_jax.cli.errors import (
     program_name,
     shell_name,
 )
+from aslp_jax.trainer.run_folder import REPORT
 from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
@@ -115,7 +116,7 @@ def _run(command: Command) -> int:
     if session.problem is not None:
         _tell(command, session.problem)
         return LOSS_NOT_FINITE
-    result = session.finish(plot=True)
+    result = session.finish(plot=True, report=command.report)
     if command.first:
         print(summary.table(result, compile_seconds=compile_seconds()))
         print("\n".join(_closing(command)))
@@ -138,6 +139,7 @@ def _closing(command: Command) -> list[str]:
     facts = [
         ("recipe", command.recipe),
         ("picture", folder.path / "curves.png"),
+        ("report", folder.path / REPORT if command.report else None),
         ("network", f"{network}, {size:,} bytes"),
         ("next", inspect),
     ]

@@ -12,6 +12,7 @@ __all__ = [
     "METHOD_DEFAULTS",
     "PRESETS",
     "PRESET_VARIANTS",
+    "as_flags",
     "default_preset",
     "preset_values",
     "resolve",
@@ -194,6 +195,41 @@ def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, An
     for name in (asked.get("dataset", Config.dataset), method, images):
         values = {**values, **variants.get(name, {})}
     return {name: value for name, value in values.items() if knows(method, name)}
+
+
+def as_flags(config: Config) -> list[str]:
+    """Returns the words of a command line that gives these options again.
+
+    Options that the preset of the paper gives in any case are left out.
+
+    Args:
+      config: options of a run.
+    """
+    # Here a value of the plain defaults is no matter of course; or people look for it.
+    said = {
+        "arch",
+        "dataset",
+        "seed",
+        *PRESET_VARIANTS["paper"].get(config.method, {}),
+        *DATASET_DEFAULTS.get(config.dataset.partition(":")[0], {}),
+        *METHOD_DEFAULTS.get(config.method, {}),
+        *(["budget_weight"] if config.scope == "layer" else []),
+    }
+    implied = {"arch": config.model, "dataset": config.data}
+    words = ["--preset", "paper"]
+    for name, field in FIELDS.items():
+        value = getattr(config, name)
+        if value is None or implied.get(name) or field.metadata.get("internal"):
+            continue
+        if not knows(config.method, name):
+            continue
+        if value == field.default and name not in said:
+            continue
+        if isinstance(value, bool):
+            words.append(flag(name if value else f"no_{name}"))
+        else:
+            words += [flag(name), str(value)]
+    return words
 
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,13 +24,16 @@ from aslp_jax._json import read as read_json
 from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.results import EpochRow
 
-__all__ = ["LONGEST_METRICS", "RunFolder", "check_encoding", "writing"]
+__all__ = ["LONGEST_METRICS", "REPORT", "RunFolder", "check_encoding", "writing"]
 
 LONGEST_METRICS = 1 << 28
 """Largest size of metrics.jsonl in bytes."""
 
+REPORT = "report.html"
+"""Name of the page on a run, or on a grid, in its folder."""
+
 _CONFIG, _METRICS, _RESULT = "config.json", "metrics.jsonl", "result.json"
-_FILES = (_CONFIG, _METRICS, _RESULT, "curves.png")
+_FILES = (_CONFIG, _METRICS, _RESULT, "curves.png", REPORT)
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -197,6 +200,15 @@ class RunFolder:
             version has.
         """
         return dict(self._saved["options"])
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Content of config.json.
+
+        Raises:
+          BadInput: the folder holds no run, or one of another version.
+        """
+        return self._saved
 
     @functools.cached_property
     def _saved(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aslp_jax import artefact, checkpoint
+from aslp_jax._atomic import write_text
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets, own, prepared
 from aslp_jax.data.names import PREFIX
@@ -15,8 +16,9 @@ from aslp_jax.trainer import closing, plots
 from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import every_process, is_first, of_first
+from aslp_jax.trainer.report import Finished, run_report
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
-from aslp_jax.trainer.run_folder import RunFolder, writing
+from aslp_jax.trainer.run_folder import REPORT, RunFolder, writing
 from aslp_jax.trainer.run_state import Run
 
 __all__ = ["Session", "begin", "load_dataset"]
@@ -97,11 +99,12 @@ class Session:
                 _identity(self.run),
             )
 
-    def finish(self, *, plot: bool) -> RunResult:
+    def finish(self, *, plot: bool, report: bool) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
 
         Args:
           plot: True to plot curves.png.
+          report: True to write report.html.
 
         Returns:
           The result that result.json holds.
@@ -118,17 +121,41 @@ class Session:
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
         self.folder.write_result(result.to_json())
-        if plot:
-            config = self.run.config
-            title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
+        if plot or report:
+            probabilities = closing.keep_probabilities(self.run)
             with writing(self.folder.path):
-                plots.plot_curves(
-                    self.rows,
-                    closing.keep_probabilities(self.run),
-                    self.folder.file("curves.png"),
-                    title=f"{title}seed {config.seed}",
-                )
+                if plot:
+                    self._plot(probabilities)
+                if report:
+                    self._report(result, subnetwork, probabilities)
         return result
+
+    def _plot(self, keep_probabilities: Mapping[str, np.ndarray]) -> None:
+        config = self.run.config
+        title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
+        plots.plot_curves(
+            self.rows,
+            keep_probabilities,
+            self.folder.file("curves.png"),
+            title=f"{title}seed {config.seed}",
+        )
+
+    def _report(
+        self,
+        result: RunResult,
+        subnetwork: artefact.Subnetwork,
+        keep_probabilities: Mapping[str, np.ndarray],
+    ) -> None:
+        finished = Finished(
+            self.run.config,
+            self.folder.about,
+            self.rows,
+            result,
+            keep_probabilities,
+            subnetwork,
+            self.folder.file(artefact.NETWORK).stat().st_size,
+        )
+        write_text(self.folder.file(REPORT), run_report(finished))
 
     def close(self) -> None:
         """Lets other processes write into the folder; a second call does nothing."""
@@ -189,9 +216,9 @@ def _resume(session: Session, note: Callable[[str], None]) -> None:
     if not is_first():
         return
     if session.active:
-        # Both are of fewer epochs; the result first, which says that it is finished.
+        # All are of fewer epochs; the result first, which says that it is finished.
         with writing(folder.path):
-            for name in ("result.json", artefact.NETWORK):
+            for name in ("result.json", REPORT, artefact.NETWORK):
                 folder.file(name).unlink(missing_ok=True)
     folder.record_resume(run.config, run.device, run.position.epoch)
 

@@ -807,3 +807,27 @@ def test_the_page_lists_the_exit_codes() -> None:
     table = text.split("\n## Exit codes\n")[1].split("\n## ")[0]
     cells = re.findall(r"(?m)^\| ([\d, ]+) \|", table)
     assert [int(code) for cell in cells for code in cell.split(", ")] == [*EXIT_CODES]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--dataset digits",
+        "--dataset digits --epochs 1000 --batch-size 256 --keep 0.1",
+        "--preset fast --dataset digits --method supermask --no-augment",
+        "--preset released_code --standardise --no-augment",
+        "--preset edge_popup --seed 4294967295 --mask-lr 0.30000000000000004",
+        "--method budget --keep 0.05 --signed-constant all",
+        "--method magnitude --finetune --select-by thresholding",
+        "--method supermask --select-by thresholding --rescale smart",
+        "--method signed --keep 0.1 --scope layer --budget-weight 10",
+        "--data photos --image-size 24x32 --batch-size 256",
+        "--dataset tfds:beans --data-dir a/b --image-size 32 --devices 1",
+    ],
+)
+def test_flags_give_the_options_of_a_run_again(line: str) -> None:
+    config = parsed(line).config
+    words = presets.as_flags(config)
+    assert parse(words, description="").command().config == config
+    assert all(word for word in words)

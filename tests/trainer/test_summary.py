@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aslp_jax.trainer import plots, summary
+from aslp_jax.webpage.charts import spread
 from tests.helpers import LAYER, SIX
 from tests.helpers import epoch_row as row
 from tests.helpers import run_result as result
@@ -114,12 +115,12 @@ def test_labels_are_spread_in_order(count: int) -> None:
     rng = np.random.default_rng(count)
     gap = 1 / count / 1.05
     for heights in (rng.random(count), np.ones(count), np.zeros(count)):
-        placed = plots._spread(heights, gap=gap)
+        placed = spread(heights, gap=gap)
         assert placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
         ordered = placed[np.argsort(heights, kind="stable")]
         assert np.all(np.diff(ordered) >= gap - 1e-9)
     apart = np.linspace(1, 0, count)
-    np.testing.assert_allclose(plots._spread(apart, gap=0.01), apart, atol=1e-12)
+    np.testing.assert_allclose(spread(apart, gap=0.01), apart, atol=1e-12)
 
 
 def test_the_table_has_every_layer_and_the_total() -> None:
