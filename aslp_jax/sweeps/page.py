@@ -63,10 +63,11 @@ def _cell(value: Any) -> Cell:
         return value
     try:
         number = float(value)
-    except ValueError:
-        return Cell(str(value))
-    whole = isinstance(value, int) or str(value) == value
-    return Cell(str(value) if whole else f"{value:.4g}", number)
+    except (TypeError, ValueError):
+        return Cell("" if value is None else str(value))
+    text = str(value)
+    long = isinstance(value, float) and len(text) > 7
+    return Cell(f"{value:.4g}" if long else text, number)
 
 
 def with_interval(

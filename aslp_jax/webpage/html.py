@@ -60,6 +60,8 @@ def element(name: str, *content: Text, **attributes: str | float | None) -> Mark
         if value is not None
     )
     inner = "".join(map(_escaped, content))
+    if name == "img":  # the only element here that has no end
+        return Markup(f"<{name}{given}>")
     return Markup(f"<{name}{given}>{inner}</{name}>")
 
 

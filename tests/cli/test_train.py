@@ -30,6 +30,7 @@ from aslp_jax._claim import claim
 from aslp_jax.data import datasets
 from aslp_jax.trainer.options import FIELDS, Config
 from aslp_jax.trainer.results import EpochRow
+from tests.webpage import pages
 
 pytestmark = pytest.mark.program
 
@@ -389,6 +390,7 @@ def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
         "curves.png",
         "metrics.jsonl",
         "network.aslp",
+        "report.html",
         "result.json",
     }
     assert checkpoint.steps(folder / "checkpoints") == [
@@ -471,6 +473,19 @@ def test_the_curves_open(whole: tuple[Path, Ended]) -> None:
 
 
 @pytest.mark.slow
+def test_the_report_says_what_the_run_says(whole: tuple[Path, Ended]) -> None:
+    page = pages.check((whole[0] / "report.html").read_text())
+    found = result(whole[0])
+    assert page.one("h1").text == "aslp on conv2, digits, seed 0"
+    facts = pages.facts(page)
+    assert facts["Test accuracy"] == f"{found['thresholding']:.2%} thresholding"
+    layers = pages.tables(page)["Layers of the network, best state"]
+    assert [row["layer"] for row in layers] == LAYERS
+    again, given = [each.text for each in page.all("pre")]
+    assert "--data digits.npz" in again and f"--out {whole[0]}" in given
+
+
+@pytest.mark.slow
 def test_a_log_gets_one_plain_line_an_epoch(whole: tuple[Path, Ended]) -> None:
     lines = whole[1].err.splitlines()
     assert str(whole[0]) in lines[0]
@@ -491,8 +506,9 @@ def test_the_table_is_printed(whole: tuple[Path, Ended]) -> None:
     assert f"{found['thresholding']:.2%} thresholding" in text
     assert f"{found['averaging_mean']:.2%} ± {found['averaging_std']:.2%}" in text
     network = whole[0] / "network.aslp"
-    assert text.splitlines()[-3:] == [
+    assert text.splitlines()[-4:] == [
         f"picture        {whole[0]}/curves.png",
+        f"report         {whole[0]}/report.html",
         f"network        {network}, {network.stat().st_size:,} bytes",
         f"next           aslp-jax inspect {network} --plot",
     ]
@@ -521,7 +537,9 @@ def test_another_seed_gives_another_run(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "seed"
-    assert warm(f"{SMALL} --epochs 1 --seed 1 --out {out}").code == 0
+    ended = warm(f"{SMALL} --epochs 1 --seed 1 --no-report --out {out}")
+    assert ended.code == 0
+    assert "report" not in ended.out and not (out / "report.html").exists()
     one, other = rows(out)[0], rows(whole[0])[0]
     for name in ("train_loss", "validation_loss", "keep_fractions"):
         assert one[name] != other[name], name
