@@ -2,48 +2,20 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import aslp_jax
 from aslp_jax.trainer import report
 from aslp_jax.trainer.options import FIELDS, Config, flag
-from aslp_jax.trainer.presets import resolve
 from tests.helpers import SIX, epoch_row, run_result
 from tests.webpage import pages
-
-DIGITS = Path(__file__).parents[2] / "examples" / "embedded" / "digits.aslp"
-ABOUT = {
-    "command": ["aslp-jax", "train", "--out", "a <b>"],
-    "device": "1 x cpu",
-    "commit": "0123456789abcdef",
-    "versions": {"jax": "0.10.2"},
-    "started": "2026-01-31T12:00:00+0000",
-    "resumed": [{"after_epoch": 3, "started": "2026-02-01T12:00:00+0000"}],
-}
-NAMES = ("cat", "<script>alert(1)</script>", '"><img src=x>', "d & d", *"efghij")
+from tests.webpage.runs import ABOUT, NAMES, finished_run
 
 
 @pytest.fixture(scope="module")
-def subnetwork():
-    return aslp_jax.load(DIGITS)
-
-
-@pytest.fixture(scope="module")
-def finished(subnetwork):
-    description = dataclasses.replace(subnetwork.description, class_names=NAMES)
-    rng = np.random.default_rng(0)
-    return report.Finished(
-        config=resolve("fast", {"dataset": "digits", "seed": 7}),
-        about=ABOUT,
-        rows=[epoch_row(epoch) for epoch in range(1, 9)],
-        result=run_result(outputs_reached=9),
-        keep_probabilities={name: rng.random(50) for name in SIX},
-        subnetwork=dataclasses.replace(subnetwork, description=description),
-        network_bytes=48_123,
-    )
+def finished():
+    return finished_run()
 
 
 def test_a_report_says_what_the_result_says(finished):
