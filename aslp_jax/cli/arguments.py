@@ -42,6 +42,7 @@ class Command:
       first: True in the process that prints and uses the folder; default: the only one.
       recipe: remark on the preset that was taken by default; "" for none.
       report: True to write a report; default: True.
+      tensorboard: True to write event files of TensorBoard; default: False.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Command:
     first: bool = True
     recipe: str = ""
     report: bool = True
+    tensorboard: bool = False
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -90,6 +92,7 @@ class Flags:
       resume: True to continue the run in `path`.
       cluster: processes of the run; None for one process.
       report: True to write a report.
+      tensorboard: True to write event files of TensorBoard.
     """
 
     options: dict[str, Any]
@@ -98,6 +101,7 @@ class Flags:
     resume: bool
     cluster: _cluster.Cluster | None
     report: bool
+    tensorboard: bool
 
     def command(self) -> Command:
         """Returns the run that the flags ask for; no file is written.
@@ -112,9 +116,7 @@ class Flags:
                 preset, recipe = default_preset(self.options)
             config = resolve(preset, self.options)
             folder = RunFolder.new(self.path, config)
-            return Command(
-                config, folder, resume=False, recipe=recipe, report=self.report
-            )
+            return self._command(config, folder, recipe)
         if self.path is None:
             raise BadInput(
                 "--resume needs --out with the folder of the run to continue"
@@ -133,7 +135,17 @@ class Flags:
                 )
         config = Config(**{**start, **chosen})
         check(config)
-        return Command(config, folder, resume=True, report=self.report)
+        return self._command(config, folder, "")
+
+    def _command(self, config: Config, folder: RunFolder, recipe: str) -> Command:
+        return Command(
+            config,
+            folder,
+            resume=self.resume,
+            recipe=recipe,
+            report=self.report,
+            tensorboard=self.tensorboard,
+        )
 
 
 def parse(
@@ -178,6 +190,12 @@ def parse(
         help="continue the run in --out; its options need not be given again",
     )
     add_report_flag(parser)
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write scalars and histograms for TensorBoard, too, into the folder "
+        "tensorboard of the run folder",
+    )
     _cluster.add_flags(parser)
     values = vars(parser.parse_args(arguments))
     return Flags(
@@ -186,6 +204,7 @@ def parse(
         preset=values.pop("preset", None),
         cluster=_cluster.pop(values),
         report=values.pop("report", True),
+        tensorboard=values.pop("tensorboard", False),
         options=values,
     )
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
       BadInput: a flag, a folder, a data set or a number cannot be used.
-      MissingExtra: matplotlib is not installed.
+      MissingExtra: matplotlib is not installed, or with `--tensorboard` tensorboardX.
       SystemExit: `--help` was asked for.
     """
     flags = parse(
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         epilog=exit_code_lines(),
     )
     require("matplotlib", by="train")
+    if flags.tensorboard:
+        require("tensorboardX", by="--tensorboard")
     if flags.cluster is None:
         return run(flags.command())
     return run_shared(flags.cluster, flags, run)
@@ -98,7 +100,12 @@ def _run(command: Command) -> int:
     )
     data = load_dataset(config, progress.note)
     session = begin(
-        config, data, command.folder, resume=command.resume, note=progress.note
+        config,
+        data,
+        command.folder,
+        resume=command.resume,
+        note=progress.note,
+        tensorboard=command.tensorboard,
     )
     epoch = session.run.position.epoch + 1
     origin = f"from epoch {epoch}" if command.resume else data.source

@@ -73,7 +73,7 @@ def _cell(value: Any) -> Cell:
 def with_interval(
     name: str, line: Mapping[str, Any], mean: float, std: float, count: int
 ) -> dict[str, Any]:
-    """Returns a line with its name, mean and interval in front.
+    """Returns a line with its name, mean, interval and std in front.
 
     Args:
       name: name of the line.
@@ -83,7 +83,8 @@ def with_interval(
       count: number of seeds.
     """
     within = interval(mean, std, count)
-    return {"name": name, "mean": line["mean"], INTERVAL: within, **line}
+    front = {"name": name, "mean": line["mean"], INTERVAL: within, "std": line["std"]}
+    return {**front, **line}
 
 
 def runs_table(

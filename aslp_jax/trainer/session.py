@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from aslp_jax import artefact, checkpoint
-from aslp_jax._atomic import write_text
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets, own, prepared
 from aslp_jax.data.names import PREFIX
-from aslp_jax.trainer import closing, plots
+from aslp_jax.trainer import closing
 from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import every_process, is_first, of_first
-from aslp_jax.trainer.report import Finished, run_report
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
 from aslp_jax.trainer.run_folder import REPORT, RunFolder, writing
 from aslp_jax.trainer.run_state import Run
+from aslp_jax.trainer.tensorboard import EVENTS, EventLog
 
 __all__ = ["Session", "begin", "load_dataset"]
 
@@ -33,12 +32,14 @@ class Session:
       folder: files of the run.
       rows: rows of metrics.jsonl, one an epoch.
       divergence: loss or parameter that is not finite; None while the run is sound.
+      events: event files of TensorBoard; None for none.
     """
 
     run: Run
     folder: RunFolder
     rows: list[EpochRow]
     divergence: Divergence | None = None
+    events: EventLog | None = None
 
     @property
     def active(self) -> bool:
@@ -77,6 +78,10 @@ class Session:
         """
         if is_first():
             self.folder.append_row(row)
+            if self.events is not None:
+                probabilities = closing.keep_probabilities(self.run, best=False)
+                with writing(self.folder.path):
+                    self.events.write(row, self.rows, probabilities)
         self.rows.append(row)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
@@ -121,44 +126,22 @@ class Session:
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
         self.folder.write_result(result.to_json())
-        if plot or report:
-            probabilities = closing.keep_probabilities(self.run)
-            with writing(self.folder.path):
-                if plot:
-                    self._plot(probabilities)
-                if report:
-                    self._report(result, subnetwork, probabilities)
+        with writing(self.folder.path):
+            closing.write_pictures(
+                self.run,
+                self.folder,
+                self.rows,
+                result,
+                subnetwork,
+                plot=plot,
+                report=report,
+            )
         return result
-
-    def _plot(self, keep_probabilities: Mapping[str, np.ndarray]) -> None:
-        config = self.run.config
-        title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
-        plots.plot_curves(
-            self.rows,
-            keep_probabilities,
-            self.folder.file("curves.png"),
-            title=f"{title}seed {config.seed}",
-        )
-
-    def _report(
-        self,
-        result: RunResult,
-        subnetwork: artefact.Subnetwork,
-        keep_probabilities: Mapping[str, np.ndarray],
-    ) -> None:
-        finished = Finished(
-            self.run.config,
-            self.folder.about,
-            self.rows,
-            result,
-            keep_probabilities,
-            subnetwork,
-            self.folder.file(artefact.NETWORK).stat().st_size,
-        )
-        write_text(self.folder.file(REPORT), run_report(finished))
 
     def close(self) -> None:
         """Lets other processes write into the folder; a second call does nothing."""
+        if self.events is not None:
+            self.events.close()
         self.folder.release()
 
 
@@ -170,6 +153,7 @@ def begin(
     resume: bool,
     note: Callable[[str], None],
     devices: Sequence[Any] | None = None,
+    tensorboard: bool = False,
 ) -> Session:
     """Begins a run and its folder, or resumes both.
 
@@ -186,8 +170,11 @@ def begin(
       resume: True to continue the run in `folder`.
       note: function that shows a message about checkpoints that cannot be used.
       devices: devices to run on; None chooses those of the options.
+      tensorboard: True to write event files of TensorBoard, too; a run that has some
+        goes on with them in any case.
 
     Raises:
+      MissingExtra: there are event files to write, and tensorboardX is not installed.
       BadInput: a folder or an option cannot be used, or another process writes there;
         or the processes of the run have not the same images.
     """
@@ -201,6 +188,8 @@ def begin(
             _resume(session, note)
         elif is_first():
             folder.create(config, session.run.device)
+        if is_first() and (tensorboard or folder.file(EVENTS).is_dir()):
+            session.events = EventLog(folder.file(EVENTS))
     except BaseException:
         folder.release()
         raise

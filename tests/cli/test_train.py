@@ -30,6 +30,7 @@ from aslp_jax._claim import claim
 from aslp_jax.data import datasets
 from aslp_jax.trainer.options import FIELDS, Config
 from aslp_jax.trainer.results import EpochRow
+from tests.trainer import events
 from tests.webpage import pages
 
 pytestmark = pytest.mark.program
@@ -561,7 +562,7 @@ def test_more_epochs_later_are_as_good_as_at_once(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "more"
-    ended = warm(f"{SMALL} --epochs 2 --out {out}")
+    ended = warm(f"{SMALL} --epochs 2 --tensorboard --out {out}")
     assert ended.code == 0, ended.err
     assert [*map(timeless, rows(out))] == [*map(timeless, rows(whole[0])[:2])]
     assert result(out)["epochs"] == 2
@@ -575,6 +576,24 @@ def test_more_epochs_later_are_as_good_as_at_once(
     assert seconds == sorted(seconds)
     # What the folder says is what was run, for a reader and for the next --resume.
     assert options(out)["epochs"] == EPOCHS
+    assert_events(out)
+
+
+def assert_events(folder: Path) -> None:
+    """Asserts that TensorBoard finds every epoch of a finished run once."""
+    pytest.importorskip("tensorboard")
+    found, wanted = events.read(folder / "tensorboard"), rows(folder)
+    for tag, name in (
+        ("loss/training", "train_loss"),
+        ("accuracy/validation", "validation_accuracy"),
+        ("kept/total", "keep_fraction"),
+    ):
+        values = [(row["epoch"], pytest.approx(row[name])) for row in wanted]
+        assert events.scalars(found, tag) == values
+    steps = [row["epoch"] for row in wanted]
+    for layer in LAYERS:
+        tag = f"keep-probability/{layer}"
+        assert events.histogram_steps(found, tag) == steps
 
 
 @pytest.mark.slow
@@ -585,7 +604,7 @@ def test_a_run_killed_and_compiled_anew_ends_the_same(
 ) -> None:
     out = tmp_path / "killed"
     ended = program(
-        f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}",
+        f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --tensorboard --out {out}",
         script=INTERRUPTED.format(program=PROGRAM, name="SIGKILL"),
     )
     assert ended.code == -signal.SIGKILL
@@ -595,6 +614,7 @@ def test_a_run_killed_and_compiled_anew_ends_the_same(
     ended = program(f"--resume --out {out}", JAX_ENABLE_COMPILATION_CACHE="false")
     assert ended.code == 0, ended.err
     assert_same_run(out, whole[0])
+    assert_events(out)
 
 
 @pytest.mark.slow
@@ -717,7 +737,8 @@ def test_resuming_a_finished_run_changes_nothing(
         assert len(kept) == len(lines) - 1
         return kept
 
-    assert without_compiling(ended.out) == without_compiling(whole[1].out)
+    said = ended.out.replace(str(copy), str(whole[0]))
+    assert without_compiling(said) == without_compiling(whole[1].out)
     after = content(copy)
     for name in ("result.json", "metrics.jsonl"):
         assert after[name] == before[name], name
