@@ -17,7 +17,7 @@ _MOST = 10_000
 
 
 def sweep_parser(
-    description: str, name: str, axes: Sequence[str], *, seeds: int
+    description: str, name: str, axes: Sequence[str], *, seeds: int, page: str
 ) -> argparse.ArgumentParser:
     """Returns a parser of the options that all cells share, and of a sweep's limits.
 
@@ -26,10 +26,14 @@ def sweep_parser(
       name: name of the table, which is that of the command.
       axes: names of the options that tell cells and seeds apart; they get no flag here.
       seeds: default number of seeds of each cell.
+      page: page of the site on the command.
     """
     own = {*axes, "devices"}
     parser = option_parser(
-        description, [field for field in FIELDS if field not in own], preset="fast"
+        description,
+        [field for field in FIELDS if field not in own],
+        preset="fast",
+        page=page,
     )
     parser.prog = command_name(name)
     parser.add_argument(

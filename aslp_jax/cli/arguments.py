@@ -55,11 +55,17 @@ class Command:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Parser that raises BadInput where argparse prints its usage and exits."""
+    """Parser that raises BadInput where argparse prints its usage and exits.
+
+    Attributes:
+      page: page of the site on its flags; "" for none.
+    """
+
+    page = ""
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput with the message."""
-        raise BadInput(message)
+        raise BadInput(message, page=self.page)
 
 
 def path_argument(text: str) -> Path:
@@ -119,7 +125,8 @@ class Flags:
             return self._command(config, folder, recipe)
         if self.path is None:
             raise BadInput(
-                "--resume needs --out with the folder of the run to continue"
+                "--resume needs --out with the folder of the run to continue",
+                page="docs/resuming.md",
             )
         folder = RunFolder(self.path)
         start = folder.saved_options()
@@ -131,7 +138,8 @@ class Flags:
             if name in fixed_options(start) and start[name] != value:
                 raise BadInput(
                     f"{self.path} holds a run with {flag(name)} {start[name]}, not "
-                    f"{value}; drop the flag, or choose another --out"
+                    f"{value}; drop the flag, or choose another --out",
+                    page="docs/resuming.md",
                 )
         config = Config(**{**start, **chosen})
         check(config)
@@ -230,7 +238,8 @@ def option_parser(
     preset: str = "paper",
     prog: str | None = None,
     epilog: str | None = None,
-) -> argparse.ArgumentParser:
+    page: str = "docs/training.md#options",
+) -> OneLineParser:
     """Returns a parser of some options and `--preset`.
 
     Options that are not given are absent from its result.
@@ -241,6 +250,7 @@ def option_parser(
       preset: preset that the program takes by default, for `--help`.
       prog: name of the program in `--help`; default: the script's name.
       epilog: last lines of `--help`; default: none.
+      page: page of the site on the flags.
     """
     parser = OneLineParser(
         prog=prog,
@@ -252,6 +262,7 @@ def option_parser(
             prog, max_help_position=30
         ),
     )
+    parser.page = page
     for name in names:
         field = FIELDS[name]
         if field.metadata.get("internal"):

@@ -30,6 +30,9 @@ from aslp_jax.sweeps.measures import off_budget_percent
 from aslp_jax.sweeps.sweep import Table
 from aslp_jax.trainer.options import FIELDS, knows
 
+_PAGE = "docs/budgets.md"
+"""Page of the site on the command."""
+
 _CHOICES = ("arch", "keep", "method", "scope")
 """Names of the flags that choose cells."""
 
@@ -88,7 +91,7 @@ def report_failures(grid: Grid, cells: Iterable[Cell], seeds: Sequence[int]) -> 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    found = sweep_parser(__doc__, report.NAME, AXES, seeds=1)
+    found = sweep_parser(__doc__, report.NAME, AXES, seeds=1, page=_PAGE)
     for name, default, words in (
         ("arch", ["conv4"], "networks (default: conv4)"),
         ("scope", ["global"], FIELDS["scope"].metadata["help"] + " (default: global)"),
@@ -137,5 +140,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[Cell]:
         if scope == "global" or knows(METHODS[method]["method"], "scope")
     ]
     if not cells:
-        raise BadInput(f"--scope layer means nothing to {', '.join(choices['method'])}")
+        raise BadInput(
+            f"--scope layer means nothing to {', '.join(choices['method'])}",
+            page=_PAGE,
+        )
     return cells

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.page = "docs/table1.md#comparing-recipes"
     parser.add_argument("grids", nargs="+", metavar="NAME=GRID")
     parser.add_argument(
         "--cell", required=True, help="such as conv4-plain-aslp-none-sc"
@@ -48,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     for text in options.grids:
         name, _, path = text.partition("=")
         if not path or name in grids:
-            raise BadInput(f"{text} is not NAME=GRID, or names a grid twice")
+            raise BadInput(
+                f"{text} is not NAME=GRID, or names a grid twice",
+                page="docs/table1.md#comparing-recipes",
+            )
         grids[name] = path_argument(path)
     # Only now: `--help` and mistyped flags should not wait for what the table needs.
     from aslp_jax.sweeps.comparison import compare

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput
+from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput, page_on
 from aslp_jax._extras import MissingExtra
 from aslp_jax.cli._display import lasting_display
 from aslp_jax.trainer.signals import Interrupted, interruptible
@@ -23,6 +23,9 @@ __all__ = [
     "say",
     "shell_name",
 ]
+
+_OUTSIDE = "docs/what_can_go_wrong.md#output-disk-or-device-fails"
+"""Page on what the machine does not give."""
 
 
 def program_name() -> str:
@@ -95,14 +98,14 @@ def run(
                     return main(arguments)
                 return importlib.import_module(f"aslp_jax.cli.{main}").main(arguments)
         except (BadInput, MissingExtra) as error:
-            say(str(error))
+            say(str(error), page=page_on(error))
         except OSError as error:
-            say(_describe(error))
+            say(_describe(error), page=_OUTSIDE)
         except (AssertionError, MemoryError, RuntimeError) as error:
             message = _missing_resource(error)
             if message is None:
                 raise
-            say(message)
+            say(message, page=_OUTSIDE)
         except Interrupted as stop:
             # Training says itself what is saved.
             say(f"stopped by {stop}")
@@ -113,13 +116,15 @@ def run(
         return BAD_INPUT
 
 
-def say(text: str) -> None:
+def say(text: str, *, page: str = "") -> None:
     """Prints an error in one line, after the name of the program.
 
     Args:
       text: message; its line breaks become spaces.
+      page: page of the site that says more; default: none.
     """
-    print(f"{program_name()}: {' '.join(text.split())}", file=sys.stderr)
+    more = f"; see {page}" if page else ""
+    print(f"{program_name()}: {' '.join(text.split())}{more}", file=sys.stderr)
 
 
 def _describe(error: OSError) -> str:

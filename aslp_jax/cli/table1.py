@@ -16,6 +16,9 @@ from aslp_jax.sweeps.sweep import Table
 from aslp_jax.sweeps.table1 import cells, page, report
 from aslp_jax.trainer.options import FIELDS, RESCALES
 
+_PAGE = "docs/table1.md"
+"""Page of the site on the command."""
+
 _CHOICES = ("archs", "methods", "rescales", "cells")
 """Names of the flags that choose cells."""
 
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    found = sweep_parser(__doc__, report.NAME, cells.AXES, seeds=5)
+    found = sweep_parser(__doc__, report.NAME, cells.AXES, seeds=5, page=_PAGE)
     rescales = FIELDS["rescale"].metadata["choices"]
     paper = tuple(cells.LABELS)
     for name, choices, default, words in (
@@ -77,7 +80,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[cells.Cell]:
         if not set(rescales) & set(RESCALES[method]):
             raise BadInput(
                 f"--rescales {' '.join(rescales)} means nothing to {method}; valid: "
-                f"{', '.join(RESCALES[method])}"
+                f"{', '.join(RESCALES[method])}",
+                page=_PAGE,
             )
     found = [
         cell
@@ -91,7 +95,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[cells.Cell]:
         if not fnmatch.filter(names, pattern):
             raise BadInput(
                 f"--cells {pattern} matches none of the {len(names)} cells, which are "
-                f"named like {', '.join(names[:3])}"
+                f"named like {', '.join(names[:3])}",
+                page=_PAGE,
             )
     chosen = [
         cell

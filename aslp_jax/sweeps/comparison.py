@@ -23,6 +23,9 @@ from aslp_jax.sweeps.table1.cells import all_cells
 from aslp_jax.trainer.progress import humanise_seconds
 from aslp_jax.trainer.run_folder import REPORT, writing
 
+_PAGE = "docs/table1.md#comparing-recipes"
+"""Page of the site on these errors."""
+
 
 def compare(
     grids: Mapping[str, Path], cell: str, out: Path, *, report: bool = True
@@ -46,7 +49,10 @@ def compare(
         _check_report(out)
     runs = {name: _finished_runs(path, cell) for name, path in grids.items()}
     if len({_images(path) for path in grids.values()}) > 1:
-        raise BadInput("the grids are of different images; accuracies do not compare")
+        raise BadInput(
+            "the grids are of different images; accuracies do not compare",
+            page=_PAGE,
+        )
     lines = [summary(name, runs) for name in runs]
     page = markdown(lines)
     with writing(out), claim(out):
@@ -64,7 +70,8 @@ def _check_report(out: Path) -> None:
         if (out / name).exists():
             raise BadInput(
                 f"--out {out} holds a {name}, and its {REPORT} would be lost; name "
-                "another folder, or give --no-report"
+                "another folder, or give --no-report",
+                page=_PAGE,
             )
 
 
@@ -95,17 +102,24 @@ def _finished_runs(path: Path, name: str) -> list[Record]:
     cells = {cell.name: cell for cell in all_cells()}
     if name not in cells:
         raise BadInput(
-            f"--cell {name} is none of the cells, such as {next(iter(cells))}"
+            f"--cell {name} is none of the cells, such as {next(iter(cells))}",
+            page=_PAGE,
         )
     read_settings(path)  # a folder that is no grid is met first
     records = [
         record for record in read_records(path, [cells[name]]) if not record.diverged
     ]
     if not records:
-        raise BadInput(f"{path} has no finished run of {name}")
+        raise BadInput(
+            f"{path} has no finished run of {name}",
+            page=_PAGE,
+        )
     for record in records:
         if not record.rows:
-            raise BadInput(f"{path} has no metrics of {name}, seed {record.seed}")
+            raise BadInput(
+                f"{path} has no metrics of {name}, seed {record.seed}",
+                page=_PAGE,
+            )
     return records
 
 

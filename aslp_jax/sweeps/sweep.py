@@ -165,7 +165,8 @@ def _check_options(table: Table, options: Mapping[str, Any]) -> None:
     for name in options.keys() & FIELDS.keys():
         if not any(knows(method, name) for method in methods):
             raise BadInput(
-                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
+                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}",
+                page="docs/training.md#options",
             )
     require("matplotlib", by=table.name)
 

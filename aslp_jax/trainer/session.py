@@ -248,7 +248,15 @@ def load_dataset(
             cache_dir=config.cache_dir,
         )
     except (OSError, ValueError) as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(str(error), page=_page_on_images(config)) from error
+
+
+def _page_on_images(config: Config) -> str:
+    if config.data is not None:
+        return "docs/training.md#your-own-images"
+    if config.dataset.startswith(PREFIX):
+        return "docs/training.md#any-data-set-of-tfds"
+    return "docs/training.md#data"
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -269,7 +277,8 @@ def _check_images(run: Run) -> None:
         if not np.array_equal(digest, digests[0]):
             raise BadInput(
                 f"process {process} has other images of {run.config.dataset_name} than "
-                "process 0"
+                "process 0",
+                page="docs/scaling.md#bad-input",
             )
 
 
@@ -296,4 +305,4 @@ def _restored(session: Session, note: Callable[[str], None]) -> Mapping[str, Any
             with writing(folder.path):
                 shutil.rmtree(folder.checkpoints / str(newer))
         return snapshot
-    raise BadInput(problems[0])
+    raise BadInput(problems[0], page="docs/what_can_go_wrong.md#damaged-files")

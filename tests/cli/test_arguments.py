@@ -727,7 +727,8 @@ def test_bad_input_is_one_line_and_code_2(
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     assert caught.value.code == 2
-    words = "cifar.py: --epochs must be at least 1, got 0\n"
+    page = "docs/training.md#options"
+    words = f"cifar.py: --epochs must be at least 1, got 0; see {page}\n"
     assert capsys.readouterr() == ("", words)
 
     monkeypatch.setattr(sys, "argv", ["cifar.py"])
