@@ -125,8 +125,6 @@ class Session:
         self.folder.check()
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
-        self.folder.write_result(result.to_json())
-        with writing(self.folder.path):
             closing.write_pictures(
                 self.run,
                 self.folder,
@@ -136,6 +134,7 @@ class Session:
                 plot=plot,
                 report=report,
             )
+        self.folder.write_result(result.to_json())
         return result
 
     def close(self) -> None:
