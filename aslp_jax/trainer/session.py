@@ -104,12 +104,12 @@ class Session:
                 _identity(self.run),
             )
 
-    def finish(self, *, plot: bool, report: bool) -> RunResult:
+    def finish(self, *, plot: bool, report: bool = True) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
 
         Args:
           plot: True to plot curves.png.
-          report: True to write report.html.
+          report: True (default) to write report.html.
 
         Returns:
           The result that result.json holds.
