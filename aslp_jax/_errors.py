@@ -54,7 +54,7 @@ class BadInput(Exception):
         """Takes the message and the page on it.
 
         Args:
-          message: what is wrong, and what would be right.
+          message: line for a person: the mistake, and a way to mend it.
           page: page of the site that says more; default: none.
         """
         super().__init__(message)
