@@ -40,7 +40,7 @@ class Command:
       folder: run folder; free for a new run, or with `resume` that of the run.
       resume: True to continue the run in `folder`.
       first: True in the process that prints and uses the folder; default: the only one.
-      recipe: remark on the preset that was taken by default; "" for none.
+      preset: remark on the preset that was taken by default; "" for none.
       report: True to write a report; default: True.
       tensorboard: True to write event files of TensorBoard; default: False.
     """
@@ -49,7 +49,7 @@ class Command:
     folder: RunFolder
     resume: bool
     first: bool = True
-    recipe: str = ""
+    preset: str = ""
     report: bool = True
     tensorboard: bool = False
 
@@ -117,12 +117,12 @@ class Flags:
             or the folder cannot be used.
         """
         if not self.resume:
-            preset, recipe = self.preset, ""
+            preset, remark = self.preset, ""
             if preset is None:
-                preset, recipe = default_preset(self.options)
+                preset, remark = default_preset(self.options)
             config = resolve(preset, self.options)
             folder = RunFolder.new(self.path, config)
-            return self._command(config, folder, recipe)
+            return self._command(config, folder, remark)
         if self.path is None:
             raise BadInput(
                 "--resume needs --out with the folder of the run to continue",
@@ -145,12 +145,12 @@ class Flags:
         check(config)
         return self._command(config, folder, "")
 
-    def _command(self, config: Config, folder: RunFolder, recipe: str) -> Command:
+    def _command(self, config: Config, folder: RunFolder, remark: str) -> Command:
         return Command(
             config,
             folder,
             resume=self.resume,
-            recipe=recipe,
+            preset=remark,
             report=self.report,
             tensorboard=self.tensorboard,
         )

@@ -114,8 +114,8 @@ def _run(command: Command) -> int:
             f"{session.folder.path}: {config.dataset_name} ({origin}), "
             f"{session.run.device}"
         )
-        if command.recipe:
-            progress.note(f"recipe: {command.recipe}")
+        if command.preset:
+            progress.note(f"preset: {command.preset}")
         with Signals() as signals:
             train_sessions([session], progress, signals)
     finally:
@@ -136,7 +136,7 @@ def _run(command: Command) -> int:
 
 
 def _closing(command: Command) -> list[str]:
-    """Returns the last lines: recipe, files, and a command to go on with."""
+    """Returns the last lines: preset, files, and a command to go on with."""
     from aslp_jax.artefact import NETWORK  # by now JAX is loaded
 
     folder = command.folder
@@ -144,7 +144,7 @@ def _closing(command: Command) -> list[str]:
     size = folder.file(NETWORK).stat().st_size
     inspect = f"{shell_name()} inspect {shlex.quote(str(network))} --plot"
     facts = [
-        ("recipe", command.recipe),
+        ("preset", command.preset),
         ("picture", folder.path / "curves.png"),
         ("report", folder.path / REPORT if command.report else None),
         ("network", f"{network}, {size:,} bytes"),

@@ -48,7 +48,7 @@ _NOT_OF_TRAINING = {
     "micro_batch",
     "checkpoint_seconds",
 }
-"""Options that leave the choice of a recipe open: network, images, seed and machine."""
+"""Options that leave the choice of a preset open: network, images, seed and machine."""
 
 _TRAINED_DEFAULTS = {
     "rescale": "none",

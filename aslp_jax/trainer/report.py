@@ -306,7 +306,7 @@ def _repeat(run: Finished) -> list[Markup]:
     program, *words = map(str, about["command"])
     started = "python -m aslp_jax" if program == "__main__.py" else shlex.quote(program)
     return [
-        element("p", "With every option that is not as in the recipe of the paper:"),
+        element("p", "With every option that is not as in the preset of the paper:"),
         _code(shlex.join(["aslp-jax", "train", *as_flags(run.config)])),
         element("p", "The command as it was given:"),
         _code(f"{started} {shlex.join(words)}"),

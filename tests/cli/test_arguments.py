@@ -182,24 +182,31 @@ def test_digits_alone_are_trained_by_the_fast_preset(line: str) -> None:
     )
     assert found.config == asked.config
     assert (found.config.epochs, found.config.optimiser) == (12, "adam")
-    assert found.recipe == (
+    assert found.preset == (
         "fast, the default for digits; --preset paper is the paper's"
     )
-    assert asked.recipe == ""
+    assert asked.preset == ""
 
 
-def test_an_option_of_training_leaves_digits_to_the_recipe_of_the_paper() -> None:
+def test_the_first_command_of_the_readme_is_short() -> None:
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    line = re.search(r"aslp-jax train (.*--dataset digits.*)", readme)
+    assert line is not None
+    assert parsed(line[1]).config.epochs == 12
+
+
+def test_an_option_of_training_leaves_digits_to_the_preset_of_the_paper() -> None:
     machine = {"model_args", "cache_dir", "eval_samples", "seed", "devices"}
     machine |= {"micro_batch", "checkpoint_seconds", "arch", "model", "dataset"}
     for name in FIELDS.keys() - machine:
         chosen = {"dataset": "digits", name: FIELDS[name].default}
-        preset, recipe = presets.default_preset(chosen)
+        preset, remark = presets.default_preset(chosen)
         assert preset is None
-        assert recipe == (
+        assert remark == (
             f"paper, as {flag(name)} is given; --preset fast is shorter"
         ), name
     for line in ("", "--dataset cifar10", "--data photos", "--seed 1"):
-        assert parsed(line).recipe == ""
+        assert parsed(line).preset == ""
         assert parsed(line).config.optimiser == "sgd"
 
 
