@@ -190,20 +190,19 @@ def write_pictures(
     """
     if not (plot or report):
         return
-    config, probabilities = run.config, keep_probabilities(run, best=True)
+    config = run.config
+    fractions = plots.histogram(keep_probabilities(run, best=True))
     if plot:
         title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
         plots.plot_curves(
             rows,
-            probabilities,
+            fractions,
             folder.file("curves.png"),
             title=f"{title}seed {config.seed}",
         )
     if report:
         size = folder.file(artefact.NETWORK).stat().st_size
         page = run_report(
-            Finished(
-                config, folder.about, rows, result, probabilities, subnetwork, size
-            )
+            Finished(config, folder.about, rows, result, fractions, subnetwork, size)
         )
         write_text(folder.file(REPORT), page)

@@ -18,7 +18,7 @@ _BINS = 50
 
 def plot_curves(
     rows: Sequence[EpochRow],
-    keep_probabilities: Mapping[str, np.ndarray],
+    fractions: np.ndarray,
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -29,7 +29,7 @@ def plot_curves(
 
     Args:
       rows: rows of the run, one an epoch, at least one.
-      keep_probabilities: arrays of any shape in [0, 1], by layer; may be empty.
+      fractions: float `[bins]`, histogram of the keep-probabilities.
       path: path of the PNG; its folder exists.
       title: line above the panels; default: none.
 
@@ -46,11 +46,11 @@ def plot_curves(
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     if title:
         figure.suptitle(title, fontsize=12)
-    accuracy, kept, histogram = figure.subplots(1, 3)
+    accuracy, kept, probabilities = figure.subplots(1, 3)
     _plot_accuracy(accuracy, rows)
     _plot_kept(kept, rows)
-    _plot_probabilities(histogram, keep_probabilities)
-    for axes in (accuracy, kept, histogram):
+    _plot_probabilities(probabilities, fractions)
+    for axes in (accuracy, kept, probabilities):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
 
@@ -160,14 +160,11 @@ def histogram_limits(fractions: np.ndarray) -> tuple[float, float]:
     return fractions[fractions > 0].min() / 2, min(2.0, 2 * fractions.max())
 
 
-def _plot_probabilities(
-    axes: Any, keep_probabilities: Mapping[str, np.ndarray]
-) -> None:
-    edges = np.linspace(0.0, 1.0, _BINS + 1)
-    fractions = histogram(keep_probabilities)
+def _plot_probabilities(axes: Any, fractions: np.ndarray) -> None:
+    edges = np.linspace(0.0, 1.0, len(fractions) + 1)
     axes.set_title("Keep-probabilities, all layers", fontsize=11)
     axes.set_xlabel("keep-probability (%)")
-    axes.set_ylabel(f"weights (% in each of {_BINS} bins, log scale)")
+    axes.set_ylabel(f"weights (% in each of {len(fractions)} bins, log scale)")
     axes.set_xlim(0.0, 1.0)
     axes.xaxis.set_major_formatter(_percent)
     if not fractions.any():

@@ -17,12 +17,11 @@ from aslp_jax.artefact.filters import first_filters, plotted_layers
 from aslp_jax.trainer import summary
 from aslp_jax.trainer.dead_units import dead_units
 from aslp_jax.trainer.options import FIELDS, Config, flag
-from aslp_jax.trainer.plots import fraction_limits, histogram, histogram_limits
+from aslp_jax.trainer.plots import fraction_limits, histogram_limits
 from aslp_jax.trainer.presets import as_flags
 from aslp_jax.trainer.progress import humanise_seconds
 from aslp_jax.trainer.results import EpochRow, RunResult
-from aslp_jax.webpage.charts import Curve, Frame, curves
-from aslp_jax.webpage.charts import histogram as histogram_chart
+from aslp_jax.webpage.charts import Curve, Frame, curves, histogram
 from aslp_jax.webpage.html import (
     Cell,
     Markup,
@@ -53,7 +52,8 @@ class Finished:
       about: content of config.json: command, device, versions, commit and times.
       rows: rows of metrics.jsonl, at least one.
       result: content of result.json.
-      keep_probabilities: arrays in [0, 1] of the best state, by layer; may be empty.
+      fractions: float `[bins]`, histogram of the keep-probabilities of the best state;
+        zeros if there are none.
       subnetwork: network of the best state.
       network_bytes: size of network.aslp, in bytes.
     """
@@ -62,7 +62,7 @@ class Finished:
     about: Mapping[str, Any]
     rows: Sequence[EpochRow]
     result: RunResult
-    keep_probabilities: Mapping[str, np.ndarray]
+    fractions: np.ndarray
     subnetwork: artefact.Subnetwork
     network_bytes: int
 
@@ -207,12 +207,11 @@ def _kept(run: Finished, rows: Sequence[EpochRow]) -> Markup:
     chart = curves(frame, _epochs(rows), lines, labels=True)
     return _side_by_side(
         figure(chart, "From the first layer, blue, to the last, red."),
-        *_probabilities(run.keep_probabilities),
+        *_probabilities(run.fractions),
     )
 
 
-def _probabilities(keep_probabilities: Mapping[str, np.ndarray]) -> list[Markup]:
-    fractions = histogram(keep_probabilities)
+def _probabilities(fractions: np.ndarray) -> list[Markup]:
     if not fractions.any():
         return []
     low, high = histogram_limits(fractions)
@@ -226,7 +225,7 @@ def _probabilities(keep_probabilities: Mapping[str, np.ndarray]) -> list[Markup]
         high,
         f"of the weights, in % in each of {len(fractions)} bins, log scale",
     )
-    return [figure(histogram_chart(frame, [*fractions]), "Best state, all layers.")]
+    return [figure(histogram(frame, [*fractions]), "Best state, all layers.")]
 
 
 def _layers(result: RunResult) -> Markup:

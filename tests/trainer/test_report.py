@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 import aslp_jax
@@ -86,7 +87,7 @@ def test_names_of_others_are_text(finished):
             scalars={},
             connectivity={},
         ),
-        keep_probabilities={},
+        fractions=np.zeros(50),
     )
     page = pages.check(report.run_report(run))
     classes = pages.facts(page)["Classes"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import aslp_jax
+from aslp_jax.trainer import plots
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.report import Finished
 from tests.helpers import SIX, epoch_row, run_result
@@ -32,7 +33,7 @@ def finished_run() -> Finished:
         about=ABOUT,
         rows=[epoch_row(epoch) for epoch in range(1, 9)],
         result=run_result(outputs_reached=9),
-        keep_probabilities={name: rng.random(50) for name in SIX},
+        fractions=plots.histogram({name: rng.random(50) for name in SIX}),
         subnetwork=dataclasses.replace(network, description=description),
         network_bytes=48_123,
     )
