@@ -39,6 +39,9 @@ from types import TracebackType
 from aslp_jax._errors import BadInput
 from aslp_jax._json import parse
 
+_TWO_PROGRAMS = "docs/what_can_go_wrong.md#two-programs-one-folder"
+"""Page of the site on folders that two programs use."""
+
 LOCK = "lock.json"
 """Name of the file in a claimed folder."""
 
@@ -165,7 +168,10 @@ class Claim:
         if found is None:
             self._take()
         elif found.token != self.owner.token:
-            raise Held(f"{self.folder} was taken over by {found.shown}")
+            raise Held(
+                f"{self.folder} was taken over by {found.shown}",
+                page=_TWO_PROGRAMS,
+            )
 
     def release(self) -> None:
         """Ends the claim; a second call does nothing."""
@@ -289,7 +295,10 @@ def _take(file: Path, mine: Path, lock: Path) -> None:
                     " (if that process is gone, the folder is free "
                     f"{STALE_SECONDS:.0f} s after its last sign of life)"
                 )
-            raise Held(f"{text}; wait for its end, or name another folder")
+            raise Held(
+                f"{text}; wait for its end, or name another folder",
+                page=_TWO_PROGRAMS,
+            )
         successor = file.with_name(f"{file.name}.{found.token}")
         _take(file, mine, successor)
         again = _read(lock)

@@ -10,6 +10,7 @@ __all__ = [
     "LOSS_NOT_FINITE",
     "PROCESS_LOST",
     "BadInput",
+    "page_on",
 ]
 
 BAD_INPUT = 2
@@ -42,4 +43,33 @@ EXIT_CODES: dict[int, str] = {
 
 
 class BadInput(Exception):
-    """Error of one line: what is wrong, and what would be right."""
+    """Error of one line: what is wrong, and what would be right.
+
+    Attributes:
+      page: page of the site that says more, such as `"docs/resuming.md"`, with an
+        anchor or without; "" for none.
+    """
+
+    def __init__(self, message: str, *, page: str = "") -> None:
+        """Takes the message and the page on it.
+
+        Args:
+          message: line for a person: the mistake, and a way to mend it.
+          page: page of the site that says more; default: none.
+        """
+        super().__init__(message)
+        self.page = page
+
+
+def page_on(error: BaseException) -> str:
+    """Returns the page on an error; "" if there is none.
+
+    An error that was raised again as another has the page of the first, which knows
+    more of the cause. Every exception may have a page, as a string `page`.
+
+    Args:
+      error: error to print.
+    """
+    cause = error.__cause__
+    found = page_on(cause) if cause is not None else ""
+    return found or getattr(error, "page", "")

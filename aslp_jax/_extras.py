@@ -10,6 +10,7 @@ OPTIONAL = {
     "onnx": ("onnx", "export"),
     "requests": ("requests", "data"),
     "tensorflow_datasets": ("tensorflow-datasets", "data"),
+    "tensorboardX": ("tensorboardX", "tensorboard"),
     "tqdm": ("tqdm", "train"),
 }
 """Package to install, and the extra that installs it, by name of the module."""

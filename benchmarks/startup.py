@@ -93,10 +93,10 @@ def imports(repeats: int) -> tuple[float, float]:
 def runs(arch: str, epochs: int) -> tuple[float, float]:
     """Returns the seconds of a short run on digits, and of the same run again."""
     with tempfile.TemporaryDirectory() as folder:
-        line = f"--dataset digits --arch {arch} --epochs {epochs} --out {folder}/"
+        line = f"--dataset digits --preset paper --arch {arch} --epochs {epochs}"
         first, second = (
             seconds(
-                *("-m", "aslp_jax", "train", *f"{line}{name}".split()),
+                *("-m", "aslp_jax", "train", *f"{line} --out {folder}/{name}".split()),
                 JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled",
             )
             for name in ("first", "second")

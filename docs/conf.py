@@ -45,6 +45,7 @@ NAVIGATION = {
         "library",
         "own_network",
         "training",
+        "reports",
         "resuming",
         "scaling",
         "choosing_a_method",

@@ -1,6 +1,7 @@
 """Pages: their Python runs as written, their commands and links exist."""
 
 import ast
+import collections
 import contextlib
 import functools
 import importlib
@@ -325,6 +326,41 @@ def test_the_links_of_a_page_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.is_relative_to(ROOT) and target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+LIBRARY = sorted((ROOT / "aslp_jax").rglob("*.py"))
+WITHOUT_PAGE = {
+    "aslp_jax/cli/main.py": 2,  # no such command: the line lists those there are
+    "aslp_jax/sweeps/runner.py": 1,  # raised again: the page is that of the cause
+}
+"""Refusals by file that name no page."""
+
+
+def test_every_refusal_names_its_page():
+    without = collections.Counter(
+        path.relative_to(ROOT).as_posix()
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        if getattr(node.exc.func, "id", "") in ("BadInput", "Held")
+        if not any(keyword.arg == "page" for keyword in node.exc.keywords)
+    )
+    assert without == WITHOUT_PAGE
+
+
+def test_the_pages_that_refusals_name_exist():
+    found = [
+        (path.name, node.value)
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"docs/[^\s]*", node.value)
+    ]
+    assert len({address for _, address in found}) > 20
+    for source, address in found:
+        path, _, anchor = address.partition("#")
+        assert ROOT / path in PAGES, (source, address)
+        assert not anchor or anchor in anchors(ROOT / path), (source, address)
 
 
 @pytest.mark.parametrize("name", ["choosing_a_method", "faq", "start"])

@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     tracked = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "aslp_jax").rglob("*")
-        if path.suffix in (".py", ".npz", ".md", ".c", ".csv", ".typed")
+        if path.suffix in (".py", ".npz", ".md", ".c", ".csv", ".css", ".js", ".typed")
     }
     assert "aslp_jax/py.typed" in tracked
     assert {name for name in names if ".dist-info/" not in name} == tracked
@@ -115,6 +115,7 @@ def test_a_network_is_trained_and_written_in_an_empty_folder(scripts, tmp_path):
     assert "conv2" in text.lower()
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"result.json", "metrics.jsonl", "network.aslp", "curves.png"} <= written
+    assert "report.html" in written
     # The other commands in one process, which imports JAX once.
     commands = (
         "extract run -o again.aslp",

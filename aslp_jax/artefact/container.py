@@ -18,6 +18,8 @@ from aslp_jax._json import Unreadable, parse
 class ArtefactError(ValueError):
     """Error of a file that is no valid artefact, or of a network that no file holds."""
 
+    page = "docs/artefact.md"
+
 
 MAGIC = b"\x89ASLP\r\n\x1a"
 """First bytes of every artefact.

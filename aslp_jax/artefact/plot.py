@@ -1,6 +1,5 @@
 """A plot of an extracted network. The only module of the package with matplotlib."""
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +8,13 @@ import numpy as np
 
 from aslp_jax._atomic import atomic_write
 from aslp_jax._extras import require
-from aslp_jax._tree import kernels
-from aslp_jax.artefact import ArtefactError, LayerWeights, Subnetwork, architecture
+from aslp_jax.artefact import LayerWeights, Subnetwork
+from aslp_jax.artefact.filters import Filters, first_filters, plotted_layers
 
 __all__ = ["plot"]
 
-_FILTERS = 64
-"""Largest number of filters of the first layer in the plot."""
-
 _PIXELS = 64
 """Largest number of pixels of a sparsity map along an axis; each is a block's mean."""
-
-_SIGNS = "blue above 0, red below; grey: dropped"
-_COLOUR = "channels as colours about a grey of 0; light grey: all dropped"
-
-_DROPPED = 0.88
-"""Grey level of a dropped weight."""
 
 
 def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
@@ -45,7 +35,7 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     about = subnetwork.description
-    layers = _plotted(subnetwork)
+    layers = plotted_layers(subnetwork)
     columns = min(8, len(layers))
     rows = -(-len(layers) // columns)
     heights = (4.4, 0.5 + 1.7 * rows)
@@ -56,38 +46,10 @@ def plot(subnetwork: Subnetwork, path: str | os.PathLike[str]) -> None:
     above, below = parts
     kept, before, after = above.subplots(1, 3)
     _plot_kept(kept, layers)
-    if layers[0].weights.ndim == 4:
-        _plot_filters(before, after, layers[0])
-    else:
-        before.set_axis_off()
-        after.set_axis_off()
+    _plot_filters(before, after, first_filters(layers[0]))
     _plot_maps(below, layers, rows, columns)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
-
-
-def _plotted(subnetwork: Subnetwork) -> list[LayerWeights]:
-    """Returns the layers in the plot, in the order in which the network uses them.
-
-    These are the kernels of a network of this library, and the masked arrays of any
-    other, of two axes or more.
-
-    Args:
-      subnetwork: the network.
-
-    Raises:
-      ArtefactError: there are none.
-    """
-    layers = list(subnetwork.layers.values())
-    if subnetwork.source is None:
-        shape = subnetwork.description.image_shape
-        order = architecture.array_shapes(subnetwork.net, shape)["params"]
-        return [subnetwork.layers[name] for name in order if kernels(name)]
-    masked = [each for each in layers if each.mask is not None]
-    found = [each for each in masked if each.weights.ndim > 1]
-    if not found:
-        raise ArtefactError("plot: the network has no masked array of two axes or more")
-    return found
 
 
 def _plot_kept(axes: Any, layers: Sequence[LayerWeights]) -> None:
@@ -111,66 +73,22 @@ def _plot_kept(axes: Any, layers: Sequence[LayerWeights]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot_filters(before: Any, after: Any, layer: LayerWeights) -> None:
-    """Plots the kernels of the first layer as tiles."""
-    name = layer.name.removesuffix("/kernel")
-    # A file without a recipe holds only the kept weights of the frozen ones.
-    frozen_mask = None if layer.recipe else layer.mask
-    frozen_title = "frozen" if layer.recipe else "frozen (those kept)"
-    for axes, title, weights, mask in (
-        (before, f"{name}, {frozen_title}", layer.frozen, frozen_mask),
-        (after, f"{name}, masked and scaled", layer.weights, layer.mask),
-    ):
-        axes.set_title(title, fontsize=11)
+def _plot_filters(before: Any, after: Any, filters: Sequence[Filters]) -> None:
+    """Plots the kernels of the first layer as tiles; nothing if it has none."""
+    for axes in (before, after):
         axes.set_axis_off()
-        axes.imshow(_tiles(_colours(weights, mask)), interpolation="nearest")
+    for axes, each in zip((before, after), filters, strict=False):
+        axes.set_title(each.title, fontsize=11)
+        axes.imshow(each.pixels, interpolation="nearest")
         axes.text(
             0.5,
             -0.02,
-            _COLOUR if weights.shape[2] == 3 else _SIGNS,
+            each.note,
             transform=axes.transAxes,
             horizontalalignment="center",
             verticalalignment="top",
             fontsize=8.5,
         )
-
-
-def _colours(weights: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Returns kernels `[height, width, in, out]` as `[out, height, width, 3]`.
-
-    Three input channels become red, green and blue around a grey of 0. For other
-    numbers of channels the mean is shown, blue above 0 and red below.
-
-    Args:
-      weights: float kernels.
-      mask: True where a weight is kept; a pixel without a kept weight is light grey.
-    """
-    units = weights.transpose(3, 0, 1, 2)
-    largest = float(np.abs(units).max()) or 1.0
-    if units.shape[-1] == 3:
-        colours = 0.5 + units / (2 * largest)
-    else:
-        part = units.mean(-1, keepdims=True) / largest
-        fading = 1 - np.abs(part) * np.array([0.0, 0.75, 1.0])
-        colours = np.where(part < 0, fading, fading[..., ::-1])
-    if mask is None:
-        return colours
-    kept = np.any(mask, axis=2).transpose(2, 0, 1)
-    return np.where(kept[..., None], colours, _DROPPED)
-
-
-def _tiles(images: np.ndarray) -> np.ndarray:
-    """Puts the first images side by side, with white lines between them."""
-    images = np.pad(
-        images[:_FILTERS], ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1
-    )
-    columns = math.isqrt(len(images) - 1) + 1
-    rows = -(-len(images) // columns)
-    missing = rows * columns - len(images)
-    images = np.pad(images, ((0, missing), *[(0, 0)] * 3), constant_values=1)
-    _, height, width, _ = images.shape
-    grid = images.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
-    return grid.reshape(rows * height, columns * width, 3)
 
 
 def _plot_maps(

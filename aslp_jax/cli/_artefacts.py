@@ -11,11 +11,19 @@ from aslp_jax._errors import BadInput
 from aslp_jax.cli.arguments import OneLineParser, path_argument
 
 
-def command_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Returns a parser for one command, without flags of its own yet."""
-    return OneLineParser(
+def command_parser(name: str, description: str, page: str) -> argparse.ArgumentParser:
+    """Returns a parser for one command, without flags of its own yet.
+
+    Args:
+      name: name of the command.
+      description: first lines of `--help`.
+      page: page of the site on the command.
+    """
+    parser = OneLineParser(
         prog=f"aslp-jax {name}", description=description, allow_abbrev=False
     )
+    parser.page = page
+    return parser
 
 
 def add_output(
@@ -33,8 +41,11 @@ def add_output(
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(page: str) -> Iterator[None]:
     """Turns errors about a file or a missing package into `BadInput`.
+
+    Args:
+      page: page of the site on errors that name no other.
 
     Raises:
       BadInput: the block raised such an error.
@@ -42,7 +53,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError) as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(str(error), page=page) from error
 
 
 @contextlib.contextmanager
@@ -58,7 +69,10 @@ def accessing(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BadInput(f"cannot {action}: {error.strerror or error}") from error
+        raise BadInput(
+            f"cannot {action}: {error.strerror or error}",
+            page="docs/what_can_go_wrong.md#output-disk-or-device-fails",
+        ) from error
 
 
 def check_output(output: Path, source: Path) -> None:
@@ -75,4 +89,7 @@ def check_output(output: Path, source: Path) -> None:
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if output.exists() and output.samefile(source):
-            raise BadInput(f"{output} is the input file; name another file to write")
+            raise BadInput(
+                f"{output} is the input file; name another file to write",
+                page="docs/artefact.md#commands",
+            )

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_calibration", "calibration_inputs"]
 
+_PAGE = "docs/integers.md#ranges"
+"""Page of the site on these errors."""
+
 _EXPECTED = (
     "a run folder, a data set such as digits, images as --data of aslp-jax train takes "
     "them, or inputs in an .npy file"
@@ -64,7 +67,8 @@ def calibration_inputs(
     is_named = source in NAMES or source.startswith(PREFIX)
     if data_dir is not None and path.exists() and not (is_run or is_named):
         raise BadInput(
-            f"--calibrate {source} is no data set and no run; it takes no --data-dir"
+            f"--calibrate {source} is no data set and no run; it takes no --data-dir",
+            page=_PAGE,
         )
     if path.suffix == ".npy":
         return _read_array(path)
@@ -79,7 +83,10 @@ def calibration_inputs(
     elif path.exists():
         config = Config(data=str(path), dataset="own", image_size=size)
     else:
-        raise BadInput(f"--calibrate {source} is missing; give {_EXPECTED}")
+        raise BadInput(
+            f"--calibrate {source} is missing; give {_EXPECTED}",
+            page=_PAGE,
+        )
     check(config)
     return load_dataset(config).train_images
 
@@ -96,6 +103,9 @@ def _read_array(path: Path) -> "np.ndarray":
         with path.open("rb") as file:
             return npy.read(file, path.stat().st_size)
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+        raise BadInput(
+            f"cannot read {path}: {error.strerror or error}",
+            page=_PAGE,
+        ) from error
     except ValueError as error:
-        raise BadInput(f"{path} is no array of NumPy: {error}") from error
+        raise BadInput(f"{path} is no array of NumPy: {error}", page=_PAGE) from error

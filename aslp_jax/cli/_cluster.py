@@ -9,6 +9,9 @@ from aslp_jax.trainer.options import flag
 
 __all__ = ["Cluster", "add_flags", "pop"]
 
+_PAGE = "docs/scaling.md#several-machines"
+"""Page of the site on these errors."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -87,7 +90,10 @@ def pop(values: dict[str, Any]) -> Cluster | None:
     given = {name: values.pop(name, None) for name in names}
     for name, value in given.items():
         if value is not None and not distributed:
-            raise BadInput(f"{flag(name)} needs --distributed")
+            raise BadInput(
+                f"{flag(name)} needs --distributed",
+                page=_PAGE,
+            )
     if not distributed:
         return None
     address, processes, index = (given[name] for name in names[:3])
@@ -97,11 +103,13 @@ def pop(values: dict[str, Any]) -> Cluster | None:
         value = given[name]
         if value is not None and not least <= value < 2**31:
             raise BadInput(
-                f"{flag(name)} must be from {least} to {2**31 - 1}, got {value}"
+                f"{flag(name)} must be from {least} to {2**31 - 1}, got {value}",
+                page=_PAGE,
             )
     if None not in (processes, index) and index >= processes:
         raise BadInput(
-            f"--process-index must be below --processes {processes}, got {index}"
+            f"--process-index must be below --processes {processes}, got {index}",
+            page=_PAGE,
         )
     return Cluster(address, processes, index, given["join_seconds"] or 300)
 
@@ -109,6 +117,12 @@ def pop(values: dict[str, Any]) -> Cluster | None:
 def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5):
-        raise BadInput(f"--coordinator {address} is no HOST:PORT")
+        raise BadInput(
+            f"--coordinator {address} is no HOST:PORT",
+            page=_PAGE,
+        )
     if not 1 <= int(port) <= 65535:
-        raise BadInput(f"--coordinator {address}: a port is from 1 to 65535")
+        raise BadInput(
+            f"--coordinator {address}: a port is from 1 to 65535",
+            page=_PAGE,
+        )

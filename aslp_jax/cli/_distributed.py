@@ -39,6 +39,9 @@ from aslp_jax.trainer.signals import STOPPING, Signals
 
 __all__ = ["run_shared"]
 
+_PAGE = "docs/scaling.md#bad-input"
+"""Page of the site on these errors."""
+
 _HEARTBEAT_SECONDS = 30
 """Time without a sign of life after which a process counts as lost."""
 
@@ -74,11 +77,15 @@ def run_shared(cluster: Cluster, flags: Flags, train: Callable[[Command], int]) 
       BadInput: this process cannot be forked.
     """
     if not hasattr(os, "fork"):
-        raise BadInput("--distributed: this system cannot fork a process")
+        raise BadInput(
+            "--distributed: this system cannot fork a process",
+            page=_PAGE,
+        )
     if "jax" in sys.modules:
         raise BadInput(
             "--distributed: JAX is loaded in this process already; start the command "
-            "as a program of its own"
+            "as a program of its own",
+            page=_PAGE,
         )
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as native:
@@ -148,9 +155,9 @@ def _wait(cluster: Cluster, child: int, status: socket.socket, native: IO) -> in
     printed = native.read()
     if _LOST in printed:
         if first == _JOINED:
-            errors.say(_ANOTHER_ENDED)
+            errors.say(_ANOTHER_ENDED, page="docs/scaling.md#when-a-process-is-lost")
             return PROCESS_LOST
-        errors.say(_not_joined(cluster))
+        errors.say(_not_joined(cluster), page=_PAGE)
         return BAD_INPUT
     sys.stderr.write(printed.decode(errors="replace"))
     sys.stderr.flush()
@@ -192,15 +199,19 @@ def _join(cluster: Cluster) -> None:
         )
     except (ValueError, TypeError) as error:
         if not cluster.missing:
-            raise BadInput(f"--distributed: JAX cannot join ({error})") from error
+            raise BadInput(
+                f"--distributed: JAX cannot join ({error})",
+                page=_PAGE,
+            ) from error
         raise BadInput(
             "--distributed: there is no launcher that JAX knows, such as Slurm, to say "
             f"where the other processes are; give {', '.join(cluster.missing)} (JAX: "
-            f"{error})"
+            f"{error})",
+            page=_PAGE,
         ) from error
     except RuntimeError as error:
         first, *_ = str(error).splitlines()
-        raise BadInput(f"{_not_joined(cluster)} ({first:.200})") from error
+        raise BadInput(f"{_not_joined(cluster)} ({first:.200})", page=_PAGE) from error
 
 
 def _check_port(address: str) -> None:
@@ -217,7 +228,8 @@ def _check_port(address: str) -> None:
         raise BadInput(
             f"--coordinator {address}: process 0 cannot open this port here "
             f"({error.strerror}); name a port that is free, and start only one process "
-            "with --process-index 0"
+            "with --process-index 0",
+            page=_PAGE,
         ) from error
 
 
@@ -284,7 +296,8 @@ def _told(text: str, versions: dict[str, str], path: Path) -> Command | None:
         if version != versions[name]:
             raise BadInput(
                 f"--distributed: process 0 has {name} {version}, this one "
-                f"{versions[name]}; they must be the same"
+                f"{versions[name]}; they must be the same",
+                page=_PAGE,
             )
     config, folder = Config(**found["options"]), RunFolder(path)
     return Command(config, folder, resume=found["resume"], first=False)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from aslp_jax.cli.arguments import option_parser, path_argument
+from aslp_jax.cli.arguments import add_report_flag, option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
 from aslp_jax.trainer.options import FIELDS
@@ -17,7 +17,7 @@ _MOST = 10_000
 
 
 def sweep_parser(
-    description: str, name: str, axes: Sequence[str], *, seeds: int
+    description: str, name: str, axes: Sequence[str], *, seeds: int, page: str
 ) -> argparse.ArgumentParser:
     """Returns a parser of the options that all cells share, and of a sweep's limits.
 
@@ -26,10 +26,14 @@ def sweep_parser(
       name: name of the table, which is that of the command.
       axes: names of the options that tell cells and seeds apart; they get no flag here.
       seeds: default number of seeds of each cell.
+      page: page of the site on the command.
     """
     own = {*axes, "devices"}
     parser = option_parser(
-        description, [field for field in FIELDS if field not in own], preset="fast"
+        description,
+        [field for field in FIELDS if field not in own],
+        preset="fast",
+        page=page,
     )
     parser.prog = command_name(name)
     parser.add_argument(
@@ -53,6 +57,7 @@ def sweep_parser(
         default=math.inf,
         help="save and stop after so many minutes (default: when all is done)",
     )
+    add_report_flag(parser)
     parser.add_argument(
         "--out",
         type=path_argument,
@@ -80,7 +85,8 @@ def train_table(
     """
     shared = dict(options)
     schedule = Schedule(
-        **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")}
+        **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")},
+        report=shared.pop("report", True),
     )
     preset, out = shared.pop("preset", "fast"), shared.pop("out", None)
     outcome: SweepOutcome | None = None

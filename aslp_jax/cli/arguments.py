@@ -11,8 +11,10 @@ from aslp_jax.cli import _cluster
 from aslp_jax.trainer.options import FIELDS, Config, check, fixed_options, flag
 from aslp_jax.trainer.presets import (
     DATASET_DEFAULTS,
+    DATASET_PRESETS,
     METHOD_DEFAULTS,
     PRESETS,
+    default_preset,
     preset_values,
     resolve,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "Command",
     "Flags",
     "OneLineParser",
+    "add_report_flag",
     "option_parser",
     "parse",
     "path_argument",
@@ -37,20 +40,32 @@ class Command:
       folder: run folder; free for a new run, or with `resume` that of the run.
       resume: True to continue the run in `folder`.
       first: True in the process that prints and uses the folder; default: the only one.
+      preset: remark on the preset that was taken by default; "" for none.
+      report: True to write a report; default: True.
+      tensorboard: True to write event files of TensorBoard; default: False.
     """
 
     config: Config
     folder: RunFolder
     resume: bool
     first: bool = True
+    preset: str = ""
+    report: bool = True
+    tensorboard: bool = False
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Parser that raises BadInput where argparse prints its usage and exits."""
+    """Parser that raises BadInput where argparse prints its usage and exits.
+
+    Attributes:
+      page: page of the site on its flags; "" for none.
+    """
+
+    page = ""
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput with the message."""
-        raise BadInput(message)
+        raise BadInput(message, page=self.page)
 
 
 def path_argument(text: str) -> Path:
@@ -82,6 +97,8 @@ class Flags:
       path: run folder; None for a new one.
       resume: True to continue the run in `path`.
       cluster: processes of the run; None for one process.
+      report: True to write a report.
+      tensorboard: True to write event files of TensorBoard.
     """
 
     options: dict[str, Any]
@@ -89,6 +106,8 @@ class Flags:
     path: Path | None
     resume: bool
     cluster: _cluster.Cluster | None
+    report: bool
+    tensorboard: bool
 
     def command(self) -> Command:
         """Returns the run that the flags ask for; no file is written.
@@ -98,11 +117,16 @@ class Flags:
             or the folder cannot be used.
         """
         if not self.resume:
-            config = resolve(self.preset, self.options)
-            return Command(config, RunFolder.new(self.path, config), resume=False)
+            preset, remark = self.preset, ""
+            if preset is None:
+                preset, remark = default_preset(self.options)
+            config = resolve(preset, self.options)
+            folder = RunFolder.new(self.path, config)
+            return self._command(config, folder, remark)
         if self.path is None:
             raise BadInput(
-                "--resume needs --out with the folder of the run to continue"
+                "--resume needs --out with the folder of the run to continue",
+                page="docs/resuming.md",
             )
         folder = RunFolder(self.path)
         start = folder.saved_options()
@@ -114,11 +138,22 @@ class Flags:
             if name in fixed_options(start) and start[name] != value:
                 raise BadInput(
                     f"{self.path} holds a run with {flag(name)} {start[name]}, not "
-                    f"{value}; drop the flag, or choose another --out"
+                    f"{value}; drop the flag, or choose another --out",
+                    page="docs/resuming.md",
                 )
         config = Config(**{**start, **chosen})
         check(config)
-        return Command(config, folder, resume=True)
+        return self._command(config, folder, "")
+
+    def _command(self, config: Config, folder: RunFolder, remark: str) -> Command:
+        return Command(
+            config,
+            folder,
+            resume=self.resume,
+            preset=remark,
+            report=self.report,
+            tensorboard=self.tensorboard,
+        )
 
 
 def parse(
@@ -140,7 +175,17 @@ def parse(
       BadInput: a flag or a value is unknown, or a flag is abbreviated.
       SystemExit: `--help` was asked for.
     """
-    parser = option_parser(description, FIELDS, prog=prog, epilog=epilog)
+    others = [
+        f"with --dataset {name} and no option of training, {own}"
+        for name, own in DATASET_PRESETS.items()
+    ]
+    parser = option_parser(
+        description,
+        FIELDS,
+        preset="; ".join(["paper", *others]),
+        prog=prog,
+        epilog=epilog,
+    )
     parser.add_argument(
         "--out",
         type=path_argument,
@@ -152,6 +197,13 @@ def parse(
         action="store_true",
         help="continue the run in --out; its options need not be given again",
     )
+    add_report_flag(parser)
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write scalars and histograms for TensorBoard, too, into the folder "
+        "tensorboard of the run folder",
+    )
     _cluster.add_flags(parser)
     values = vars(parser.parse_args(arguments))
     return Flags(
@@ -159,7 +211,23 @@ def parse(
         resume=values.pop("resume", False),
         preset=values.pop("preset", None),
         cluster=_cluster.pop(values),
+        report=values.pop("report", True),
+        tensorboard=values.pop("tensorboard", False),
         options=values,
+    )
+
+
+def add_report_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--no-report`, which sets `report` to False.
+
+    Args:
+      parser: parser that leaves out flags that are not given.
+    """
+    parser.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="write no report.html, the page with curves, tables and options",
     )
 
 
@@ -170,7 +238,8 @@ def option_parser(
     preset: str = "paper",
     prog: str | None = None,
     epilog: str | None = None,
-) -> argparse.ArgumentParser:
+    page: str = "docs/training.md#options",
+) -> OneLineParser:
     """Returns a parser of some options and `--preset`.
 
     Options that are not given are absent from its result.
@@ -181,6 +250,7 @@ def option_parser(
       preset: preset that the program takes by default, for `--help`.
       prog: name of the program in `--help`; default: the script's name.
       epilog: last lines of `--help`; default: none.
+      page: page of the site on the flags.
     """
     parser = OneLineParser(
         prog=prog,
@@ -192,6 +262,7 @@ def option_parser(
             prog, max_help_position=30
         ),
     )
+    parser.page = page
     for name in names:
         field = FIELDS[name]
         if field.metadata.get("internal"):

@@ -16,7 +16,7 @@ from typing import Any
 from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE, BadInput
 from aslp_jax.cli._sweeps import sweep_parser, train_table
 from aslp_jax.cli.errors import program_name
-from aslp_jax.sweeps.budget import report
+from aslp_jax.sweeps.budget import page, report
 from aslp_jax.sweeps.budget.cells import (
     AXES,
     KEEPS,
@@ -29,6 +29,9 @@ from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.measures import off_budget_percent
 from aslp_jax.sweeps.sweep import Table
 from aslp_jax.trainer.options import FIELDS, knows
+
+_PAGE = "docs/budgets.md"
+"""Page of the site on the command."""
 
 _CHOICES = ("arch", "keep", "method", "scope")
 """Names of the flags that choose cells."""
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = vars(parser().parse_args(arguments))
     cells = choose_cells({name: options.pop(name) for name in _CHOICES})
-    table = Table(report.NAME, cells, configure, settings, report.write)
+    table = Table(report.NAME, cells, configure, settings, report.write, page.write)
     outcome, code = train_table(table, options)
     if outcome is None or outcome.interrupted is not None:
         return code
@@ -88,7 +91,7 @@ def report_failures(grid: Grid, cells: Iterable[Cell], seeds: Sequence[int]) -> 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    found = sweep_parser(__doc__, report.NAME, AXES, seeds=1)
+    found = sweep_parser(__doc__, report.NAME, AXES, seeds=1, page=_PAGE)
     for name, default, words in (
         ("arch", ["conv4"], "networks (default: conv4)"),
         ("scope", ["global"], FIELDS["scope"].metadata["help"] + " (default: global)"),
@@ -137,5 +140,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[Cell]:
         if scope == "global" or knows(METHODS[method]["method"], "scope")
     ]
     if not cells:
-        raise BadInput(f"--scope layer means nothing to {', '.join(choices['method'])}")
+        raise BadInput(
+            f"--scope layer means nothing to {', '.join(choices['method'])}",
+            page=_PAGE,
+        )
     return cells

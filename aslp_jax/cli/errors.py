@@ -2,12 +2,14 @@
 
 import importlib
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput
+from aslp_jax._errors import BAD_INPUT, EXIT_CODES, INTERRUPTED, BadInput, page_on
 from aslp_jax._extras import MissingExtra
 from aslp_jax.cli._display import lasting_display
 from aslp_jax.trainer.signals import Interrupted, interruptible
@@ -19,7 +21,11 @@ __all__ = [
     "run",
     "run_script",
     "say",
+    "shell_name",
 ]
+
+_OUTSIDE = "docs/what_can_go_wrong.md#output-disk-or-device-fails"
+"""Page on what the machine does not give."""
 
 
 def program_name() -> str:
@@ -36,6 +42,21 @@ def command_name(command: str) -> str:
     """
     name = program_name()
     return name if name.endswith(".py") else f"{name} {command}"
+
+
+def shell_name() -> str:
+    """Returns the word that starts `aslp-jax` in the shell of this process.
+
+    A program that was started by its path, such as `.venv/bin/aslp-jax`, is named by
+    this path where the bare name would start none, or another one.
+    """
+    own = sys.argv[0]
+    if Path(own).name != "aslp-jax":
+        return "aslp-jax"
+    found = shutil.which("aslp-jax")
+    if found is not None and os.path.exists(own) and os.path.samefile(found, own):
+        return "aslp-jax"
+    return shlex.quote(own)
 
 
 def exit_code_lines(codes: Iterable[int] = tuple(EXIT_CODES)) -> str:
@@ -77,14 +98,14 @@ def run(
                     return main(arguments)
                 return importlib.import_module(f"aslp_jax.cli.{main}").main(arguments)
         except (BadInput, MissingExtra) as error:
-            say(str(error))
+            say(str(error), page=page_on(error))
         except OSError as error:
-            say(_describe(error))
+            say(_describe(error), page=_OUTSIDE)
         except (AssertionError, MemoryError, RuntimeError) as error:
             message = _missing_resource(error)
             if message is None:
                 raise
-            say(message)
+            say(message, page=_OUTSIDE)
         except Interrupted as stop:
             # Training says itself what is saved.
             say(f"stopped by {stop}")
@@ -95,13 +116,15 @@ def run(
         return BAD_INPUT
 
 
-def say(text: str) -> None:
+def say(text: str, *, page: str = "") -> None:
     """Prints an error in one line, after the name of the program.
 
     Args:
       text: message; its line breaks become spaces.
+      page: page of the site that says more; default: none.
     """
-    print(f"{program_name()}: {' '.join(text.split())}", file=sys.stderr)
+    more = f"; see {page}" if page else ""
+    print(f"{program_name()}: {' '.join(text.split())}{more}", file=sys.stderr)
 
 
 def _describe(error: OSError) -> str:

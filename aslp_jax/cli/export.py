@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_INTEGERS = "docs/integers.md"
+"""Page of the site on integers."""
+
+_PAGE = "docs/export.md"
+"""Page of the site on the command."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs `aslp-jax export`.
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
       BadInput: a file is damaged, or cannot be read or written; or the format needs a
         package that is not installed, or cannot hold the network.
     """
-    parser = command_parser("export", __doc__)
+    parser = command_parser("export", __doc__, _PAGE)
     parser.add_argument("file", type=path_argument, metavar="ARTEFACT")
     parser.add_argument(
         "--to", required=True, metavar="FORMAT", help="onnx, c, stablehlo or npz"
@@ -94,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         help="refuse a network that needs more flash for constants, tables of layers "
         "and 4 KiB of code (c)",
     )
-    with one_line_errors():
+    with one_line_errors(_PAGE):
         _export(**vars(parser.parse_args(arguments)))
     return 0
 
@@ -117,14 +123,21 @@ def _export(
         check_output(each, file)
     integers = options.get("activations", "float32") != "float32"
     if calibrate is not None and not integers:
-        raise BadInput("--calibrate is for --activations int8 or int16; give both")
+        raise BadInput(
+            "--calibrate is for --activations int8 or int16; give both",
+            page=_INTEGERS,
+        )
     if data_dir is not None and calibrate is None:
-        raise BadInput("--data-dir is for the data set of --calibrate; give both")
+        raise BadInput(
+            "--data-dir is for the data set of --calibrate; give both",
+            page=_INTEGERS,
+        )
     if integers and calibrate is None:
         raise BadInput(
             f"--activations {options['activations']} needs --calibrate, training "
             "images from which the ranges of integers are measured: a run folder, or a "
-            "data set such as digits"
+            "data set such as digits",
+            page=_INTEGERS,
         )
     if calibrate is not None:
         shape = subnetwork.description.image_shape
@@ -143,7 +156,10 @@ def _load(file: Path, model: str | None, model_args: str | None) -> "Subnetwork"
     from aslp_jax.trainer import own_network
 
     if model is None and model_args is not None:
-        raise BadInput("--model-args is for the network of --model; give both")
+        raise BadInput(
+            "--model-args is for the network of --model; give both",
+            page="docs/own_network.md",
+        )
     with accessing(f"read {file}"):
         if model is not None:
             return artefact.load(file, net=own_network.load(model, model_args))
@@ -151,6 +167,7 @@ def _load(file: Path, model: str | None, model_args: str | None) -> "Subnetwork"
     if subnetwork.net is None:
         raise BadInput(
             f"{file} holds the network {subnetwork.source}, which is not of aslp-jax; "
-            "give its module as --model FILE.py:NAME"
+            "give its module as --model FILE.py:NAME",
+            page="docs/own_network.md#3-train-extract-export",
         )
     return subnetwork

@@ -16,6 +16,9 @@ from aslp_jax.trainer.signals import Signals
 
 __all__ = ["main"]
 
+_PAGE = "docs/artefact.md#commands"
+"""Page of the site on the command."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs `aslp-jax extract`.
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       BadInput: there is no finished run, or a file cannot be read or written.
     """
-    parser = command_parser("extract", __doc__)
+    parser = command_parser("extract", __doc__, _PAGE)
     parser.add_argument("run_folder", type=path_argument, metavar="RUN_FOLDER")
     add_output(parser, "the artefact to write", required=True)
     parser.add_argument(
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         "of signed constants, 32 for other weights) instead of their PRNG keys",
     )
     options = parser.parse_args(arguments)
-    with one_line_errors():
+    with one_line_errors(_PAGE):
         _extract(options.run_folder, options.output, embed=options.embed_weights)
     return 0
 
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
     with accessing(f"read {run_folder}"):
         if not run_folder.is_dir():
-            raise BadInput(f"{run_folder} is no run folder")
+            raise BadInput(f"{run_folder} is no run folder", page=_PAGE)
     # Imported late, so that `--help` and mistyped names do not wait for JAX.
     with Signals():
         from aslp_jax import artefact
@@ -58,7 +61,8 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
         if not source.is_file():
             raise BadInput(
                 f"{run_folder} holds no finished run, which has a {source.name}; "
-                "continue an unfinished run with --resume of the program that began it"
+                "continue an unfinished run with --resume of the program that began it",
+                page=_PAGE,
             )
         subnetwork = load_unbound(source)
     check_output(output, source)

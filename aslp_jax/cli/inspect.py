@@ -16,6 +16,9 @@ from aslp_jax.trainer.signals import Signals
 
 __all__ = ["main"]
 
+_PAGE = "docs/artefact.md#commands"
+"""Page of the site on the command."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs `aslp-jax inspect`.
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       BadInput: a file is damaged, or cannot be read or written.
     """
-    parser = command_parser("inspect", __doc__)
+    parser = command_parser("inspect", __doc__, _PAGE)
     parser.add_argument("file", type=path_argument, metavar="ARTEFACT")
     parser.add_argument(
         "--plot",
@@ -39,8 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     add_output(parser, "the PNG that --plot writes (default: ARTEFACT as .png)")
     options = parser.parse_args(arguments)
     if options.output is not None and not options.plot:
-        raise BadInput("--output names the PNG of --plot; give both or neither")
-    with one_line_errors():
+        raise BadInput(
+            "--output names the PNG of --plot; give both or neither", page=_PAGE
+        )
+    with one_line_errors(_PAGE):
         _inspect(options.file, options.output, plot=options.plot)
     return 0
 
@@ -57,13 +62,17 @@ def _inspect(file: Path, output: Path | None, *, plot: bool) -> None:
     png = output or file.with_suffix(".png")
     if plot:
         if not network:
-            raise BadInput(f"{file} holds a bare pytree; --plot needs a network")
+            raise BadInput(
+                f"{file} holds a bare pytree; --plot needs a network", page=_PAGE
+            )
         check_output(png, file)
     try:
         subnetwork = assemble(contents) if network else assemble_tree(contents)
     except ArtefactError as error:
         print(report(contents, verified=False))
-        raise BadInput(f"{file} {error}") from None
+        raise BadInput(
+            f"{file} {error}", page="docs/what_can_go_wrong.md#damaged-files"
+        ) from None
     print(report(contents, verified=True))
     if plot:
         from aslp_jax.artefact.plot import plot as plot_artefact

@@ -13,8 +13,11 @@ from typing import Any
 from aslp_jax._errors import BadInput
 from aslp_jax.cli._sweeps import sweep_parser, train_table
 from aslp_jax.sweeps.sweep import Table
-from aslp_jax.sweeps.table1 import cells, report
+from aslp_jax.sweeps.table1 import cells, page, report
 from aslp_jax.trainer.options import FIELDS, RESCALES
+
+_PAGE = "docs/table1.md"
+"""Page of the site on the command."""
 
 _CHOICES = ("archs", "methods", "rescales", "cells")
 """Names of the flags that choose cells."""
@@ -34,13 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = vars(parser().parse_args(arguments))
     chosen = choose_cells({name: options.pop(name) for name in _CHOICES})
-    table = Table(report.NAME, chosen, cells.configure, cells.settings, report.write)
+    table = Table(
+        report.NAME, chosen, cells.configure, cells.settings, report.write, page.write
+    )
     return train_table(table, options)[1]
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    found = sweep_parser(__doc__, report.NAME, cells.AXES, seeds=5)
+    found = sweep_parser(__doc__, report.NAME, cells.AXES, seeds=5, page=_PAGE)
     rescales = FIELDS["rescale"].metadata["choices"]
     paper = tuple(cells.LABELS)
     for name, choices, default, words in (
@@ -75,7 +80,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[cells.Cell]:
         if not set(rescales) & set(RESCALES[method]):
             raise BadInput(
                 f"--rescales {' '.join(rescales)} means nothing to {method}; valid: "
-                f"{', '.join(RESCALES[method])}"
+                f"{', '.join(RESCALES[method])}",
+                page=_PAGE,
             )
     found = [
         cell
@@ -89,7 +95,8 @@ def choose_cells(choices: Mapping[str, Any]) -> list[cells.Cell]:
         if not fnmatch.filter(names, pattern):
             raise BadInput(
                 f"--cells {pattern} matches none of the {len(names)} cells, which are "
-                f"named like {', '.join(names[:3])}"
+                f"named like {', '.join(names[:3])}",
+                page=_PAGE,
             )
     chosen = [
         cell

@@ -5,6 +5,7 @@ learnt. (--method budget and magnitude train the weights, for comparison.)
 """
 
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,13 @@ from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
 from aslp_jax._extras import require
 from aslp_jax.cli._distributed import run_shared
 from aslp_jax.cli.arguments import Command, parse
-from aslp_jax.cli.errors import command_name, exit_code_lines, program_name
+from aslp_jax.cli.errors import (
+    command_name,
+    exit_code_lines,
+    program_name,
+    shell_name,
+)
+from aslp_jax.trainer.run_folder import REPORT
 from aslp_jax.trainer.signals import Interrupted, Signals, interruptible
 
 __all__ = ["main", "run"]
@@ -29,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
       BadInput: a flag, a folder, a data set or a number cannot be used.
-      MissingExtra: matplotlib is not installed.
+      MissingExtra: matplotlib is not installed, or with `--tensorboard` tensorboardX.
       SystemExit: `--help` was asked for.
     """
     flags = parse(
@@ -39,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         epilog=exit_code_lines(),
     )
     require("matplotlib", by="train")
+    if flags.tensorboard:
+        require("tensorboardX", by="--tensorboard")
     if flags.cluster is None:
         return run(flags.command())
     return run_shared(flags.cluster, flags, run)
@@ -91,7 +100,12 @@ def _run(command: Command) -> int:
     )
     data = load_dataset(config, progress.note)
     session = begin(
-        config, data, command.folder, resume=command.resume, note=progress.note
+        config,
+        data,
+        command.folder,
+        resume=command.resume,
+        note=progress.note,
+        tensorboard=command.tensorboard,
     )
     epoch = session.run.position.epoch + 1
     origin = f"from epoch {epoch}" if command.resume else data.source
@@ -100,6 +114,8 @@ def _run(command: Command) -> int:
             f"{session.folder.path}: {config.dataset_name} ({origin}), "
             f"{session.run.device}"
         )
+        if command.preset:
+            progress.note(f"preset: {command.preset}")
         with Signals() as signals:
             train_sessions([session], progress, signals)
     finally:
@@ -107,15 +123,34 @@ def _run(command: Command) -> int:
     if session.problem is not None:
         _tell(command, session.problem)
         return LOSS_NOT_FINITE
-    result = session.finish(plot=True)
+    result = session.finish(plot=True, report=command.report)
     if command.first:
         print(summary.table(result, compile_seconds=compile_seconds()))
+        print("\n".join(_closing(command)))
     for warning in summary.warnings(result):
         _tell(command, f"WARNING: {warning}")
     if result.budget_miss > 0:
         _tell(command, summary.describe_budget_miss(result))
         return BUDGET_MISSED
     return 0
+
+
+def _closing(command: Command) -> list[str]:
+    """Returns the last lines: preset, files, and a command to go on with."""
+    from aslp_jax.artefact import NETWORK  # by now JAX is loaded
+
+    folder = command.folder
+    network = folder.path / NETWORK
+    size = folder.file(NETWORK).stat().st_size
+    inspect = f"{shell_name()} inspect {shlex.quote(str(network))} --plot"
+    facts = [
+        ("preset", command.preset),
+        ("picture", folder.path / "curves.png"),
+        ("report", folder.path / REPORT if command.report else None),
+        ("network", f"{network}, {size:,} bytes"),
+        ("next", inspect),
+    ]
+    return [f"{name:<15}{fact}" for name, fact in facts if fact]
 
 
 def _tell(command: Command, text: str) -> None:

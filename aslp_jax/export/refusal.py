@@ -33,9 +33,13 @@ class Refusal(Exception):
 class TooLargeError(ValueError):
     """A network needs more memory than there is."""
 
+    page = "docs/export.md#on-microcontrollers"
+
 
 class UnsupportedError(ValueError):
     """A network computes something that has no place in a graph."""
+
+    page = "docs/export.md#what-a-network-may-compute"
 
 
 def refuse(equation: Any, where: str = "") -> NoReturn:

@@ -16,55 +16,110 @@ from aslp_jax.sweeps.measures import (
     epochs,
     seconds,
 )
+from aslp_jax.sweeps.page import INTERVAL, interval, lines_table, plots, write_page
 from aslp_jax.sweeps.report import csv_text, markdown_table
 from aslp_jax.sweeps.statistics import mean_and_std
 from aslp_jax.sweeps.table1.cells import all_cells
 from aslp_jax.trainer.progress import humanise_seconds
-from aslp_jax.trainer.run_folder import writing
+from aslp_jax.trainer.run_folder import REPORT, writing
+
+_PAGE = "docs/table1.md#comparing-recipes"
+"""Page of the site on these errors."""
 
 
-def compare(grids: Mapping[str, Path], cell: str, out: Path) -> str:
+def compare(
+    grids: Mapping[str, Path], cell: str, out: Path, *, report: bool = True
+) -> str:
     """Compares one cell of several grids, and writes a table and a plot.
 
     Args:
       grids: folders of the grids by name, the reference first.
       cell: name of a cell of table 1.
       out: folder for `compare.csv`, `compare.md` and `compare.png`; made if missing.
+      report: True to write `report.html`, too.
 
     Returns:
       The table as Markdown, the content of `compare.md`.
 
     Raises:
       BadInput: the grids do not compare, lack runs, or are damaged; or the folder
-        cannot be written.
+        cannot be written, or has a report on something else.
     """
+    if report:
+        _check_report(out)
     runs = {name: _finished_runs(path, cell) for name, path in grids.items()}
     if len({_images(path) for path in grids.values()}) > 1:
-        raise BadInput("the grids are of different images; accuracies do not compare")
+        raise BadInput(
+            "the grids are of different images; accuracies do not compare",
+            page=_PAGE,
+        )
     lines = [summary(name, runs) for name in runs]
     page = markdown(lines)
     with writing(out), claim(out):
         write_text(out / "compare.csv", csv_text(lines))
         write_text(out / "compare.md", page)
         plot(runs, out / "compare.png", cell)
+        if report:
+            _write_page(lines, out, cell)
     return page
+
+
+def _check_report(out: Path) -> None:
+    """Checks that a report would not replace that of a run or of a grid."""
+    for name in ("config.json", "grid.json"):
+        if (out / name).exists():
+            raise BadInput(
+                f"--out {out} holds a {name}, and its {REPORT} would be lost; name "
+                "another folder, or give --no-report",
+                page=_PAGE,
+            )
+
+
+def _write_page(lines: Sequence[Mapping[str, Any]], out: Path, cell: str) -> None:
+    shown = [
+        {
+            **line,
+            f"test, {INTERVAL}": interval(
+                line["test_mean"], line["test_std"], line["seeds"]
+            ),
+        }
+        for line in lines
+    ]
+    about = f"{cell}: validation accuracy against epochs, mean and std over seeds"
+    write_page(
+        out,
+        f"Grids compared: {cell}",
+        "Accuracies in %. The level of the reference, the first grid, is the mean "
+        "validation accuracy of the last tenth of its epochs.",
+        [
+            ("Accuracy", lines_table("Grids, as in compare.csv", shown)),
+            ("Curves", plots({about: out / "compare.png"})),
+        ],
+    )
 
 
 def _finished_runs(path: Path, name: str) -> list[Record]:
     cells = {cell.name: cell for cell in all_cells()}
     if name not in cells:
         raise BadInput(
-            f"--cell {name} is none of the cells, such as {next(iter(cells))}"
+            f"--cell {name} is none of the cells, such as {next(iter(cells))}",
+            page=_PAGE,
         )
     read_settings(path)  # a folder that is no grid is met first
     records = [
         record for record in read_records(path, [cells[name]]) if not record.diverged
     ]
     if not records:
-        raise BadInput(f"{path} has no finished run of {name}")
+        raise BadInput(
+            f"{path} has no finished run of {name}",
+            page=_PAGE,
+        )
     for record in records:
         if not record.rows:
-            raise BadInput(f"{path} has no metrics of {name}, seed {record.seed}")
+            raise BadInput(
+                f"{path} has no metrics of {name}, seed {record.seed}",
+                page=_PAGE,
+            )
     return records
 
 

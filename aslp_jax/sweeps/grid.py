@@ -17,6 +17,12 @@ from aslp_jax._json import read as read_json
 from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_folder import LONGEST_METRICS, writing
 
+_CONTINUING = "docs/table1.md#stopping-and-continuing"
+"""Page of the site on folders of grids."""
+
+_DAMAGED = "docs/what_can_go_wrong.md#damaged-files"
+"""Page of the site on damaged files."""
+
 FORMAT = 1
 """Version of the folder's layout; a higher number gives its files another meaning."""
 
@@ -107,7 +113,10 @@ class Grid:
         file = path / "grid.json"
         with writing(path):
             if path.exists() and not path.is_dir():
-                raise BadInput(f"--out {path} is a file; name a folder")
+                raise BadInput(
+                    f"--out {path} is a file; name a folder",
+                    page=_CONTINUING,
+                )
             if not file.exists():
                 # A beginning that was interrupted may be made again.
                 present = set(path.iterdir()) if path.is_dir() else set()
@@ -116,7 +125,8 @@ class Grid:
                     for each in present
                 ):
                     raise BadInput(
-                        f"--out {path} holds something else; name a new folder"
+                        f"--out {path} holds something else; name a new folder",
+                        page=_CONTINUING,
                     )
                 path.mkdir(parents=True, exist_ok=True)
                 write_text(file, json.dumps(about, indent=2) + "\n")
@@ -124,14 +134,18 @@ class Grid:
             try:
                 found = _flatten(read_json(file))
             except Unreadable:
-                raise BadInput(f"{file} is damaged; name another --out") from None
+                raise BadInput(
+                    f"{file} is damaged; name another --out",
+                    page=_DAMAGED,
+                ) from None
         wanted = _flatten(about)
         for name in sorted({*wanted, *found}):
             if wanted.get(name) != found.get(name):
                 raise BadInput(
                     f"--out {path} holds a grid with {name:.80} "
                     f"{found.get(name)!r:.200}, not {wanted.get(name)!r}; name another "
-                    "--out for this one"
+                    "--out for this one",
+                    page=_CONTINUING,
                 )
 
     def folder(self, cell: Cell, seed: int) -> Path:
@@ -169,11 +183,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     file = path / "grid.json"
     if not file.exists():
-        raise BadInput(f"{path} is not the folder of a grid: no grid.json")
+        raise BadInput(
+            f"{path} is not the folder of a grid: no grid.json",
+            page=_CONTINUING,
+        )
     try:
         return read_json(file)
     except (OSError, Unreadable):
-        raise BadInput(f"{file} is damaged") from None
+        raise BadInput(f"{file} is damaged", page=_DAMAGED) from None
 
 
 def read_records(path: Path, cells: Iterable[Cell]) -> list[Record]:
@@ -245,5 +262,6 @@ def _read_record(folder: Path, cell: Cell, seed: int) -> Record | None:
         return Record(cell, seed, result, list(rows.values()))
     except (OSError, ValueError, LookupError, TypeError):
         raise BadInput(
-            f"{folder} is damaged; delete it, and the run is made anew"
+            f"{folder} is damaged; delete it, and the run is made anew",
+            page=_DAMAGED,
         ) from None

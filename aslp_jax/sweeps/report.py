@@ -20,6 +20,9 @@ from aslp_jax.sweeps.statistics import mean_and_std
 Claim = tuple[str, str, str]
 """Claim of a paper, evidence and verdict."""
 
+NONE_FINISHED = "No run is finished yet."
+"""Line of a report on a grid without a finished run."""
+
 
 class CellRuns(NamedTuple):
     """Finished runs of one cell.
@@ -153,7 +156,7 @@ def markdown_page(
     """
     lines = [f"# {title}", "", introduction]
     if not sections:
-        return "\n".join([*lines, "", "No run is finished yet.", ""])
+        return "\n".join([*lines, "", NONE_FINISHED, ""])
     lines += [*sections, "", "## The paper's claims", ""]
     if about_claims:
         lines += [about_claims, ""]

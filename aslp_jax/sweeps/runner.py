@@ -34,6 +34,7 @@ def train_grid(
     *,
     per_device: int = 1,
     deadline: float = math.inf,
+    report: bool = True,
     progress_file: TextIO | None = None,
 ) -> None:
     """Trains every run of some cells that is not finished yet.
@@ -48,6 +49,7 @@ def train_grid(
       data: images and labels.
       per_device: number of runs that a device trains at once.
       deadline: time to save and stop, as of `time.monotonic()`, in seconds.
+      report: True to write a report.html on each run.
       progress_file: file that shows the progress; None is the present `sys.stderr`.
 
     Raises:
@@ -94,7 +96,7 @@ def train_grid(
                     outcomes = []
                     for session in sessions:
                         signals.check()
-                        outcomes.append(_finish(session, progress))
+                        outcomes.append(_finish(session, progress, report=report))
                     progress.finish(", ".join(outcomes))
                     claims.close()
         finally:
@@ -160,7 +162,7 @@ def _begin(
         ) from error
 
 
-def _finish(session: "Session", progress: Progress) -> str:
+def _finish(session: "Session", progress: Progress, *, report: bool) -> str:
     """Writes the closing files of a run, notes warnings, and returns its accuracy."""
     if session.problem is not None:
         stochastic = session.run.programs.method.stochastic
@@ -168,7 +170,7 @@ def _finish(session: "Session", progress: Progress) -> str:
             {"stochastic": stochastic, "diverged": session.problem}
         )
         return "diverged"
-    result = session.finish(plot=False)
+    result = session.finish(plot=False, report=report)
     # Hundreds of runs of millions of weights: a finished run needs none of them.
     shutil.rmtree(session.folder.checkpoints, ignore_errors=True)
     for warning in summary.warnings(result):

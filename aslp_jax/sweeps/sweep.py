@@ -20,7 +20,7 @@ from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
-from aslp_jax.trainer.run_folder import check_encoding, writing
+from aslp_jax.trainer.run_folder import REPORT, check_encoding, writing
 from aslp_jax.trainer.signals import Interrupted, Signals
 
 _REPORT = ("csv", "md", "png")
@@ -40,6 +40,7 @@ class Table:
         share, as JSON values.
       report: function that writes the report on all finished runs into the folder, from
         grid and name of the data set.
+      page: function that writes report.html into the folder, from the same.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Table:
     configure: Callable[[str, Mapping[str, Any], Any, int], Config]
     settings: Callable[[str, Mapping[str, Any]], dict[str, Any]]
     report: Callable[[Grid, str], None]
+    page: Callable[[Grid, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Schedule:
       seeds: number of runs of each cell, which have the seeds from 0.
       per_device: number of runs that a device trains at once.
       minutes: time after which to save and stop; infinite for no limit.
+      report: True to write report.html for the grid and for each run.
     """
 
     seeds: int
     per_device: int = 1
     minutes: float = math.inf
+    report: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +140,13 @@ def run_sweep(
                 data,
                 per_device=schedule.per_device,
                 deadline=began + 60 * schedule.minutes,
+                report=schedule.report,
             )
         except Interrupted as stop:
             interrupted = stop
         table.report(grid, first.dataset)
+        if schedule.report:
+            table.page(grid, first.dataset)
     return SweepOutcome(grid, grid.path / f"{table.name}.md", interrupted)
 
 
@@ -148,7 +155,7 @@ def _claimed(folder: Path, name: str) -> Claim:
     with writing(folder):
         check_encoding(folder)
         claimed = claim(folder)
-        files = ("grid.json", "runs.csv", *(f"{name}.{end}" for end in _REPORT))
+        files = ("grid.json", "runs.csv", REPORT, *(f"{name}.{end}" for end in _REPORT))
         remove_left_behind(folder, files)
     return claimed
 
@@ -158,7 +165,8 @@ def _check_options(table: Table, options: Mapping[str, Any]) -> None:
     for name in options.keys() & FIELDS.keys():
         if not any(knows(method, name) for method in methods):
             raise BadInput(
-                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}"
+                f"--{name.replace('_', '-')} means nothing to {', '.join(methods)}",
+                page="docs/training.md#options",
             )
     require("matplotlib", by=table.name)
 

@@ -1,19 +1,23 @@
-"""Closing of a run: test accuracies and network of the best state."""
+"""Closing of a run: test accuracies, network and pictures of the best state."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from aslp_jax import artefact
-from aslp_jax.trainer import own_network
+from aslp_jax._atomic import write_text
+from aslp_jax.trainer import own_network, plots
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.processes import place
-from aslp_jax.trainer.results import RunResult
+from aslp_jax.trainer.report import Finished, run_report
+from aslp_jax.trainer.results import EpochRow, RunResult
+from aslp_jax.trainer.run_folder import REPORT, RunFolder
 from aslp_jax.trainer.run_state import Run, as_floats, summarise
 
-__all__ = ["evaluate_best", "extract_best", "keep_probabilities"]
+__all__ = ["evaluate_best", "extract_best", "keep_probabilities", "write_pictures"]
 
 
 def evaluate_best(run: Run) -> RunResult:
@@ -149,12 +153,58 @@ def _source(config: Config) -> artefact.Source | None:
         return artefact.Source(config.model, config.model_sha256)
 
 
-def keep_probabilities(run: Run) -> dict[str, np.ndarray]:
-    """Returns the keep-probabilities of the best state, on the host.
+def keep_probabilities(run: Run, *, best: bool) -> dict[str, np.ndarray]:
+    """Returns the keep-probabilities of a run by layer, on the host.
+
+    Args:
+      run: run.
+      best: True for the best state, False for the present one.
+    """
+    params = run.best["params"] if best else run.state.params
+    return jax.device_get(
+        run.programs.method.keep_probabilities(run.state.frozen, params)
+    )
+
+
+def write_pictures(
+    run: Run,
+    folder: RunFolder,
+    rows: Sequence[EpochRow],
+    result: RunResult,
+    subnetwork: artefact.Subnetwork,
+    *,
+    plot: bool,
+    report: bool,
+) -> None:
+    """Writes curves.png and report.html, as far as they are asked for.
 
     Args:
       run: run whose training is over.
+      folder: folder of the run, with its network.
+      rows: rows of metrics.jsonl.
+      result: result of the run.
+      subnetwork: network of the best state.
+      plot: True to plot curves.png.
+      report: True to write report.html.
+
+    Raises:
+      OSError: the folder cannot be written.
     """
-    return jax.device_get(
-        run.programs.method.keep_probabilities(run.state.frozen, run.best["params"])
-    )
+    if not (plot or report):
+        return
+    config = run.config
+    fractions = plots.histogram(keep_probabilities(run, best=True))
+    if plot:
+        title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
+        plots.plot_curves(
+            rows,
+            fractions,
+            folder.file("curves.png"),
+            title=f"{title}seed {config.seed}",
+        )
+    if report:
+        size = folder.file(artefact.NETWORK).stat().st_size
+        page = run_report(
+            Finished(config, folder.about, rows, result, fractions, subnetwork, size)
+        )
+        write_text(folder.file(REPORT), page)

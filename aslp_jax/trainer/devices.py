@@ -10,6 +10,9 @@ from aslp_jax.trainer.options import Config
 
 __all__ = ["choose_devices", "choose_micro_batch", "wait_for"]
 
+_PAGE = "docs/scaling.md#one-machine"
+"""Page of the site on these errors."""
+
 _CPU_MICRO_BATCH = 64
 """Images a forward pass on a CPU.
 
@@ -33,7 +36,8 @@ def choose_devices(config: Config) -> list[jax.Device]:
     most = min(map(len, shares)) * processes
     if batch % processes:
         raise BadInput(
-            f"--batch-size {batch} is not divisible by the {processes} processes"
+            f"--batch-size {batch} is not divisible by the {processes} processes",
+            page=_PAGE,
         )
     count = config.devices
     if count is None:
@@ -41,12 +45,19 @@ def choose_devices(config: Config) -> list[jax.Device]:
     if count > most:
         kinds = ", ".join(str(device) for share in shares for device in share)
         equal = ", equally many of each process" if processes > 1 else ""
-        raise BadInput(f"--devices {count}: only {most} here{equal} ({kinds})")
+        raise BadInput(
+            f"--devices {count}: only {most} here{equal} ({kinds})",
+            page=_PAGE,
+        )
     if batch % count:
-        raise BadInput(f"--batch-size {batch} is not divisible by the {count} devices")
+        raise BadInput(
+            f"--batch-size {batch} is not divisible by the {count} devices",
+            page=_PAGE,
+        )
     if count % processes:
         raise BadInput(
-            f"--devices {count} is not divisible by the {processes} processes"
+            f"--devices {count} is not divisible by the {processes} processes",
+            page=_PAGE,
         )
     return [device for share in shares for device in share[: count // processes]]
 
@@ -66,7 +77,8 @@ def choose_micro_batch(config: Config, devices: list[jax.Device]) -> int:
         if share % config.micro_batch:
             raise BadInput(
                 f"--micro-batch {config.micro_batch} does not divide the {share} "
-                "images that each device gets of a batch"
+                "images that each device gets of a batch",
+                page=_PAGE,
             )
         return config.micro_batch * len(devices)
     if devices[0].platform != "cpu":

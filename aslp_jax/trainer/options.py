@@ -31,6 +31,18 @@ __all__ = [
     "knows",
 ]
 
+_OWN_NETWORK = "docs/own_network.md"
+"""Page of the site on networks of one's own."""
+
+_OPTIONS = "docs/training.md#options"
+"""Page of the site on the options."""
+
+_OWN_IMAGES = "docs/training.md#your-own-images"
+"""Page of the site on images of one's own."""
+
+_DATA = "docs/training.md#data"
+"""Page of the site on data sets."""
+
 RESCALES: dict[str, tuple[str, ...]] = {
     "aslp": ("none", "smart", "dynamic"),
     "supermask": ("none", "smart", "dynamic"),
@@ -428,9 +440,12 @@ def check(config: Config) -> None:
         if value is None and field.default is None:
             continue
         if not matches(value, field.type):
-            raise BadInput(f"{flag(name)} cannot be {value!r:.80}")
+            raise BadInput(f"{flag(name)} cannot be {value!r:.80}", page=_OPTIONS)
         if value == "":
-            raise BadInput(f"{flag(name)} is empty; give a value, or leave it out")
+            raise BadInput(
+                f"{flag(name)} is empty; give a value, or leave it out",
+                page=_OPTIONS,
+            )
         if isinstance(value, float | int):
             _check_number(flag(name), value, rules)
         prefixes = rules.get("prefixes", ())
@@ -441,17 +456,20 @@ def check(config: Config) -> None:
         ):
             valid = [*rules["choices"], *(f"{prefix}NAME" for prefix in prefixes)]
             raise BadInput(
-                f"{flag(name)} must be one of {', '.join(valid)}, got {value!r:.80}"
+                f"{flag(name)} must be one of {', '.join(valid)}, got {value!r:.80}",
+                page=_OPTIONS,
             )
         if value != field.default and not knows(config.method, name):
             raise BadInput(
                 f"{flag(name)} means nothing to --method {config.method}; it "
-                f"applies to {', '.join(rules['methods'])}"
+                f"applies to {', '.join(rules['methods'])}",
+                page=_OPTIONS,
             )
     if config.rescale not in RESCALES[config.method]:
         raise BadInput(
             f"--rescale {config.rescale} means nothing to --method {config.method}; "
-            f"valid: {', '.join(RESCALES[config.method])}"
+            f"valid: {', '.join(RESCALES[config.method])}",
+            page=_OPTIONS,
         )
     _check_network(config)
     _check_images(config)
@@ -462,7 +480,10 @@ def _check_number(shown: str, value: float, rules: Mapping[str, Any]) -> None:
     used, kind = value, ""
     if isinstance(value, float):
         if not abs(value) <= _LARGEST:
-            raise BadInput(f"{shown} must be a finite number, got {value}")
+            raise BadInput(
+                f"{shown} must be a finite number, got {value}",
+                page=_OPTIONS,
+            )
         used = _as_float32(value)
         kind = "" if used == value else f" in float32, which makes {used:g} of it"
     bounds = {"most": _LARGEST_COUNT, **rules} if type(value) is int else rules
@@ -470,7 +491,8 @@ def _check_number(shown: str, value: float, rules: Mapping[str, Any]) -> None:
         if rule in bounds and not holds(used, bounds[rule]):
             raise BadInput(
                 f"{shown} must be {relation} {bounds[rule]}, got {value}"
-                + (kind if holds(value, bounds[rule]) else "")
+                + (kind if holds(value, bounds[rule]) else ""),
+                page=_OPTIONS,
             )
 
 
@@ -484,18 +506,25 @@ def _as_float32(value: float) -> float:
 def _check_network(config: Config) -> None:
     if config.model is None:
         if config.arch == "own":
-            raise BadInput("--arch own needs --model, FILE.py:NAME")
+            raise BadInput("--arch own needs --model, FILE.py:NAME", page=_OWN_NETWORK)
         for name in ("model_args", "module_init"):
             if getattr(config, name):
-                raise BadInput(f"{flag(name)} is for the network of --model; give both")
+                raise BadInput(
+                    f"{flag(name)} is for the network of --model; give both",
+                    page=_OWN_NETWORK,
+                )
         return
     if config.arch != "own":
-        raise BadInput(f"give --model or --arch, not both; got --arch {config.arch}")
+        raise BadInput(
+            f"give --model or --arch, not both; got --arch {config.arch}",
+            page=_OWN_NETWORK,
+        )
     for name in ("bias", "dtype"):
         if getattr(config, name) != FIELDS[name].default:
             raise BadInput(
                 f"{flag(name)} is for the networks of --arch; the module of --model "
-                "says its own"
+                "says its own",
+                page=_OWN_NETWORK,
             )
 
 
@@ -503,36 +532,51 @@ def _check_images(config: Config) -> None:
     if config.data is not None:
         if config.dataset != "own":
             raise BadInput(
-                f"give --data or --dataset, not both; got --dataset {config.dataset}"
+                f"give --data or --dataset, not both; got --dataset {config.dataset}",
+                page=_OWN_IMAGES,
             )
         for name in ("data_dir", "manual_dir"):
             if getattr(config, name) is not None:
-                raise BadInput(f"give --data or {flag(name)}, not both")
+                raise BadInput(
+                    f"give --data or {flag(name)}, not both",
+                    page=_OWN_IMAGES,
+                )
     elif config.dataset == "own":
-        raise BadInput("--dataset own needs --data, a folder or an .npz file")
+        raise BadInput(
+            "--dataset own needs --data, a folder or an .npz file",
+            page=_OWN_IMAGES,
+        )
     elif config.image_size is not None and not config.of_files:
         raise BadInput(
-            "--image-size resizes the images of --data or --dataset tfds:NAME; give one"
+            "--image-size resizes the images of --data or --dataset tfds:NAME; give "
+            "one",
+            page=_OWN_IMAGES,
         )
     image_size(config)
     if config.data_dir is not None and config.manual_dir is not None:
-        raise BadInput("give --data-dir or --manual-dir, not both")
+        raise BadInput("give --data-dir or --manual-dir, not both", page=_DATA)
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
-        raise BadInput("--dataset digits comes with the package; it takes no folder")
+        raise BadInput(
+            "--dataset digits comes with the package; it takes no folder",
+            page=_DATA,
+        )
     if config.dataset.startswith(PREFIX) and config.data_dir is None:
         raise BadInput(
             f"--dataset {config.dataset} needs --data-dir, the folder in which TFDS "
-            "has prepared it; nothing is downloaded"
+            "has prepared it; nothing is downloaded",
+            page="docs/training.md#any-data-set-of-tfds",
         )
     if config.dataset == "fashion_mnist" and not (config.data_dir or config.manual_dir):
         raise BadInput(
             "--dataset fashion_mnist needs --manual-dir, a folder with the four "
             "official .gz files, or --data-dir, the folder in which TFDS has prepared "
-            "it; nothing is downloaded"
+            "it; nothing is downloaded",
+            page=_DATA,
         )
     if config.dataset == "tiny_imagenet" and config.data_dir is not None:
         raise BadInput(
-            "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir"
+            "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir",
+            page=_DATA,
         )
 
 
@@ -551,12 +595,14 @@ def image_size(config: Config) -> tuple[int, int] | None:
     if found is None:
         raise BadInput(
             "--image-size must be one number, or two as in 24x32, each from 1 to "
-            f"{_LARGEST_SIDE}, got {config.image_size:.80}"
+            f"{_LARGEST_SIDE}, got {config.image_size:.80}",
+            page=_OWN_IMAGES,
         )
     height, width = int(found[1]), int(found[2] or found[1])
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
         raise BadInput(
-            f"--image-size must be from 1 to {_LARGEST_SIDE}, got {config.image_size}"
+            f"--image-size must be from 1 to {_LARGEST_SIDE}, got {config.image_size}",
+            page=_OWN_IMAGES,
         )
     return height, width
 

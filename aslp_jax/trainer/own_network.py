@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "name", "parse_arguments", "source_sha256"]
 
+_OWN_NETWORK = "docs/own_network.md"
+"""Page of the site on networks of one's own."""
+
 
 def name(model: str) -> str:
     """Returns the name of the class or function in `FILE.py:NAME`.
@@ -51,7 +54,8 @@ def source_sha256(model: str) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise BadInput(
-            f"--model {model}: {path} cannot be read: {error.strerror}"
+            f"--model {model}: {path} cannot be read: {error.strerror}",
+            page=_OWN_NETWORK,
         ) from error
 
 
@@ -78,7 +82,8 @@ def load(
     found = source_sha256(model)
     if sha256 not in (None, found):
         raise BadInput(
-            f"--model {model} has changed: its sha256 was {sha256}, and is {found}"
+            f"--model {model} has changed: its sha256 was {sha256}, and is {found}",
+            page=_OWN_NETWORK,
         )
     return _load(model, arguments, found)
 
@@ -92,14 +97,18 @@ def _load(model: str, arguments: str | None, sha256: str) -> Any:
         found = getattr(module, found_name)
     except AttributeError:
         raise BadInput(
-            f"--model {model}: no {found_name!r} there; it has {_networks_of(module)}"
+            f"--model {model}: no {found_name!r} there; it has {_networks_of(module)}",
+            page=_OWN_NETWORK,
         ) from None
     values = parse_arguments(arguments or "")
     net = found
     if callable(found) and not (isinstance(found, nn.Module) or is_nnx(found)):
         net = _call(model, found, values)
     elif values:
-        raise BadInput(f"--model {model} is no class or function; drop --model-args")
+        raise BadInput(
+            f"--model {model} is no class or function; drop --model-args",
+            page=_OWN_NETWORK,
+        )
     try:
         if isinstance(net, ModuleType):  # flax.linen has an `init` and an `apply`
             raise TypeError
@@ -107,7 +116,8 @@ def _load(model: str, arguments: str | None, sha256: str) -> Any:
     except TypeError:
         raise BadInput(
             f"--model {model} gives {type(net).__name__}; expected a Flax Linen or NNX "
-            "module"
+            "module",
+            page="docs/own_network.md#equinox-haiku-plain-jax",
         ) from None
     return net
 
@@ -132,7 +142,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
         return {_keyword(each): _value(each.value) for each in call.keywords}
     except (SyntaxError, ValueError):
         raise BadInput(
-            f"--model-args must be as in classes=10,width=0.25, got {text}"
+            f"--model-args must be as in classes=10,width=0.25, got {text}",
+            page=_OWN_NETWORK,
         ) from None
 
 
@@ -151,7 +162,8 @@ def _parts(model: str) -> tuple[str, str]:
     place, colon, found = model.rpartition(":")
     if not colon or not place or not found.isidentifier():
         raise BadInput(
-            f"--model must be FILE.py:NAME or package.module:NAME, got {model}"
+            f"--model must be FILE.py:NAME or package.module:NAME, got {model}",
+            page=_OWN_NETWORK,
         )
     return place, found
 
@@ -164,11 +176,14 @@ def _source(model: str) -> Path:
     try:
         spec = importlib.util.find_spec(place)
     except Exception as error:
-        raise BadInput(f"--model {model}: {_describe(error)}") from error
+        raise BadInput(
+            f"--model {model}: {_describe(error)}", page=_OWN_NETWORK
+        ) from error
     if spec is None or spec.origin is None or not spec.has_location:
         raise BadInput(
             f"--model {model}: no module {place!r}; install it, set PYTHONPATH, or "
-            "give its file as FILE.py:NAME"
+            "give its file as FILE.py:NAME",
+            page=_OWN_NETWORK,
         )
     return Path(spec.origin)
 
@@ -192,7 +207,8 @@ def _import(model: str) -> ModuleType:
         return module
     except Exception as error:
         raise BadInput(
-            f"--model {model} cannot be imported: {_describe(error)}"
+            f"--model {model} cannot be imported: {_describe(error)}",
+            page=_OWN_NETWORK,
         ) from error
 
 
@@ -224,7 +240,9 @@ def _call(model: str, found: Callable[..., Any], values: dict[str, Any]) -> Any:
             return functional.NNX(make)
         return found(**values)
     except Exception as error:
-        raise BadInput(f"--model {model}: {_describe(error)}") from error
+        raise BadInput(
+            f"--model {model}: {_describe(error)}", page=_OWN_NETWORK
+        ) from error
 
 
 def _check_arguments(
@@ -243,12 +261,15 @@ def _check_arguments(
     ]
     if missing:
         example = ",".join(f"{each}=..." for each in missing)
-        raise BadInput(f"--model {model} needs --model-args {example}")
+        raise BadInput(
+            f"--model {model} needs --model-args {example}", page=_OWN_NETWORK
+        )
     odd = [each for each in values if each not in named]
     if odd and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise BadInput(
             f"--model {model} takes no argument {odd[0]!r}; it takes "
-            f"{', '.join(named) or 'none'}"
+            f"{', '.join(named) or 'none'}",
+            page=_OWN_NETWORK,
         )
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from aslp_jax._atomic import atomic_write
 from aslp_jax.trainer.results import EpochRow
+from aslp_jax.webpage.charts import spread
 
-__all__ = ["plot_curves"]
+__all__ = ["fraction_limits", "histogram", "histogram_limits", "plot_curves"]
 
 _BINS = 50
 """Number of bins of the histogram; even, so that 0.5 is an edge."""
@@ -17,7 +18,7 @@ _BINS = 50
 
 def plot_curves(
     rows: Sequence[EpochRow],
-    keep_probabilities: Mapping[str, np.ndarray],
+    fractions: np.ndarray,
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -28,7 +29,7 @@ def plot_curves(
 
     Args:
       rows: rows of the run, one an epoch, at least one.
-      keep_probabilities: arrays of any shape in [0, 1], by layer; may be empty.
+      fractions: float `[bins]`, histogram of the keep-probabilities.
       path: path of the PNG; its folder exists.
       title: line above the panels; default: none.
 
@@ -45,11 +46,11 @@ def plot_curves(
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     if title:
         figure.suptitle(title, fontsize=12)
-    accuracy, kept, histogram = figure.subplots(1, 3)
+    accuracy, kept, probabilities = figure.subplots(1, 3)
     _plot_accuracy(accuracy, rows)
     _plot_kept(kept, rows)
-    _plot_probabilities(histogram, keep_probabilities)
-    for axes in (accuracy, kept, histogram):
+    _plot_probabilities(probabilities, fractions)
+    for axes in (accuracy, kept, probabilities):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
 
@@ -76,7 +77,7 @@ def _plot_accuracy(axes: Any, rows: Sequence[EpochRow]) -> None:
         zorder=3,
         label=f"best: {best:.1%}, epoch {epoch}",
     )
-    axes.set_ylim(*_limits(np.array([*training, *validation, best], np.float64)))
+    axes.set_ylim(*fraction_limits([*training, *validation, best]))
     axes.set_title("Accuracy", fontsize=11)
     axes.set_ylabel("accuracy (%)")
     axes.legend(loc="best", frameon=False, fontsize=9)
@@ -103,10 +104,10 @@ def _plot_kept(axes: Any, rows: Sequence[EpochRow]) -> None:
         width = 2.2 if name == total else 1.3
         axes.plot(epochs, values, color=colour, linewidth=width, **style)
 
-    low, high = _limits(np.array([values for values, _ in lines.values()], np.float64))
+    low, high = fraction_limits([values for values, _ in lines.values()])
     axes.set_ylim(low, high)
     ends = np.array([(values[-1] - low) / (high - low) for values, _ in lines.values()])
-    heights = _spread(ends, gap=min(0.065, 1.0 / len(ends)))
+    heights = spread(ends, gap=min(0.065, 1.0 / len(ends)))
     for (name, (values, colour)), height in zip(lines.items(), heights, strict=True):
         axes.annotate(
             name.removesuffix("/kernel"),
@@ -133,66 +134,65 @@ def _plot_kept(axes: Any, rows: Sequence[EpochRow]) -> None:
     _epoch_axis(axes, epochs)
 
 
-def _spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
-    """Returns heights in [0, 1] moved apart as little as needed, in their order.
+def histogram(keep_probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the fraction of all weights in each of 50 bins from 0 to 1.
 
     Args:
-      heights: float `[labels]`, wanted heights.
-      gap: least distance of neighbours; `gap * (labels - 1)` is at most 1.
+      keep_probabilities: arrays of any shape in [0, 1], by layer; may be empty.
 
     Returns:
-      float `[labels]`.
+      float64 `[50]`; zeros if there are no weights.
     """
-    order = np.argsort(heights, kind="stable")
-    steps = gap * np.arange(len(heights))
-    # Minus the steps, "a gap apart" means "not decreasing". The nearest sequence that
-    # does not decrease lies between the running maximum and its mirror image.
-    wanted = heights[order] - steps
-    upper = np.maximum.accumulate(wanted)
-    lower = np.minimum.accumulate(wanted[::-1])[::-1]
-    placed = np.clip((upper + lower) / 2, 0.0, 1.0 - steps[-1]) + steps
-    result = np.empty_like(heights)
-    result[order] = placed
-    return result
-
-
-def _plot_probabilities(
-    axes: Any, keep_probabilities: Mapping[str, np.ndarray]
-) -> None:
-    edges = np.linspace(0.0, 1.0, _BINS + 1)
     counts = np.zeros(_BINS, np.int64)
     # Layer by layer, so that millions of weights are not copied into one array.
     for values in keep_probabilities.values():
         flat = np.asarray(values, np.float32).ravel()
         counts += np.histogram(flat, bins=_BINS, range=(0.0, 1.0))[0]
+    return counts / max(1, counts.sum())
+
+
+def histogram_limits(fractions: np.ndarray) -> tuple[float, float]:
+    """Returns the limits of a logarithmic axis for the fractions of a histogram.
+
+    Args:
+      fractions: float `[bins]`, at least one above 0.
+    """
+    return fractions[fractions > 0].min() / 2, min(2.0, 2 * fractions.max())
+
+
+def _plot_probabilities(axes: Any, fractions: np.ndarray) -> None:
+    edges = np.linspace(0.0, 1.0, len(fractions) + 1)
     axes.set_title("Keep-probabilities, all layers", fontsize=11)
     axes.set_xlabel("keep-probability (%)")
-    axes.set_ylabel(f"weights (% in each of {_BINS} bins, log scale)")
+    axes.set_ylabel(f"weights (% in each of {len(fractions)} bins, log scale)")
     axes.set_xlim(0.0, 1.0)
     axes.xaxis.set_major_formatter(_percent)
-    if not counts.any():
+    if not fractions.any():
         axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
         axes.set_yticks([])
         return
-    fractions = counts / counts.sum()
     # Most weights of a wide layer stay near one half; on a linear scale the others
     # would be invisible.
     axes.set_yscale("log")
-    floor = fractions[fractions > 0].min() / 2
+    floor, top = histogram_limits(fractions)
     axes.stairs(fractions, edges, baseline=floor, fill=True, color="tab:blue")
-    top = min(2.0, 2 * fractions.max())
     axes.set_ylim(floor, top)
     axes.yaxis.set_major_formatter(_percent)
     # A range of about a decade has at most one power of ten to label.
     axes.yaxis.set_minor_formatter(_percent if top < 30 * floor else lambda *_: "")
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
+def fraction_limits(values: Any) -> tuple[float, float]:
     """Returns limits in [0, 1] around the values, at least ten points of percent apart.
 
     A change of a tenth of a point must not look large.
+
+    Args:
+      values: array or nested lists of numbers in [0, 1], of any shape; what is not
+        finite counts as missing.
     """
-    finite = values[np.isfinite(values)]
+    numbers = np.array(values, np.float64)
+    finite = numbers[np.isfinite(numbers)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     margin = max(0.05 * (high - low), (0.1 - (high - low)) / 2)
     return max(0.0, float(low - margin)), min(1.0, float(high + margin))

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aslp_jax.trainer.options import FIELDS, SAMPLED_METHODS, Config, check, knows
+from aslp_jax.trainer.options import FIELDS, SAMPLED_METHODS, Config, check, flag, knows
 from aslp_jax.trainer.signals import Signals
 
 __all__ = [
     "DATASET_DEFAULTS",
+    "DATASET_PRESETS",
     "METHOD_DEFAULTS",
     "PRESETS",
     "PRESET_VARIANTS",
+    "as_flags",
+    "default_preset",
     "preset_values",
     "resolve",
 ]
@@ -26,6 +29,26 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 
 Those of `tfds` are of all that `--data-dir` holds by a name with `tfds:` before it.
 """
+
+DATASET_PRESETS = {"digits": "fast"}
+"""Preset of a data set, for a run that names none and gives no option of training.
+
+The first run of a newcomer is on digits: 12 epochs in place of 120.
+"""
+
+_NOT_OF_TRAINING = {
+    "arch",
+    "model",
+    "model_args",
+    "dataset",
+    "cache_dir",
+    "eval_samples",
+    "seed",
+    "devices",
+    "micro_batch",
+    "checkpoint_seconds",
+}
+"""Options that leave the choice of a preset open: network, images, seed and machine."""
 
 _TRAINED_DEFAULTS = {
     "rescale": "none",
@@ -135,6 +158,25 @@ def resolve(preset: str | None, chosen: Mapping[str, Any]) -> Config:
     return config
 
 
+def default_preset(chosen: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Returns the preset of a run that names none, and a remark for a person.
+
+    Args:
+      chosen: options asked for, by name.
+
+    Returns:
+      The name of the preset, None for plain defaults, which are those of the paper; and
+      the remark, "" for a data set without a preset of its own.
+    """
+    dataset = chosen.get("dataset", Config.dataset)
+    own = DATASET_PRESETS.get(dataset)
+    if own is None:
+        return None, ""
+    if given := sorted(chosen.keys() - _NOT_OF_TRAINING):
+        return None, f"paper, as {flag(given[0])} is given; --preset {own} is shorter"
+    return own, f"{own}, the default for {dataset}; --preset paper is the paper's"
+
+
 def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options of a preset that apply to the method asked for.
 
@@ -153,6 +195,41 @@ def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, An
     for name in (asked.get("dataset", Config.dataset), method, images):
         values = {**values, **variants.get(name, {})}
     return {name: value for name, value in values.items() if knows(method, name)}
+
+
+def as_flags(config: Config) -> list[str]:
+    """Returns the words of a command line that gives these options again.
+
+    Options that the preset of the paper gives in any case are left out.
+
+    Args:
+      config: options of a run.
+    """
+    # Here a value of the plain defaults is no matter of course; or people look for it.
+    said = {
+        "arch",
+        "dataset",
+        "seed",
+        *PRESET_VARIANTS["paper"].get(config.method, {}),
+        *DATASET_DEFAULTS.get(config.dataset.partition(":")[0], {}),
+        *METHOD_DEFAULTS.get(config.method, {}),
+        *(["budget_weight"] if config.scope == "layer" else []),
+    }
+    implied = {"arch": config.model, "dataset": config.data}
+    words = ["--preset", "paper"]
+    for name, field in FIELDS.items():
+        value = getattr(config, name)
+        if value is None or implied.get(name) or field.metadata.get("internal"):
+            continue
+        if not knows(config.method, name):
+            continue
+        if value == field.default and name not in said:
+            continue
+        if isinstance(value, bool):
+            words.append(flag(name if value else f"no_{name}"))
+        else:
+            words += [flag(name), str(value)]
+    return words
 
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:

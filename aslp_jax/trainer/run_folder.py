@@ -24,13 +24,25 @@ from aslp_jax._json import read as read_json
 from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.results import EpochRow
 
-__all__ = ["LONGEST_METRICS", "RunFolder", "check_encoding", "writing"]
+__all__ = ["LONGEST_METRICS", "REPORT", "RunFolder", "check_encoding", "writing"]
+
+_DAMAGED = "docs/what_can_go_wrong.md#damaged-files"
+"""Page of the site on damaged files."""
+
+_RESUMING = "docs/resuming.md"
+"""Page of the site on resuming."""
+
+_RUN_FOLDER = "docs/training.md#the-run-folder"
+"""Page of the site on run folders."""
 
 LONGEST_METRICS = 1 << 28
 """Largest size of metrics.jsonl in bytes."""
 
+REPORT = "report.html"
+"""Name of the page on a run, or on a grid, in its folder."""
+
 _CONFIG, _METRICS, _RESULT = "config.json", "metrics.jsonl", "result.json"
-_FILES = (_CONFIG, _METRICS, _RESULT, "curves.png")
+_FILES = (_CONFIG, _METRICS, _RESULT, "curves.png", REPORT)
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -110,19 +122,29 @@ class RunFolder:
         with writing(self.path):  # a name too long, a folder that may not be searched
             check_encoding(self.path)
             if path.exists() and not path.is_dir():
-                raise BadInput(f"{shown} is a file; name a folder")
+                raise BadInput(
+                    f"{shown} is a file; name a folder",
+                    page=_RUN_FOLDER,
+                )
             if self._claim is None and (owner := writer_here(path)) is not None:
-                raise BadInput(f"{shown} is being written by {owner}; name another")
+                raise BadInput(
+                    f"{shown} is being written by {owner}; name another",
+                    page="docs/what_can_go_wrong.md#two-programs-one-folder",
+                )
             if (path / _CONFIG).exists():
                 raise BadInput(
                     f"{shown} holds a run already; continue it with --resume, or "
-                    "name another folder"
+                    "name another folder",
+                    page=_RESUMING,
                 )
             if path.is_dir():
                 for each in path.iterdir():
                     # A process that was killed at its beginning leaves these.
                     if each.name != f"{_CONFIG}.partial" and not is_lock(each.name):
-                        raise BadInput(f"{shown} is not empty; name a new folder")
+                        raise BadInput(
+                            f"{shown} is not empty; name a new folder",
+                            page=_RUN_FOLDER,
+                        )
 
     def claim(self) -> None:
         """Claims the folder until `release`; a second call does nothing.
@@ -198,6 +220,15 @@ class RunFolder:
         """
         return dict(self._saved["options"])
 
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Content of config.json.
+
+        Raises:
+          BadInput: the folder holds no run, or one of another version.
+        """
+        return self._saved
+
     @functools.cached_property
     def _saved(self) -> dict[str, Any]:
         """Content of config.json, read once and checked."""
@@ -210,18 +241,23 @@ class RunFolder:
                 raise Unreadable("holds no options")
         except (OSError, ValueError, LookupError):
             raise BadInput(
-                f"{self.path} holds no run to resume: no readable config.json"
+                f"{self.path} holds no run to resume: no readable config.json",
+                page=_RESUMING,
             ) from None
         if set(options) != set(FIELDS):
             odd = sorted(set(options) ^ set(FIELDS))
             raise BadInput(
                 f"{file} is of another version: only one side knows "
-                f"{', '.join(odd):.200}"
+                f"{', '.join(odd):.200}",
+                page=_RESUMING,
             )
         values = {flag(name): (options[name], FIELDS[name].type) for name in FIELDS}
         for name, (value, kind) in values.items():
             if not matches(value, kind):
-                raise BadInput(f"{file} is damaged: {name} cannot be {value!r:.80}")
+                raise BadInput(
+                    f"{file} is damaged: {name} cannot be {value!r:.80}",
+                    page=_DAMAGED,
+                )
         return saved
 
     def record_resume(self, config: Config, device: str, epoch: int) -> None:
@@ -259,7 +295,8 @@ class RunFolder:
         except (OSError, ValueError, TypeError, LookupError):
             raise BadInput(
                 f"{self.path / _METRICS} is damaged: the checkpoint is of epoch "
-                f"{epochs}, and there is no row of epoch {len(lines) + 1}"
+                f"{epochs}, and there is no row of epoch {len(lines) + 1}",
+                page=_DAMAGED,
             ) from None
         self._lines = lines
         with writing(self.path):
@@ -353,7 +390,8 @@ def check_encoding(path: Path) -> None:
     except UnicodeEncodeError:
         raise BadInput(
             f"--out {path} is no UTF-8 here; name another folder, or set a locale of "
-            "UTF-8, such as LC_ALL=C.UTF-8"
+            "UTF-8, such as LC_ALL=C.UTF-8",
+            page="docs/what_can_go_wrong.md#your-environment",
         ) from None
 
 
@@ -369,7 +407,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BadInput(
             f"cannot write to {path}: {error.strerror or error}; when that is mended, "
-            "a run that had begun continues with --resume"
+            "a run that had begun continues with --resume",
+            page="docs/what_can_go_wrong.md#output-disk-or-device-fails",
         ) from error
 
 

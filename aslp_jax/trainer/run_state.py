@@ -117,7 +117,8 @@ class Run:
         if self.steps == 0:
             raise BadInput(
                 f"--batch-size {config.batch_size} is more than the {len(chosen)} "
-                f"training images of {config.dataset_name}"
+                f"training images of {config.dataset_name}",
+                page="docs/training.md#your-own-images",
             )
 
         self.programs = _programs(
@@ -352,7 +353,8 @@ def _naming_network(config: Config) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(
             f"{config.network_name} on {config.dataset_name} cannot be begun: "
-            f"{lines[0]}"
+            f"{lines[0]}",
+            page="docs/own_network.md" if config.model else "docs/training.md#options",
         ) from error
 
 

@@ -11,13 +11,14 @@ from aslp_jax import artefact, checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.data.names import PREFIX
-from aslp_jax.trainer import closing, plots
+from aslp_jax.trainer import closing
 from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import every_process, is_first, of_first
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
-from aslp_jax.trainer.run_folder import RunFolder, writing
+from aslp_jax.trainer.run_folder import REPORT, RunFolder, writing
 from aslp_jax.trainer.run_state import Run
+from aslp_jax.trainer.tensorboard import EVENTS, EventLog
 
 __all__ = ["Session", "begin", "load_dataset"]
 
@@ -31,12 +32,14 @@ class Session:
       folder: files of the run.
       rows: rows of metrics.jsonl, one an epoch.
       divergence: loss or parameter that is not finite; None while the run is sound.
+      events: event files of TensorBoard; None for none.
     """
 
     run: Run
     folder: RunFolder
     rows: list[EpochRow]
     divergence: Divergence | None = None
+    events: EventLog | None = None
 
     @property
     def active(self) -> bool:
@@ -75,6 +78,10 @@ class Session:
         """
         if is_first():
             self.folder.append_row(row)
+            if self.events is not None:
+                probabilities = closing.keep_probabilities(self.run, best=False)
+                with writing(self.folder.path):
+                    self.events.write(row, self.rows, probabilities)
         self.rows.append(row)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
@@ -97,11 +104,12 @@ class Session:
                 _identity(self.run),
             )
 
-    def finish(self, *, plot: bool) -> RunResult:
+    def finish(self, *, plot: bool, report: bool = True) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
 
         Args:
           plot: True to plot curves.png.
+          report: True (default) to write report.html.
 
         Returns:
           The result that result.json holds.
@@ -117,21 +125,22 @@ class Session:
         self.folder.check()
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
+            closing.write_pictures(
+                self.run,
+                self.folder,
+                self.rows,
+                result,
+                subnetwork,
+                plot=plot,
+                report=report,
+            )
         self.folder.write_result(result.to_json())
-        if plot:
-            config = self.run.config
-            title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
-            with writing(self.folder.path):
-                plots.plot_curves(
-                    self.rows,
-                    closing.keep_probabilities(self.run),
-                    self.folder.file("curves.png"),
-                    title=f"{title}seed {config.seed}",
-                )
         return result
 
     def close(self) -> None:
         """Lets other processes write into the folder; a second call does nothing."""
+        if self.events is not None:
+            self.events.close()
         self.folder.release()
 
 
@@ -143,6 +152,7 @@ def begin(
     resume: bool,
     note: Callable[[str], None],
     devices: Sequence[Any] | None = None,
+    tensorboard: bool = False,
 ) -> Session:
     """Begins a run and its folder, or resumes both.
 
@@ -159,8 +169,11 @@ def begin(
       resume: True to continue the run in `folder`.
       note: function that shows a message about checkpoints that cannot be used.
       devices: devices to run on; None chooses those of the options.
+      tensorboard: True to write event files of TensorBoard, too; a run that has some
+        goes on with them in any case.
 
     Raises:
+      MissingExtra: there are event files to write, and tensorboardX is not installed.
       BadInput: a folder or an option cannot be used, or another process writes there;
         or the processes of the run have not the same images.
     """
@@ -174,6 +187,8 @@ def begin(
             _resume(session, note)
         elif is_first():
             folder.create(config, session.run.device)
+        if is_first() and (tensorboard or folder.file(EVENTS).is_dir()):
+            session.events = EventLog(folder.file(EVENTS))
     except BaseException:
         folder.release()
         raise
@@ -189,9 +204,9 @@ def _resume(session: Session, note: Callable[[str], None]) -> None:
     if not is_first():
         return
     if session.active:
-        # Both are of fewer epochs; the result first, which says that it is finished.
+        # All are of fewer epochs; the result first, which says that it is finished.
         with writing(folder.path):
-            for name in ("result.json", artefact.NETWORK):
+            for name in ("result.json", REPORT, artefact.NETWORK):
                 folder.file(name).unlink(missing_ok=True)
     folder.record_resume(run.config, run.device, run.position.epoch)
 
@@ -237,7 +252,15 @@ def load_dataset(
             cache_dir=config.cache_dir,
         )
     except (OSError, ValueError) as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(str(error), page=_page_on_images(config)) from error
+
+
+def _page_on_images(config: Config) -> str:
+    if config.data is not None:
+        return "docs/training.md#your-own-images"
+    if config.dataset.startswith(PREFIX):
+        return "docs/training.md#any-data-set-of-tfds"
+    return "docs/training.md#data"
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -258,7 +281,8 @@ def _check_images(run: Run) -> None:
         if not np.array_equal(digest, digests[0]):
             raise BadInput(
                 f"process {process} has other images of {run.config.dataset_name} than "
-                "process 0"
+                "process 0",
+                page="docs/scaling.md#bad-input",
             )
 
 
@@ -285,4 +309,4 @@ def _restored(session: Session, note: Callable[[str], None]) -> Mapping[str, Any
             with writing(folder.path):
                 shutil.rmtree(folder.checkpoints / str(newer))
         return snapshot
-    raise BadInput(problems[0])
+    raise BadInput(problems[0], page="docs/what_can_go_wrong.md#damaged-files")

@@ -32,7 +32,7 @@ REFERENCE = "reference"
 
 FILES = {
     *("checkpoints", "config.json", "curves.png", "metrics.jsonl"),
-    *("network.aslp", "result.json"),
+    *("network.aslp", "report.html", "result.json"),
 }
 """Files of a finished run; none other may be left."""
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from aslp_jax.artefact.plot import _blocks, _colours, _tiles
+from aslp_jax.artefact.filters import _colours, _tiles
+from aslp_jax.artefact.plot import _blocks
 
 
 def test_filters_are_tiles_in_colour():

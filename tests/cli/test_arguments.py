@@ -160,11 +160,54 @@ def test_flags_have_the_type_of_their_option() -> None:
 def test_digits_has_its_own_defaults() -> None:
     small = {"batch_size": 32}
     assert {"digits": DIGITS, "own": small, "tfds": small} == DATASET_DEFAULTS
-    found = parsed("--dataset digits").config.as_dict()
+    found = parsed("--dataset digits --preset paper").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
+    assert parsed("--dataset digits --patience 100").config.as_dict() == found
     for other in ("cifar10", "cifar100", "tiny_imagenet"):
         found = parsed(f"--dataset {other}").config.as_dict()
         assert found == {**PAPER, "dataset": other}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--arch conv2 --seed 3 --eval-samples 2 --devices 1",
+        "--micro-batch 8 --checkpoint-seconds 5 --cache-dir elsewhere",
+    ],
+)
+def test_digits_alone_are_trained_by_the_fast_preset(line: str) -> None:
+    found, asked = (
+        parsed(f"--dataset digits {line} {preset}") for preset in ("", "--preset fast")
+    )
+    assert found.config == asked.config
+    assert (found.config.epochs, found.config.optimiser) == (12, "adam")
+    assert found.preset == (
+        "fast, the default for digits; --preset paper is the paper's"
+    )
+    assert asked.preset == ""
+
+
+def test_the_first_command_of_the_readme_is_short() -> None:
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    line = re.search(r"aslp-jax train (.*--dataset digits.*)", readme)
+    assert line is not None
+    assert parsed(line[1]).config.epochs == 12
+
+
+def test_an_option_of_training_leaves_digits_to_the_preset_of_the_paper() -> None:
+    machine = {"model_args", "cache_dir", "eval_samples", "seed", "devices"}
+    machine |= {"micro_batch", "checkpoint_seconds", "arch", "model", "dataset"}
+    for name in FIELDS.keys() - machine:
+        chosen = {"dataset": "digits", name: FIELDS[name].default}
+        preset, remark = presets.default_preset(chosen)
+        assert preset is None
+        assert remark == (
+            f"paper, as {flag(name)} is given; --preset fast is shorter"
+        ), name
+    for line in ("", "--dataset cifar10", "--data photos", "--seed 1"):
+        assert parsed(line).preset == ""
+        assert parsed(line).config.optimiser == "sgd"
 
 
 @pytest.mark.parametrize("digits_first", [True, False])
@@ -691,7 +734,8 @@ def test_bad_input_is_one_line_and_code_2(
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     assert caught.value.code == 2
-    words = "cifar.py: --epochs must be at least 1, got 0\n"
+    page = "docs/training.md#options"
+    words = f"cifar.py: --epochs must be at least 1, got 0; see {page}\n"
     assert capsys.readouterr() == ("", words)
 
     monkeypatch.setattr(sys, "argv", ["cifar.py"])
@@ -771,3 +815,27 @@ def test_the_page_lists_the_exit_codes() -> None:
     table = text.split("\n## Exit codes\n")[1].split("\n## ")[0]
     cells = re.findall(r"(?m)^\| ([\d, ]+) \|", table)
     assert [int(code) for cell in cells for code in cell.split(", ")] == [*EXIT_CODES]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--dataset digits",
+        "--dataset digits --epochs 1000 --batch-size 256 --keep 0.1",
+        "--preset fast --dataset digits --method supermask --no-augment",
+        "--preset released_code --standardise --no-augment",
+        "--preset edge_popup --seed 4294967295 --mask-lr 0.30000000000000004",
+        "--method budget --keep 0.05 --signed-constant all",
+        "--method magnitude --finetune --select-by thresholding",
+        "--method supermask --select-by thresholding --rescale smart",
+        "--method signed --keep 0.1 --scope layer --budget-weight 10",
+        "--data photos --image-size 24x32 --batch-size 256",
+        "--dataset tfds:beans --data-dir a/b --image-size 32 --devices 1",
+    ],
+)
+def test_flags_give_the_options_of_a_run_again(line: str) -> None:
+    config = parsed(line).config
+    words = presets.as_flags(config)
+    assert parse(words, description="").command().config == config
+    assert all(word for word in words)

@@ -154,7 +154,9 @@ def test_a_network_that_does_not_fit_is_refused(
     line = f"export {source} --to c --storage seed -o {path} {option}"
     assert main([*line.split(), str(less)]) == 2
     err = capsys.readouterr().err
-    assert words in err and f"than {option} {less:,}\n" in err and err.count("\n") == 1
+    page = "docs/export.md#on-microcontrollers"
+    assert words in err and err.endswith(f"than {option} {less:,}; see {page}\n")
+    assert err.count("\n") == 1
     assert not path.exists() and not path.with_suffix(".h").exists()
     assert main([*line.split(), str(enough)]) == 0
 

@@ -155,7 +155,8 @@ def test_limits_of_a_machine_are_one_line_and_no_mistake_is_hidden(
             main(["inspect", str(signed)])
         return
     assert main(["inspect", str(signed)]) == 2
-    assert capsys.readouterr() == ("", f"aslp-jax: {words}".strip() + "\n")
+    page = "docs/what_can_go_wrong.md#output-disk-or-device-fails"
+    assert capsys.readouterr() == ("", f"aslp-jax: {words.strip()}; see {page}\n")
 
 
 def test_a_terminal_of_few_characters_is_no_bad_input(signed, monkeypatch):

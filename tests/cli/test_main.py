@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aslp_jax._errors import EXIT_CODES
+from aslp_jax._errors import EXIT_CODES, BadInput, page_on
+from aslp_jax.cli.errors import shell_name
 from aslp_jax.cli.main import main
+from aslp_jax.export import UnsupportedError
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +40,47 @@ def test_a_device_that_is_not_there_is_one_line(signed):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("aslp-jax: JAX has no device here (JAX_PLATFORMS=bog")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_next_command_starts_the_program_that_runs(tmp_path, monkeypatch):
+    own, other = (tmp_path / name / "aslp-jax" for name in ("of venv", "other"))
+    for path in (own, other):
+        path.parent.mkdir()
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    for started, on_path, said in (
+        (own, own, "aslp-jax"),
+        (own, other, f"'{own}'"),
+        (own, tmp_path / "nothing", f"'{own}'"),
+        (tmp_path / "cifar.py", own, "aslp-jax"),
+        (tmp_path / "__main__.py", own, "aslp-jax"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(started)])
+        monkeypatch.setenv("PATH", str(on_path.parent))
+        assert shell_name() == said
+
+
+def test_a_refusal_ends_with_the_page_on_its_cause(monkeypatch, capsys):
+    def refuse(arguments):
+        message, page = arguments
+        try:
+            try:
+                raise UnsupportedError("sort is not supported")
+            except UnsupportedError as error:
+                if not page:
+                    raise BadInput(message) from error
+                raise BadInput(message, page=page) from None
+        except BadInput as error:
+            raise BadInput(f"again: {error}", page="docs/of_the_outer.md") from error
+
+    monkeypatch.setattr("aslp_jax.cli.inspect.main", refuse)
+    for page, said in (
+        ("docs/resuming.md", "docs/resuming.md"),
+        ("", "docs/export.md#what-a-network-may-compute"),
+    ):
+        assert main(["inspect", "no", page]) == 2
+        assert capsys.readouterr().err == f"aslp-jax: again: no; see {said}\n"
+    assert page_on(ValueError("x")) == page_on(BadInput("x")) == ""
 
 
 def test_help_waits_for_no_jax():
@@ -124,7 +167,8 @@ def test_an_error_of_the_outside_is_one_line(error, words, monkeypatch, capsys):
 
     monkeypatch.setattr("aslp_jax.cli.inspect.main", read)
     assert main(["inspect"]) == 2
-    assert capsys.readouterr() == ("", f"aslp-jax: {words}\n")
+    page = "docs/what_can_go_wrong.md#output-disk-or-device-fails"
+    assert capsys.readouterr() == ("", f"aslp-jax: {words}; see {page}\n")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from aslp_jax.sweeps.sweep import SweepOutcome
 from aslp_jax.sweeps.table1 import cells as table1_cells
 from aslp_jax.trainer.signals import Interrupted
 from tests.sweeps.helpers import promotion_as_for_users, write_run
+from tests.webpage import pages
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BUDGET = Cell("conv4", "budget", 0.1)
@@ -185,6 +186,7 @@ def test_table1_from_first_run_to_last(folder, capsys):
     )
     made = folder / "runs" / "table1-digits"
     assert "No run is finished yet." in (made / "table1.md").read_text()
+    assert "No run is finished yet." in (made / "report.html").read_text()
 
     assert main.main(["table1", *TABLE1.split()]) == 0
     out, err = capsys.readouterr()
@@ -193,6 +195,10 @@ def test_table1_from_first_run_to_last(folder, capsys):
     assert "conv2-plain-aslp-none-sc seed 0  epoch 1/1  train " in err
     names = [path.name for path in (made / "cells").iterdir()]
     assert names == ["conv2-plain-aslp-none-sc-seed0"]
+    page = pages.check((made / "report.html").read_text())
+    (link,) = [each.attributes["href"] for each in page.all("a")]
+    assert link == f"cells/{names[0]}/report.html"
+    pages.check((made / link).read_text())
 
     # Again: nothing to do, nothing changed; other settings are refused.
     before = {path: path.read_bytes() for path in made.glob("*.csv")}
@@ -212,7 +218,7 @@ def test_table1_from_first_run_to_last(folder, capsys):
 
 @pytest.mark.slow
 def test_budget_from_first_run_to_last(folder, capsys, monkeypatch):
-    line = f"{SMALL} --arch conv2 --keep 0.0005 --method budget"
+    line = f"{SMALL} --arch conv2 --keep 0.0005 --method budget --no-report"
     program = EXPERIMENTS / "budget.py"
     monkeypatch.setattr(sys, "argv", [str(program), *line.split()])
     with pytest.raises(SystemExit) as done:
@@ -229,6 +235,7 @@ def test_budget_from_first_run_to_last(folder, capsys, monkeypatch):
     path = made / "cells" / name
     assert f"{path}: WARNING: " in err and "is left empty" in err
     assert not (path / "checkpoints").exists()
+    assert not [*made.rglob("report.html")]
     rows = (path / "metrics.jsonl").read_text().splitlines()
     resting = json.loads(rows[-1])["statistics"]["at_rest"]
     assert len(resting) == 5 and all(0 <= part <= 1 for part in resting.values())

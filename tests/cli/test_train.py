@@ -30,6 +30,8 @@ from aslp_jax._claim import claim
 from aslp_jax.data import datasets
 from aslp_jax.trainer.options import FIELDS, Config
 from aslp_jax.trainer.results import EpochRow
+from tests.trainer import events
+from tests.webpage import pages
 
 pytestmark = pytest.mark.program
 
@@ -389,6 +391,7 @@ def test_a_run_describes_itself(whole: tuple[Path, Ended]) -> None:
         "curves.png",
         "metrics.jsonl",
         "network.aslp",
+        "report.html",
         "result.json",
     }
     assert checkpoint.steps(folder / "checkpoints") == [
@@ -471,6 +474,19 @@ def test_the_curves_open(whole: tuple[Path, Ended]) -> None:
 
 
 @pytest.mark.slow
+def test_the_report_says_what_the_run_says(whole: tuple[Path, Ended]) -> None:
+    page = pages.check((whole[0] / "report.html").read_text())
+    found = result(whole[0])
+    assert page.one("h1").text == "aslp on conv2, digits, seed 0"
+    facts = pages.facts(page)
+    assert facts["Test accuracy"] == f"{found['thresholding']:.2%} thresholding"
+    layers = pages.tables(page)["Layers of the network, best state"]
+    assert [row["layer"] for row in layers] == LAYERS
+    again, given = [each.text for each in page.all("pre")]
+    assert "--data digits.npz" in again and f"--out {whole[0]}" in given
+
+
+@pytest.mark.slow
 def test_a_log_gets_one_plain_line_an_epoch(whole: tuple[Path, Ended]) -> None:
     lines = whole[1].err.splitlines()
     assert str(whole[0]) in lines[0]
@@ -490,6 +506,13 @@ def test_the_table_is_printed(whole: tuple[Path, Ended]) -> None:
         assert re.search(rf"^{layer} .* {kept} ", text, re.MULTILINE)
     assert f"{found['thresholding']:.2%} thresholding" in text
     assert f"{found['averaging_mean']:.2%} ± {found['averaging_std']:.2%}" in text
+    network = whole[0] / "network.aslp"
+    assert text.splitlines()[-4:] == [
+        f"picture        {whole[0]}/curves.png",
+        f"report         {whole[0]}/report.html",
+        f"network        {network}, {network.stat().st_size:,} bytes",
+        f"next           aslp-jax inspect {network} --plot",
+    ]
 
 
 @pytest.mark.slow
@@ -515,7 +538,9 @@ def test_another_seed_gives_another_run(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "seed"
-    assert warm(f"{SMALL} --epochs 1 --seed 1 --out {out}").code == 0
+    ended = warm(f"{SMALL} --epochs 1 --seed 1 --no-report --out {out}")
+    assert ended.code == 0
+    assert "report" not in ended.out and not (out / "report.html").exists()
     one, other = rows(out)[0], rows(whole[0])[0]
     for name in ("train_loss", "validation_loss", "keep_fractions"):
         assert one[name] != other[name], name
@@ -537,7 +562,7 @@ def test_more_epochs_later_are_as_good_as_at_once(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "more"
-    ended = warm(f"{SMALL} --epochs 2 --out {out}")
+    ended = warm(f"{SMALL} --epochs 2 --tensorboard --out {out}")
     assert ended.code == 0, ended.err
     assert [*map(timeless, rows(out))] == [*map(timeless, rows(whole[0])[:2])]
     assert result(out)["epochs"] == 2
@@ -551,6 +576,24 @@ def test_more_epochs_later_are_as_good_as_at_once(
     assert seconds == sorted(seconds)
     # What the folder says is what was run, for a reader and for the next --resume.
     assert options(out)["epochs"] == EPOCHS
+    assert_events(out)
+
+
+def assert_events(folder: Path) -> None:
+    """Asserts that TensorBoard finds every epoch of a finished run once."""
+    pytest.importorskip("tensorboard")
+    found, wanted = events.read(folder / "tensorboard"), rows(folder)
+    for tag, name in (
+        ("loss/training", "train_loss"),
+        ("accuracy/validation", "validation_accuracy"),
+        ("kept/total", "keep_fraction"),
+    ):
+        values = [(row["epoch"], pytest.approx(row[name])) for row in wanted]
+        assert events.scalars(found, tag) == values
+    steps = [row["epoch"] for row in wanted]
+    for layer in LAYERS:
+        tag = f"keep-probability/{layer}"
+        assert events.histogram_steps(found, tag) == steps
 
 
 @pytest.mark.slow
@@ -561,7 +604,7 @@ def test_a_run_killed_and_compiled_anew_ends_the_same(
 ) -> None:
     out = tmp_path / "killed"
     ended = program(
-        f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --out {out}",
+        f"{SMALL} --epochs {EPOCHS} --checkpoint-seconds 0 --tensorboard --out {out}",
         script=INTERRUPTED.format(program=PROGRAM, name="SIGKILL"),
     )
     assert ended.code == -signal.SIGKILL
@@ -571,6 +614,7 @@ def test_a_run_killed_and_compiled_anew_ends_the_same(
     ended = program(f"--resume --out {out}", JAX_ENABLE_COMPILATION_CACHE="false")
     assert ended.code == 0, ended.err
     assert_same_run(out, whole[0])
+    assert_events(out)
 
 
 @pytest.mark.slow
@@ -693,7 +737,8 @@ def test_resuming_a_finished_run_changes_nothing(
         assert len(kept) == len(lines) - 1
         return kept
 
-    assert without_compiling(ended.out) == without_compiling(whole[1].out)
+    said = ended.out.replace(str(copy), str(whole[0]))
+    assert without_compiling(said) == without_compiling(whole[1].out)
     after = content(copy)
     for name in ("result.json", "metrics.jsonl"):
         assert after[name] == before[name], name

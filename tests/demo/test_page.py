@@ -16,40 +16,19 @@ import pytest
 
 import aslp_jax
 from aslp_jax.data import datasets
+from tests.chromium import SIZES, browser, marks, show_as, violations
 from tests.demo import drawings
 from tests.demo.files import DIGITS, readable, refused
 
-pytest.importorskip("selenium", reason="selenium is missing")
-axe = pytest.importorskip("axe_core_python", reason="axe-core-python is missing")
-webdriver = pytest.importorskip("selenium.webdriver")
 actions = pytest.importorskip("selenium.webdriver.common.actions.action_builder")
 inputs = pytest.importorskip("selenium.webdriver.common.actions.pointer_input")
-service = pytest.importorskip("selenium.webdriver.chrome.service")
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing"),
-    pytest.mark.skipif(DRIVER is None, reason="chromedriver is missing"),
-]
+pytestmark = marks()
+__all__ = ["browser"]  # a fixture
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"
-SIZES = {"wide": (1280, 900), "narrow": (360, 780)}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=service.Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +37,6 @@ def silent(browser: Any) -> Iterator[None]:
     browser.get_log("browser")
     yield
     assert browser.get_log("browser") == []
-
-
-def show_as(browser: Any, size: str = "wide", **features: str) -> None:
-    """Sets the window's size, and media features by their names with underscores."""
-    width, height = SIZES[size]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
-    metrics["mobile"] = size == "narrow"
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = [
-        {"name": name.replace("_", "-"), "value": value}
-        for name, value in features.items()
-    ]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
 
 
 def open_page(browser: Any, address: str = (DEMO / "index.html").as_uri()) -> None:
@@ -293,23 +259,6 @@ def test_a_page_whose_data_are_damaged_says_so(browser, tmp_path):
     data.write_text("")
     open_page(browser, (folder / "index.html").as_uri())
     assert text(browser, "problem").startswith("data.js is missing or damaged")
-
-
-def violations(browser: Any) -> list[Any]:
-    source = Path(axe.__file__).parent / "axe.min.js"
-    browser.execute_script(source.read_text())
-    found = browser.execute_async_script(
-        """const done = arguments[0];
-        axe.run(document, { preload: false }).then(({ violations, passes }) =>
-          done({
-            passes: passes.length,
-            violations: violations.map((each) => [
-              each.id, each.help, each.nodes.map((node) => node.failureSummary),
-            ]),
-          }));"""
-    )
-    assert found["passes"] > 20
-    return found["violations"]
 
 
 @pytest.mark.parametrize("size", SIZES)

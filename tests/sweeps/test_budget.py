@@ -2,10 +2,11 @@
 
 import csv
 
-from aslp_jax.sweeps.budget import cells, claims, report
+from aslp_jax.sweeps.budget import cells, claims, page, report
 from aslp_jax.sweeps.budget.cells import Cell
 from aslp_jax.sweeps.grid import RESULT, Grid, Record
 from tests.sweeps.helpers import diverged, write_run
+from tests.webpage import pages
 
 BUDGET = Cell("conv4", "budget", 0.1)
 MAGNITUDE = Cell("conv4", "magnitude", 0.1)
@@ -243,6 +244,13 @@ def test_the_report_is_written_whole(tmp_path):
     assert lines[3]["without_input"] == "" and lines[2]["without_input"] == "2"
     lines = list(csv.DictReader((folder.path / "budget.csv").read_text().splitlines()))
     assert [line["paper"] for line in lines] == ["", "54.9", "85.6"]
+    page.write(folder, "cifar10")
+    found = pages.check((folder.path / "report.html").read_text())
+    accuracy, *_ = pages.tables(found).values()
+    for row, line in zip(accuracy, lines, strict=True):
+        shown = {name.replace("_", " "): value for name, value in line.items()}
+        assert row.items() >= shown.items() and row["95 % interval"] == ""
+    assert len(found.all("img")) == 2
 
 
 def test_a_grid_without_runs_says_so(tmp_path):

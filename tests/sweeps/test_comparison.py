@@ -10,6 +10,7 @@ from aslp_jax.sweeps import comparison
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.table1.cells import Cell
 from tests.sweeps.helpers import ASLP, write_run
+from tests.webpage import pages
 
 
 def test_grids_are_compared_by_epochs(tmp_path, capsys):
@@ -48,6 +49,27 @@ def test_grids_are_compared_by_epochs(tmp_path, capsys):
         in (out / "compare.md").read_text()
     )
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    page = pages.check((out / "report.html").read_text())
+    (found,) = pages.tables(page).values()
+    for row, line in zip(found, lines, strict=True):
+        shown = {name.replace("_", " "): value for name, value in line.items()}
+        interval = row.pop("test, 95 % interval")
+        assert row == shown
+        # Student's t of 97.5 % for one degree of freedom.
+        half = 12.7062 * float(line["test_std"]) / 2**0.5
+        low, high = map(float, interval.split(" to "))
+        assert high - low == pytest.approx(2 * half, abs=0.02)
+        assert (low + high) / 2 == pytest.approx(float(line["test_mean"]), abs=0.01)
+
+
+def test_the_report_on_a_grid_is_not_replaced_by_a_comparison(tmp_path):
+    folder = Grid(tmp_path / "a", {})
+    write_run(folder, ASLP, 0)
+    line = [f"a={folder.path}", "--cell", ASLP.name, "--out", str(folder.path)]
+    with pytest.raises(BadInput, match=r"holds a grid\.json, and its report"):
+        compare.main(line)
+    assert compare.main([*line, "--no-report"]) == 0
+    assert not (folder.path / "report.html").exists()
 
 
 def test_the_end_of_a_curve_is_its_last_tenth():

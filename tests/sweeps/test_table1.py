@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from aslp_jax.sweeps.grid import Grid, Record
 from aslp_jax.sweeps.report import csv_text
-from aslp_jax.sweeps.table1 import cells, claims, plot, report
+from aslp_jax.sweeps.table1 import cells, claims, page, plot, report
 from aslp_jax.sweeps.table1.cells import Cell, all_cells
 from aslp_jax.trainer.presets import PRESETS
 from tests.sweeps.helpers import ASLP, diverged, write_run
+from tests.webpage import pages
 
 
 def test_every_cell_means_something_and_has_a_name_of_its_own():
@@ -347,6 +348,30 @@ def test_the_report_is_written_whole(tmp_path):
     assert [line["seed"] for line in lines] == ["0", "1"]
     assert (lines[0]["arch"], lines[0]["augment"]) == ("conv4", "yes")
     assert (folder.path / "conv4.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_holds_the_numbers_with_their_intervals(tmp_path):
+    folder = Grid(tmp_path / "grid", {"options": {"<b>": None}})
+    for seed, accuracy in enumerate((0.9, 0.8, 0.85)):
+        write_run(folder, ASLP, seed, **record(ASLP, seed, accuracy).result)
+    write_run(folder, ASLP, 3, diverged="in epoch 2")
+    report.write(folder, "cifar10")
+    page.write(folder, "cifar10")
+    found = pages.check((folder.path / "report.html").read_text())
+    accuracy, claims, runs, settings = pages.tables(found).values()
+    row = accuracy[1]
+    assert row["name"] == "conv4-augmented-aslp-smart-sc, thresholding"
+    assert (row["mean"], row["std"], row["seeds"]) == ("85.00", "5.00", "3")
+    # Student's t of 97.5 % for two degrees of freedom: 4.3027 * 5 / sqrt(3) = 12.42.
+    assert row["95 % interval"] == "72.58 to 97.42"
+    assert (row["diverged"], row["paper"], row["difference"]) == ("1", "84.8", "0.20")
+    assert [each["seed"] for each in runs] == ["0", "1", "2", "3"]
+    assert runs[3]["diverged"] == "in epoch 2"
+    assert {each["verdict"] for each in claims} >= {"not measured"}
+    assert {"setting": "options <b>", "value": "none"} in settings
+    (plotted,) = found.all("img")
+    assert "Conv4 on cifar10: validation accuracy" in plotted.attributes["alt"]
+    assert not found.all("a")  # no run has a report of its own
 
 
 def test_a_grid_without_runs_says_so(tmp_path):

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aslp_jax.trainer import plots, summary
+from aslp_jax.webpage.charts import spread
 from tests.helpers import LAYER, SIX
 from tests.helpers import epoch_row as row
 from tests.helpers import run_result as result
@@ -38,7 +39,9 @@ def test_curves_are_a_picture(tmp_path: Path, epochs: int, names: list[str]) -> 
     probabilities = {name: rng.random((5, 7)) for name in names}
     path = tmp_path / "curves.png"
     path.write_bytes(b"an earlier one")
-    plots.plot_curves(rows, probabilities, path, title="aslp on conv6, seed 1")
+    plots.plot_curves(
+        rows, plots.histogram(probabilities), path, title="aslp on conv6, seed 1"
+    )
     with Image.open(path) as image:
         image.load()
         assert image.format == "PNG"
@@ -58,7 +61,9 @@ def test_curves_show_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     # 3 weights of 4 lie in the bin that begins at one half, 1 in the last.
     plots.plot_curves(
         [row(1), row(2, validation_accuracy=0.5)],
-        {"a": np.array([[0.5, 0.51]], np.float16), "b": np.array([1.0, 0.5])},
+        plots.histogram(
+            {"a": np.array([[0.5, 0.51]], np.float16), "b": np.array([1.0, 0.5])}
+        ),
         tmp_path / "curves.png",
     )
     accuracy, kept, histogram = figures[0].axes
@@ -84,7 +89,7 @@ def test_curves_bear_a_method_without_probabilities_and_one_that_keeps_all(
     path = tmp_path / "curves.png"
     everything = dict.fromkeys(SIX, 1.0)
     rows = [row(1, keep_fraction=1.0, keep_fractions=everything)]
-    plots.plot_curves(rows, {}, path)
+    plots.plot_curves(rows, plots.histogram({}), path)
     assert path.stat().st_size > 0
 
 
@@ -99,14 +104,14 @@ def test_curves_that_fail_leave_the_earlier_plot(
     path = tmp_path / "curves.png"
     path.write_bytes(b"an earlier one")
     with pytest.raises(OSError, match="disk full"):
-        plots.plot_curves([row(1)], {}, path)
+        plots.plot_curves([row(1)], np.zeros(50), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"an earlier one"
 
 
 def test_curves_ask_for_an_epoch(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rows must hold at least one epoch, got none"):
-        plots.plot_curves([], {}, tmp_path / "curves.png")
+        plots.plot_curves([], np.zeros(50), tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("count", [1, 9, 21])
@@ -114,12 +119,12 @@ def test_labels_are_spread_in_order(count: int) -> None:
     rng = np.random.default_rng(count)
     gap = 1 / count / 1.05
     for heights in (rng.random(count), np.ones(count), np.zeros(count)):
-        placed = plots._spread(heights, gap=gap)
+        placed = spread(heights, gap=gap)
         assert placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
         ordered = placed[np.argsort(heights, kind="stable")]
         assert np.all(np.diff(ordered) >= gap - 1e-9)
     apart = np.linspace(1, 0, count)
-    np.testing.assert_allclose(plots._spread(apart, gap=0.01), apart, atol=1e-12)
+    np.testing.assert_allclose(spread(apart, gap=0.01), apart, atol=1e-12)
 
 
 def test_the_table_has_every_layer_and_the_total() -> None:

@@ -40,6 +40,13 @@ from aslp_jax.trainer.run_folder import writing
 NAME = "budget"
 """Name of the comparison, and of its files."""
 
+WAYS = (
+    "Magnitude and budget-aware train the weights and are cut to the exact number in "
+    "the end; ASLP and signed choose among weights that were drawn once (signed also "
+    "inverts some)"
+)
+"""Clauses on the ways of the table."""
+
 _RUN_NAMES = (
     "thresholding",
     "averaging_mean",
@@ -117,7 +124,7 @@ def write(grid: Grid, dataset: str) -> None:
         write_tables(
             grid.path,
             NAME,
-            map(_run_line, records),
+            map(budget_run_line, records),
             map(summary_line, summaries),
             markdown(summaries, records, dataset),
         )
@@ -153,7 +160,8 @@ def summarise(records: Sequence[Record], dataset: str) -> list[CellSummary]:
     return summaries
 
 
-def _run_line(record: Record) -> dict[str, Any]:
+def budget_run_line(record: Record) -> dict[str, Any]:
+    """Returns the line of a run in `runs.csv`."""
     lost = dict.fromkeys(DeadUnits._fields, "")
     dead = (
         lost
@@ -218,10 +226,8 @@ def markdown(
         f"Pruning under a budget on {dataset}",
         "Test accuracy in % of the network that is left, mean ± standard deviation "
         "over seeds; in brackets the number of Dupont et al. 2021 and the difference "
-        "from it, where it has one. Magnitude and budget-aware train the weights and "
-        "are cut to the exact number in the end; ASLP and signed choose among weights "
-        "that were drawn once (signed also inverts some), and what they keep is said "
-        "where it is not what was asked for.",
+        f"from it, where it has one. {WAYS}, and what they keep is said where it is "
+        "not what was asked for.",
         lines,
         claims(records),
         "Each seed counts once, as the mean over all networks and budgets of which it "

@@ -36,6 +36,12 @@ from aslp_jax.trainer.run_folder import writing
 NAME = "table1"
 """Name of the table, and of its files."""
 
+RESCALES = (
+    "WR is smart rescale for ASLP, dynamic weight rescale for supermasks, fan scaling "
+    "for edge-popup; another rescale has a line of its own."
+)
+"""Sentence on the rescales of the table."""
+
 _STOCHASTIC = {"averaging": other_accuracy, "thresholding": accuracy}
 _DETERMINISTIC = {"deterministic": accuracy}
 """Evaluations of the paper, and the measure of each."""
@@ -86,7 +92,7 @@ def write(grid: Grid, dataset: str) -> None:
         write_tables(
             grid.path,
             NAME,
-            [run_line(record, _RUN_NAMES) for record in records],
+            map(table_run_line, records),
             map(number_line, numbers),
             markdown(numbers, records, dataset),
         )
@@ -117,6 +123,11 @@ def table_numbers(records: Sequence[Record], dataset: str) -> list[TableNumber]:
             )
             found.append(TableNumber(cell, evaluation, score))
     return found
+
+
+def table_run_line(record: Record) -> dict[str, Any]:
+    """Returns the line of a run in `runs.csv`."""
+    return run_line(record, _RUN_NAMES)
 
 
 def number_line(number: TableNumber) -> dict[str, Any]:
@@ -173,9 +184,7 @@ def markdown(
     return markdown_page(
         f"Table 1 on {dataset}",
         "Test accuracy in %, mean ± standard deviation over seeds; in brackets the "
-        "paper's number and the difference from it, where it has one. WR is smart "
-        "rescale for ASLP, dynamic weight rescale for supermasks, fan scaling for "
-        "edge-popup; another rescale has a line of its own.",
+        f"paper's number and the difference from it, where it has one. {RESCALES}",
         lines,
         claims(records),
     )
