@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from aslp_jax import artefact, checkpoint
+from aslp_jax import checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.data.names import PREFIX
-from aslp_jax.trainer import closing
 from aslp_jax.trainer.options import Config, fixed_options, image_size
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import every_process, is_first, of_first
@@ -79,7 +78,9 @@ class Session:
         if is_first():
             self.folder.append_row(row)
             if self.events is not None:
-                probabilities = closing.keep_probabilities(self.run, best=False)
+                from aslp_jax.trainer.closing import keep_probabilities
+
+                probabilities = keep_probabilities(self.run, best=False)
                 with writing(self.folder.path):
                     self.events.write(row, self.rows, probabilities)
         self.rows.append(row)
@@ -117,6 +118,10 @@ class Session:
         Raises:
           BadInput: the folder cannot be written.
         """
+        # Only now: a run that begins should not wait for what ends it.
+        from aslp_jax import artefact
+        from aslp_jax.trainer import closing
+
         result = closing.evaluate_best(self.run)
         subnetwork = closing.extract_best(self.run, result)
         if not is_first():
@@ -197,16 +202,18 @@ def begin(
 
 def _resume(session: Session, note: Callable[[str], None]) -> None:
     """Restores a run, and makes its folder that of a run that goes on."""
+    from aslp_jax.artefact import NETWORK
+
     run, folder = session.run, session.folder
     if is_first():
-        folder.remove_left_behind(artefact.NETWORK)
+        folder.remove_left_behind(NETWORK)
     run.restore(of_first(_restored(session, note) if is_first() else run.snapshot()))
     if not is_first():
         return
     if session.active:
         # All are of fewer epochs; the result first, which says that it is finished.
         with writing(folder.path):
-            for name in ("result.json", REPORT, artefact.NETWORK):
+            for name in ("result.json", REPORT, NETWORK):
                 folder.file(name).unlink(missing_ok=True)
     folder.record_resume(run.config, run.device, run.position.epoch)
 
