@@ -5,12 +5,12 @@
 
 First each measurement of speed, alone on the device. Then, until the time is up and
 several processes at once, CIFAR-10: Conv4 and Conv2 by the paper's recipe to its end,
-and cells of table 1 by the same recipe and `--epochs`, those that decide most first. The
-preset `fast` is no recipe for CIFAR-10: its masks stop changing too soon. The same
-command goes on where an earlier one stopped: it repeats nothing that is finished. `OUT` holds what is
-worth keeping, `OUT/work` the runs themselves. The second command rehearses all of it on
-a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose output is in
-`OUT`; 2 for bad input.
+and cells of table 1 by the same recipe and `--epochs`, those that decide most first.
+(By the preset `fast`, masks stop changing too soon on CIFAR-10.) The same command goes
+on where an earlier one stopped: it repeats nothing that is finished. `OUT` holds what
+is worth keeping, `OUT/work` the runs themselves. The second command rehearses all of it
+on a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose output is
+in `OUT`; 2 for bad input.
 """
 
 import argparse
