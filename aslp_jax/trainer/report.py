@@ -183,7 +183,7 @@ def _epochs(rows: Sequence[EpochRow]) -> list[int]:
 
 def _kept(run: Finished, rows: Sequence[EpochRow]) -> Markup:
     names = list(rows[-1].keep_fractions)
-    # Colours follow depth, so that a trend from the first layer to the last shows.
+    # Colours follow the order of the layers, so that a trend over them shows.
     lines = [
         Curve(
             name.removesuffix("/kernel"),
@@ -206,7 +206,7 @@ def _kept(run: Finished, rows: Sequence[EpochRow]) -> Markup:
     )
     chart = curves(frame, _epochs(rows), lines, labels=True)
     return _side_by_side(
-        figure(chart, "From the first layer, blue, to the last, red."),
+        figure(chart, "Colours go from blue to red, in the order of the table."),
         *_probabilities(run.fractions),
     )
 
