@@ -190,14 +190,14 @@ def measure(epochs: int, repeats: int) -> list[dict[str, Any]]:
     size = 4 * WEIGHTS["conv2"]
     summed = {count: time_all_reduce(size, count) for count in (2, 4)}
     with tempfile.TemporaryDirectory() as folder:
-        images, labels = workload.random_images(1024 + 64 + 64)
+        images, labels = workload.random_images(512 + 64 + 64)
         file = Path(folder) / "images.npz"
         np.savez(
             file,
-            x_train=images[:1088],
-            y_train=labels[:1088],
-            x_test=images[1088:],
-            y_test=labels[1088:],
+            x_train=images[:576],
+            y_train=labels[:576],
+            x_test=images[576:],
+            y_test=labels[576:],
         )
         speeds: dict[int, list[float]] = {1: [], 2: [], 4: []}
         for _ in range(repeats):
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="train on this machine")
     parser.add_argument("--epochs", type=int, default=3, help="of each run")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder of CSV files")
     options = parser.parse_args(arguments)
     if options.measure:
