@@ -6,14 +6,21 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from aslp_jax._errors import BadInput
+from aslp_jax.cli import _jobs
 from aslp_jax.cli.arguments import option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
-from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, run_sweep
-from aslp_jax.trainer.options import FIELDS
+from aslp_jax.sweeps.jobs import run_job
+from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, plan, run_sweep
+from aslp_jax.trainer.options import FIELDS, flag
 from aslp_jax.trainer.signals import Interrupted, interruptible
 
 _MOST = 10_000
 """Most seeds of a cell, or runs of a device; more is a slip of the hand."""
+
+
+_MACHINES = ("print_jobs", "job", "cpus_per_run", "gpus_per_run")
+"""Names of the flags that say where runs are trained."""
 
 
 def sweep_parser(
@@ -59,21 +66,53 @@ def sweep_parser(
         metavar="FOLDER",
         help=f"folder of the grid (default: runs/{name}-DATASET)",
     )
+    _add_machine_flags(parser)
     return parser
 
 
+def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several machines", "see docs/scaling.md")
+    group.add_argument(
+        "--print-jobs",
+        choices=tuple(_jobs.FORMS),
+        help="train nothing; write the runs of the grid as commands that can run "
+        "anywhere and fill one folder: one a line, a Slurm array script, or a "
+        "Kubernetes Indexed Job",
+    )
+    group.add_argument(
+        "--job",
+        type=_index,
+        metavar="N",
+        help="train one of these jobs, from 0; the last to finish writes the report",
+    )
+    group.add_argument(
+        "--cpus-per-run",
+        type=_positive,
+        metavar="N",
+        help="CPUs of a run, or of seeds trained as one program (default: 1)",
+    )
+    group.add_argument(
+        "--gpus-per-run",
+        type=int,
+        choices=(0, 1),
+        help="GPUs of a run (default: 0)",
+    )
+
+
 def train_table(
-    table: Table, options: dict[str, Any]
+    table: Table, options: dict[str, Any], arguments: Sequence[str]
 ) -> tuple[SweepOutcome | None, int]:
     """Trains a table, and prints its report or why it is not finished.
 
     Args:
       table: cells to train, and their report.
       options: values of the flags of `sweep_parser`.
+      arguments: command line that they were read from.
 
     Returns:
-      The outcome, None if a signal came outside of training; and the exit code: 0 if
-      all runs are finished or the time was up.
+      The outcome, None if a signal came outside of training, for one job and where
+      nothing was trained; and the exit code: 0 if all runs that were asked for are
+      finished or the time was up.
 
     Raises:
       BadInput: an option, data or a folder that cannot be used.
@@ -83,11 +122,24 @@ def train_table(
         **{name: shared.pop(name) for name in ("seeds", "per_device", "minutes")}
     )
     preset, out = shared.pop("preset", "fast"), shared.pop("out", None)
+    machines = {name: shared.pop(name, None) for name in _MACHINES}
+    _check_machines(machines)
+    asked = plan(table, preset, shared, schedule, out)
+    if machines["print_jobs"]:
+        cpus, gpus = machines["cpus_per_run"] or 1, machines["gpus_per_run"] or 0
+        form = machines["print_jobs"]
+        print(_jobs.written(form, asked, arguments, cpus=cpus, gpus=gpus), end="")
+        return None, 0
     outcome: SweepOutcome | None = None
     try:
         with interruptible():
-            outcome = run_sweep(table, preset, shared, schedule, out)
-        stop = outcome.interrupted
+            if machines["job"] is not None:
+                stop = run_job(asked, machines["job"])
+                if stop is None:
+                    return None, 0
+            else:
+                outcome = run_sweep(asked)
+                stop = outcome.interrupted
     except Interrupted as interruption:
         stop = interruption
     if outcome is not None and stop is None:
@@ -100,11 +152,26 @@ def train_table(
     return outcome, 128 + stop.number if stop and stop.number else 0
 
 
+def _check_machines(given: dict[str, Any]) -> None:
+    """Checks that flags of several machines mean something together."""
+    if given["print_jobs"] and given["job"] is not None:
+        raise BadInput("--print-jobs and --job exclude each other")
+    for name in ("cpus_per_run", "gpus_per_run"):
+        if given[name] is not None and not given["print_jobs"]:
+            raise BadInput(f"{flag(name)} needs --print-jobs")
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST:
         raise argparse.ArgumentTypeError(
             f"must be a whole number from 1 to {_MOST}, got {text}"
         )
+    return int(text)
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text}")
     return int(text)
 
 

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     options = vars(parser().parse_args(arguments))
     chosen = choose_cells({name: options.pop(name) for name in _CHOICES})
     table = Table(report.NAME, chosen, cells.configure, cells.settings, report.write)
-    return train_table(table, options)[1]
+    return train_table(table, options, arguments)[1]
 
 
 def parser() -> argparse.ArgumentParser:
