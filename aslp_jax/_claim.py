@@ -51,6 +51,9 @@ STALE_SECONDS = 120.0
 Eight missed beats: a network file system that stalls for a minute ends no claim.
 """
 
+_PATIENCE_SECONDS = 60.0
+"""Longest time to wait for a folder that other processes hold for moments."""
+
 _LOOK_SECONDS = 1.0
 """Time between two looks at a claim whose owner may be dead."""
 
@@ -207,6 +210,23 @@ def claim(folder: str | os.PathLike[str]) -> Claim:
     except BaseException:
         _remove_empty(made)
         raise
+
+
+def claim_soon(folder: str | os.PathLike[str]) -> Claim:
+    """Claims a folder as `claim` does, and waits for processes that hold it briefly.
+
+    Raises:
+      Held: another process still writes into the folder after `_PATIENCE_SECONDS`.
+      OSError: the folder cannot be made or written.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return claim(folder)
+        except Held:
+            if time.monotonic() - began > _PATIENCE_SECONDS:
+                raise
+        time.sleep(0.2)
 
 
 def writer_here(folder: Path) -> Owner | None:

@@ -66,7 +66,7 @@ def _slurm(command: Sequence[str], name: str, jobs: int, cpus: int, gpus: int) -
         f"#SBATCH --cpus-per-task={cpus}",
         *([f"#SBATCH --gpus-per-task={gpus}", "#SBATCH --ntasks=1"] if gpus else []),
         "#SBATCH --output=%x-%A_%a.log --open-mode=append",
-        "# Saves its state before the time limit or a preemption; continues after it.",
+        "# A job saves its state before its time limit, and goes on if it is requeued.",
         f"#SBATCH --signal=B:TERM@{_GRACE_SECONDS} --requeue",
         f'exec {shlex.join(command)} --job "$SLURM_ARRAY_TASK_ID"',
     ]

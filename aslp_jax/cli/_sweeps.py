@@ -11,7 +11,7 @@ from aslp_jax.cli import _jobs
 from aslp_jax.cli.arguments import option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.jobs import run_job
-from aslp_jax.sweeps.sweep import Schedule, SweepOutcome, Table, plan, run_sweep
+from aslp_jax.sweeps.sweep import Plan, Schedule, SweepOutcome, Table, plan, run_sweep
 from aslp_jax.trainer.options import FIELDS, flag
 from aslp_jax.trainer.signals import Interrupted, interruptible
 
@@ -19,7 +19,14 @@ _MOST = 10_000
 """Most seeds of a cell, or runs of a device; more is a slip of the hand."""
 
 
-_MACHINES = ("print_jobs", "job", "cpus_per_run", "gpus_per_run")
+_MACHINES = (
+    "print_jobs",
+    "job",
+    "cluster",
+    "checkpoints",
+    "cpus_per_run",
+    "gpus_per_run",
+)
 """Names of the flags that say where runs are trained."""
 
 
@@ -86,6 +93,20 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
         help="train one of these jobs, from 0; the last to finish writes the report",
     )
     group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: HOST:PORT, or auto for the one that runs here; a "
+        "local one is started if there is none",
+    )
+    group.add_argument(
+        "--checkpoints",
+        type=path_argument,
+        metavar="FOLDER",
+        help="folder that all workers of --cluster reach, in which a run that lost its "
+        "worker continues (default: --out if they reach it; else such a run begins "
+        "anew)",
+    )
+    group.add_argument(
         "--cpus-per-run",
         type=_positive,
         metavar="N",
@@ -95,7 +116,7 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
         "--gpus-per-run",
         type=int,
         choices=(0, 1),
-        help="GPUs of a run (default: 0)",
+        help="GPUs of a run (default: 1 on a cluster that has any, else 0)",
     )
 
 
@@ -138,7 +159,7 @@ def train_table(
                 if stop is None:
                     return None, 0
             else:
-                outcome = run_sweep(asked)
+                outcome = _run(asked, machines)
                 stop = outcome.interrupted
     except Interrupted as interruption:
         stop = interruption
@@ -152,13 +173,36 @@ def train_table(
     return outcome, 128 + stop.number if stop and stop.number else 0
 
 
+def _run(asked: Plan, machines: dict[str, Any]) -> SweepOutcome:
+    """Trains a grid on this machine, or on a cluster."""
+    if machines["cluster"] is None:
+        return run_sweep(asked)
+    # Only now: the module is of no use without Ray.
+    from aslp_jax.sweeps.cluster import Cluster, connected
+
+    cluster = Cluster(
+        machines["cluster"],
+        machines["checkpoints"],
+        machines["cpus_per_run"] or 1,
+        machines["gpus_per_run"],
+    )
+    with connected(cluster) as train:
+        return run_sweep(asked, train)
+
+
 def _check_machines(given: dict[str, Any]) -> None:
     """Checks that flags of several machines mean something together."""
-    if given["print_jobs"] and given["job"] is not None:
-        raise BadInput("--print-jobs and --job exclude each other")
-    for name in ("cpus_per_run", "gpus_per_run"):
-        if given[name] is not None and not given["print_jobs"]:
-            raise BadInput(f"{flag(name)} needs --print-jobs")
+    names = ("print_jobs", "job", "cluster")
+    places = [name for name in names if given[name] is not None]
+    if places[1:]:
+        raise BadInput(f"{' and '.join(map(flag, places))} exclude each other")
+    for name in ("checkpoints", "cpus_per_run", "gpus_per_run"):
+        if given[name] is None or given["cluster"] is not None:
+            continue
+        if name == "checkpoints":
+            raise BadInput("--checkpoints needs --cluster")
+        if given["print_jobs"] is None:
+            raise BadInput(f"{flag(name)} needs --cluster or --print-jobs")
 
 
 def _positive(text: str) -> int:

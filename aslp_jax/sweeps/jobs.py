@@ -5,21 +5,17 @@ fill one folder: each claims its run folders alone, and the folder of the grid o
 the moments in which `grid.json` and the report are written.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aslp_jax._claim import Claim, Held, await_sign_of_life
+from aslp_jax._claim import Held, await_sign_of_life, claim_soon
 from aslp_jax._errors import BadInput
 from aslp_jax.sweeps import runner
-from aslp_jax.sweeps.grid import Cell, Grid
-from aslp_jax.sweeps.sweep import Plan, claimed
+from aslp_jax.sweeps.grid import Cell, Grid, open_shared
+from aslp_jax.sweeps.sweep import Plan
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import writing
 from aslp_jax.trainer.signals import Interrupted
-
-_PATIENCE_SECONDS = 60.0
-"""Longest time to wait for the folder of the grid, which other jobs hold briefly."""
 
 
 class Job(NamedTuple):
@@ -76,12 +72,7 @@ def run_job(plan: Plan, number: int) -> Interrupted | None:
     # Only now: a mistyped flag should not wait for JAX.
     import jax
 
-    settings = plan.settings(data)
-    if (plan.folder / "grid.json").exists():
-        grid = Grid(plan.folder, settings)
-    else:
-        with _claimed_soon(plan):
-            grid = Grid(plan.folder, settings)
+    grid = open_shared(plan.folder, plan.settings(data))
     with writing(plan.folder):
         for seed in job.seeds:
             await_sign_of_life(grid.folder(job.cell, seed))
@@ -112,21 +103,9 @@ def _report_if_last(plan: Plan, grid: Grid, jobs: Sequence[Job]) -> None:
         note(f"{grid.path}: {left} runs are left to other jobs")
         return
     try:
-        with _claimed_soon(plan):
+        with writing(grid.path), claim_soon(grid.path):
             plan.table.report(grid, plan.first.dataset)
     except Held as error:
         note(f"{error}; the runs are finished, the report was not written")
         return
     note(f"{grid.path}: all runs are finished; the report is {plan.page}")
-
-
-def _claimed_soon(plan: Plan) -> Claim:
-    """Claims the folder of the grid as soon as other jobs let it go."""
-    began = time.monotonic()
-    while True:
-        try:
-            return claimed(plan)
-        except Held:
-            if time.monotonic() - began > _PATIENCE_SECONDS:
-                raise
-        time.sleep(0.2)

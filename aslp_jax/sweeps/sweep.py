@@ -218,7 +218,7 @@ def run_sweep(plan: Plan, train: Train = runner.train_grid) -> SweepOutcome:
         the folder.
     """
     table, seeds = plan.table, plan.schedule.seeds
-    with claimed(plan):
+    with _claimed(plan):
         data = plan.load(seeds)
         grid, interrupted = Grid(plan.folder, plan.settings(data)), None
         try:
@@ -237,15 +237,8 @@ def run_sweep(plan: Plan, train: Train = runner.train_grid) -> SweepOutcome:
     return SweepOutcome(grid, plan.page, interrupted)
 
 
-def claimed(plan: Plan) -> Claim:
-    """Claims the folder of a grid, and clears it of what a killed process left.
-
-    Args:
-      plan: the grid.
-
-    Raises:
-      BadInput: another process writes into the folder, or it cannot be written.
-    """
+def _claimed(plan: Plan) -> Claim:
+    """Claims the folder of a grid, and clears it of what a killed process left."""
     with writing(plan.folder):
         check_encoding(plan.folder)
         found = claim(plan.folder)

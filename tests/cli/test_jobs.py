@@ -35,7 +35,7 @@ def printed(form: str, line: str, capsys: pytest.CaptureFixture[str]) -> str:
     ("line", "message"),
     [
         ("--print-jobs slurm --job 1", "--print-jobs and --job exclude each other"),
-        ("--cpus-per-run 2", "--cpus-per-run needs --print-jobs"),
+        ("--cpus-per-run 2", "--cpus-per-run needs --cluster or --print-jobs"),
         ("--print-jobs kubernetes", "needs --out /VOLUME/FOLDER, the full path"),
         ("--print-jobs kubernetes --out /runs", "needs --out /VOLUME/FOLDER"),
         ("--job x", "--job: must be a whole number from 0, got x"),
