@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 10
 """Longest time that an address may take to answer."""
 
+_SETTINGS = b"\x04"
+"""Kind of the first frame of either side of an HTTP/2 connection."""
+
 _RETRIES = 100
 """Times that a job is started again after the loss of its worker."""
 
@@ -96,13 +99,29 @@ def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
         raise BadInput(f"--cluster {address} is neither auto nor HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
+    reason = _silence(host, int(port))
+    if reason is not None:
         raise BadInput(
-            f"--cluster {address}: nobody answers there ({error.strerror or error}); "
-            "start the cluster with `ray start --head`, or give --cluster auto"
-        ) from error
+            f"--cluster {address}: no Ray cluster answers there ({reason}); start one "
+            "with `ray start --head`, or give --cluster auto"
+        )
+
+
+def _silence(host: str, port: int) -> str | None:
+    """Returns why an address is not that of a Ray cluster; None if it may be.
+
+    Ray itself waits for an answer without end (2.60). It speaks HTTP/2, in which each
+    side begins with a frame of settings.
+    """
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+    try:
+        with socket.create_connection((host, port), _ANSWER_SECONDS) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.sendall(hello)
+            answer = connection.recv(9)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if answer[3:4] == _SETTINGS else "another program does"
 
 
 def _join(ray: Any, address: str) -> None:
