@@ -166,8 +166,10 @@ def train_table(
     if outcome is not None and stop is None:
         print(outcome.page.read_text(encoding="utf-8"), end="")
         return outcome, 0
+    # Of a run on a cluster only what lies on shared storage is saved before its end.
+    saved = "all is" if machines["cluster"] is None else "finished runs are"
     print(
-        f"{program_name()}: stopped by {stop}, all is saved; the same command goes on",
+        f"{program_name()}: stopped by {stop}, {saved} saved; the same command goes on",
         file=sys.stderr,
     )
     return outcome, 128 + stop.number if stop and stop.number else 0

@@ -226,7 +226,6 @@ def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     nodes, line, tmp_path, capsys
 ) -> None:
@@ -241,7 +240,7 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     stop = after_rows(run, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert main(command) == 128 + signal.SIGTERM
     stop.join()
-    assert "stopped by SIGTERM, all is saved" in capsys.readouterr().err
+    assert "stopped by SIGTERM, finished runs are saved" in capsys.readouterr().err
     assert not (run / "result.json").exists()
 
     def kill_busy_node() -> None:
