@@ -39,6 +39,9 @@ _ANSWER_SECONDS = 10
 _SETTINGS = b"\x04"
 """Kind of the first frame of either side of an HTTP/2 connection."""
 
+_NO_IMPORT = "failed to import on the worker"
+"""Words of Ray on a worker that lacks the module of its task."""
+
 _RETRIES = 100
 """Times that a job is started again after the loss of its worker."""
 
@@ -228,15 +231,12 @@ def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]]:
     name = runner.name_batch(job.cell, job.seeds)
     try:
         answer = ray.get(done)
-    except (ray.exceptions.RaySystemError, ray.exceptions.RayTaskError) as error:
-        cause = getattr(error, "cause", None)
-        if not isinstance(cause, ImportError) and "ModuleNotFoundError" not in str(
-            error
-        ):
+    except ray.exceptions.RayTaskError as error:
+        if _NO_IMPORT not in str(error):
             raise
-        last = str(error).strip().splitlines()[-1]
+        *_, last = str(error).strip().splitlines()
         raise BadInput(
-            f"{name}: a worker cannot import what it needs: {last}"
+            f"{name}: a worker cannot import aslp-jax ({last}); install it everywhere"
         ) from error
     except ray.exceptions.RayError as error:
         first, *_ = str(error).strip().splitlines()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aslp_jax._claim import STALE_SECONDS, Held, token
 from aslp_jax._errors import BadInput
+from aslp_jax._extras import MissingExtra
 from aslp_jax.artefact import NETWORK
 from aslp_jax.sweeps.grid import open_shared
 from aslp_jax.trainer.options import Config
@@ -105,7 +106,7 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
                     f"{values['versions'].get(name)}; install the same everywhere"
                 )
         return {"host": host, "runs": _train(Task(**values))}
-    except (BadInput, OSError) as error:
+    except (BadInput, MissingExtra, OSError) as error:
         return {"host": host, "refused": f"worker {host}: {error}"}
     except Interrupted:
         return {"host": host, "stopped": True}

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,22 @@ def test_another_version_ends_the_grid_with_one_line(
     assert "is not the driver's 9; install the same everywhere" in last
     assert last.startswith(f"aslp-jax: {CELL} seed ")
     assert not (out / "cells").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_worker_without_the_package_ends_the_grid_with_one_line(
+    nodes, line, tmp_path, capsys, monkeypatch
+) -> None:
+    elsewhere = types.ModuleType("only_on_the_driver")
+    exec("def work(values): ...", elsewhere.__dict__)
+    monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
+    monkeypatch.setattr(worker, "work", elsewhere.work)
+    command = [*line, "--seeds", "1", "--out", str(tmp_path / "grid")]
+    assert main([*command, "--cluster", nodes.address]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        f"aslp-jax: {CELL} seed 0: a worker cannot import aslp-jax "
+        "(ModuleNotFoundError: No module named 'only_on_the_driver'); install it "
+        "everywhere"
+    )
