@@ -54,6 +54,12 @@ STALE_SECONDS = 120.0
 Eight missed beats: a network file system that stalls for a minute ends no claim.
 """
 
+_PATIENCE_SECONDS = 60.0
+"""Longest time to wait for a folder that other processes hold for moments."""
+
+_LOOK_SECONDS = 1.0
+"""Time between two looks at a claim whose owner may be dead."""
+
 _LARGEST = 4096
 """Bytes read of a lock file; ours has a few hundred."""
 
@@ -212,6 +218,23 @@ def claim(folder: str | os.PathLike[str]) -> Claim:
         raise
 
 
+def claim_soon(folder: str | os.PathLike[str]) -> Claim:
+    """Claims a folder as `claim` does, and waits for processes that hold it briefly.
+
+    Raises:
+      Held: another process still writes into the folder after `_PATIENCE_SECONDS`.
+      OSError: the folder cannot be made or written.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return claim(folder)
+        except Held:
+            if time.monotonic() - began > _PATIENCE_SECONDS:
+                raise
+        time.sleep(0.2)
+
+
 def writer_here(folder: Path) -> Owner | None:
     """Returns the process on this machine that holds the claim on a folder.
 
@@ -230,6 +253,47 @@ def writer_here(folder: Path) -> Owner | None:
     if found is None or found.owner is None or not found.owner.is_here:
         return None
     return found.owner if found.owner.is_alive(0.0) else None
+
+
+def token(folder: Path) -> str | None:
+    """Returns the random name of the claim on a folder.
+
+    Two processes that read one name look at one folder, also from two machines.
+
+    Args:
+      folder: folder that may be missing.
+
+    Returns:
+      The name; None if the folder is not claimed, or cannot be read.
+    """
+    try:
+        found = _read(folder / LOCK)
+    except OSError:
+        return None
+    return None if found is None else found.token
+
+
+def await_sign_of_life(folder: Path) -> None:
+    """Waits while nobody can say if the owner of a claim on another machine is dead.
+
+    Returns as soon as a claim can be made or refused at once: there is no claim, its
+    owner runs on this machine, gives a sign of life, or gave none for `STALE_SECONDS`.
+
+    Args:
+      folder: folder that may be missing.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    first = _read(folder / LOCK)
+    while first is not None and not (first.owner is not None and first.owner.is_here):
+        try:
+            return claim(folder).release()
+        except Held:
+            found = _read(folder / LOCK)
+        if found is None or (found.token, found.time) != (first.token, first.time):
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def is_lock(name: str) -> bool:

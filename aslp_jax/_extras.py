@@ -8,6 +8,7 @@ OPTIONAL = {
     "importlib_resources": ("importlib_resources", "data"),
     "matplotlib": ("matplotlib", "train"),
     "onnx": ("onnx", "export"),
+    "ray": ("ray", "cluster"),
     "requests": ("requests", "data"),
     "tensorflow_datasets": ("tensorflow-datasets", "data"),
     "tensorboardX": ("tensorboardX", "tensorboard"),

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from aslp_jax import _claim
-from aslp_jax._claim import LOCK, STALE_SECONDS, Held, claim, is_lock, writer_here
+from aslp_jax._claim import (
+    LOCK,
+    STALE_SECONDS,
+    Held,
+    await_sign_of_life,
+    claim,
+    is_lock,
+    token,
+    writer_here,
+)
 
 HOLDER = """
 import sys, time
@@ -182,6 +191,38 @@ def test_an_owner_shows_that_it_lives(tmp_path, monkeypatch):
                 break
             time.sleep(0.01)
         assert (tmp_path / LOCK).stat().st_mtime > time.time() - 60
+
+
+def test_a_claim_is_known_by_its_token(tmp_path):
+    assert token(tmp_path / "missing") is None
+    with claim(tmp_path) as held:
+        assert token(tmp_path) == held.owner.token
+    assert token(tmp_path) is None
+
+
+def test_who_may_be_dead_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(_claim, "_LOOK_SECONDS", 0.02)
+    await_sign_of_life(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+    leave(tmp_path)  # of this machine: a claim is refused at once
+    await_sign_of_life(tmp_path)
+    leave(tmp_path, machine="other", age=STALE_SECONDS + 9)
+    await_sign_of_life(tmp_path)
+    claim(tmp_path).release()
+
+    # It lives: the claim is refused as soon as that is seen.
+    leave(tmp_path, machine="other", age=60)
+    beat = threading.Timer(0.2, os.utime, [tmp_path / LOCK])
+    beat.start()
+    await_sign_of_life(tmp_path)
+    assert not beat.is_alive()
+    with pytest.raises(Held):
+        claim(tmp_path)
+
+    # It is dead: the folder is free as soon as that is sure.
+    leave(tmp_path, machine="other", age=STALE_SECONDS - 1.2)
+    await_sign_of_life(tmp_path)
+    claim(tmp_path).release()
 
 
 def test_an_owner_notices_that_it_was_taken_over(tmp_path):

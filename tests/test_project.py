@@ -96,7 +96,7 @@ def test_what_the_library_imports_is_declared():
 
 
 def test_every_package_of_an_extra_has_its_message():
-    for extra in ("data", "train", "export", "tensorboard"):
+    for extra in ("data", "train", "export", "tensorboard", "cluster"):
         listed = set(requirements("options.extras_require", extra)) - {"aslp-jax[data]"}
         named = {normalise(package) for package, of in OPTIONAL.values() if of == extra}
         assert listed == named
@@ -145,6 +145,10 @@ def test_only_the_checkpoint_knows_orbax():
     assert [path.name for path in LIBRARY if "orbax" in imports(path)] == [
         "checkpoint.py"
     ]
+
+
+def test_only_the_cluster_knows_ray():
+    assert [path.name for path in LIBRARY if "ray" in imports(path)] == ["cluster.py"]
 
 
 def test_only_plots_know_matplotlib():
@@ -281,7 +285,7 @@ def test_importing_starts_no_device_and_loads_nothing_heavy():
         "    assert getattr(aslp_jax, name) is not None and name in dir(aslp_jax)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends\n"
-        "heavy = {'orbax', 'tensorflow_datasets', 'matplotlib', 'onnx'}\n"
+        "heavy = {'orbax', 'tensorflow_datasets', 'matplotlib', 'onnx', 'ray'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)",
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     options = vars(parser().parse_args(arguments))
     cells = choose_cells({name: options.pop(name) for name in _CHOICES})
     table = Table(report.NAME, cells, configure, settings, report.write, page.write)
-    outcome, code = train_table(table, options)
+    outcome, code = train_table(table, options, arguments)
     if outcome is None or outcome.interrupted is not None:
         return code
     return report_failures(outcome.grid, cells, range(options["seeds"]))

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     table = Table(
         report.NAME, chosen, cells.configure, cells.settings, report.write, page.write
     )
-    return train_table(table, options)[1]
+    return train_table(table, options, arguments)[1]
 
 
 def parser() -> argparse.ArgumentParser:

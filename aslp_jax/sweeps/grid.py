@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from aslp_jax._atomic import write_text
-from aslp_jax._claim import is_lock
+from aslp_jax._claim import claim_soon, is_lock
 from aslp_jax._errors import BadInput
 from aslp_jax._json import Unreadable, matches, parse, read_bytes
 from aslp_jax._json import read as read_json
@@ -170,6 +170,22 @@ class Grid:
     def records(self, cells: Iterable[Cell]) -> list[Record]:
         """Reads all finished runs of some cells; see `read_records`."""
         return read_records(self.path, cells)
+
+
+def open_shared(path: Path, settings: Mapping[str, Any]) -> Grid:
+    """Opens or begins a grid that other processes may begin at the same moment.
+
+    Args:
+      path: folder that is missing, empty, or of the same settings.
+      settings: everything that the cells share, as JSON values.
+
+    Raises:
+      BadInput: the folder holds something else, or cannot be written.
+    """
+    if (path / "grid.json").exists():
+        return Grid(path, settings)
+    with writing(path), claim_soon(path):
+        return Grid(path, settings)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from aslp_jax._claim import Held
 from aslp_jax._errors import BadInput
 from aslp_jax.sweeps.grid import Cell, Grid
 from aslp_jax.trainer import summary
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.signals import Signals
 
@@ -35,6 +37,7 @@ def train_grid(
     per_device: int = 1,
     deadline: float = math.inf,
     report: bool = True,
+    devices: Sequence["jax.Device"] | None = None,
     progress_file: TextIO | None = None,
 ) -> None:
     """Trains every run of some cells that is not finished yet.
@@ -50,6 +53,7 @@ def train_grid(
       per_device: number of runs that a device trains at once.
       deadline: time to save and stop, as of `time.monotonic()`, in seconds.
       report: True to write a report.html on each run.
+      devices: devices to train on; None takes all of this process.
       progress_file: file that shows the progress; None is the present `sys.stderr`.
 
     Raises:
@@ -60,21 +64,12 @@ def train_grid(
     import jax
 
     from aslp_jax.trainer.loop import train_sessions
-    from aslp_jax.trainer.run_state import check
 
-    todo = {
-        cell: [seed for seed in seeds if grid.record(cell, seed) is None]
-        for cell in cells
-    }
-    runs = sum(map(len, todo.values()))
-    progress = Progress(progress_file, runs=runs)
-    finished = len(cells) * len(seeds) - runs
-    progress.note(f"{grid.path}: {runs} runs to make, {finished} finished before")
-    if not runs:
+    todo, progress = begin_grid(grid, cells, seeds, progress_file)
+    if not any(todo.values()):
         return
-    devices = jax.local_devices()
-    for config in _tightest(configure(cell, seeds[0]) for cell in todo):
-        check(config, data)
+    devices = devices or jax.local_devices()
+    check_budgets((configure(cell, seeds[0]) for cell in todo), data)
     with Signals(deadline) as signals, contextlib.ExitStack() as claims:
         try:
             for cell, left in todo.items():
@@ -88,7 +83,7 @@ def train_grid(
                         claims.callback(session.close)
                         sessions.append(session)
                     progress.start(
-                        _name_batch(cell, batch),
+                        name_batch(cell, batch),
                         runs=len(batch),
                         epochs=sessions[0].run.config.total_epochs,
                     )
@@ -96,11 +91,59 @@ def train_grid(
                     outcomes = []
                     for session in sessions:
                         signals.check()
-                        outcomes.append(_finish(session, progress, report=report))
+                        result, path = (
+                            _finish(session, report=report),
+                            session.folder.path,
+                        )
+                        outcomes.append(describe(result, path, progress.note))
                     progress.finish(", ".join(outcomes))
                     claims.close()
         finally:
             progress.close()
+
+
+def begin_grid(
+    grid: Grid,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    progress_file: TextIO | None = None,
+) -> tuple[dict[Cell, list[int]], Progress]:
+    """Returns the seeds that each cell has to train, and the progress of the grid.
+
+    Args:
+      grid: folder of the grid.
+      cells: cells to train, in this order.
+      seeds: seeds of each cell.
+      progress_file: file that shows the progress; None is the present `sys.stderr`.
+
+    Raises:
+      BadInput: the files of a run are damaged.
+    """
+    todo = {
+        cell: [seed for seed in seeds if grid.record(cell, seed) is None]
+        for cell in cells
+    }
+    runs = sum(map(len, todo.values()))
+    progress = Progress(progress_file, runs=runs)
+    finished = len(cells) * len(seeds) - runs
+    progress.note(f"{grid.path}: {runs} runs to make, {finished} finished before")
+    return todo, progress
+
+
+def check_budgets(configs: Iterable[Config], data: "datasets.Dataset") -> None:
+    """Checks that runs could begin, the tightest budget of each kind.
+
+    Args:
+      configs: options of the runs.
+      data: images and labels.
+
+    Raises:
+      BadInput: a network cannot take the images, or a budget is too small for it.
+    """
+    from aslp_jax.trainer.run_state import check
+
+    for config in _tightest(configs):
+        check(config, data)
 
 
 def _tightest(configs: Iterable[Config]) -> Iterable[Config]:
@@ -129,7 +172,8 @@ def _batches(
         seeds = seeds[size:]
 
 
-def _name_batch(cell: Cell, seeds: Sequence[int]) -> str:
+def name_batch(cell: Cell, seeds: Sequence[int]) -> str:
+    """Returns the name of some seeds of a cell, for a person."""
     plural = "s" if seeds[1:] else ""
     return f"{cell.name} seed{plural} {', '.join(map(str, seeds))}"
 
@@ -154,6 +198,8 @@ def _begin(
             note=progress.note,
             devices=[device],
         )
+    except Held:
+        raise
     except BadInput as error:
         if not begun:
             raise
@@ -162,21 +208,34 @@ def _begin(
         ) from error
 
 
-def _finish(session: "Session", progress: Progress, *, report: bool) -> str:
-    """Writes the closing files of a run, notes warnings, and returns its accuracy."""
+def _finish(session: "Session", *, report: bool) -> dict[str, Any]:
+    """Writes the closing files of a run, and returns the content of result.json."""
     if session.problem is not None:
         stochastic = session.run.programs.method.stochastic
-        session.folder.write_result(
-            {"stochastic": stochastic, "diverged": session.problem}
-        )
-        return "diverged"
-    result = session.finish(plot=False, report=report)
+        result = {"stochastic": stochastic, "diverged": session.problem}
+        session.folder.write_result(result)
+        return result
+    result = session.finish(plot=False, report=report).to_json()
     # Hundreds of runs of millions of weights: a finished run needs none of them.
     shutil.rmtree(session.folder.checkpoints, ignore_errors=True)
-    for warning in summary.warnings(result):
-        progress.note(f"{session.folder.path}: WARNING: {warning}")
-    remarks = [summary.others(result)]
-    if result.budget_miss > 0:
-        remarks.append(f"budget missed by {result.budget_miss:.2%}")
+    return result
+
+
+def describe(result: Mapping[str, Any], path: Path, note: Callable[[str], None]) -> str:
+    """Returns the accuracy of a finished run for a person, and notes its warnings.
+
+    Args:
+      result: content of result.json.
+      path: run folder.
+      note: function that shows a line.
+    """
+    if "diverged" in result:
+        return "diverged"
+    found = RunResult.from_json(result)
+    for warning in summary.warnings(found):
+        note(f"{path}: WARNING: {warning}")
+    remarks = [summary.others(found)]
+    if found.budget_miss > 0:
+        remarks.append(f"budget missed by {found.budget_miss:.2%}")
     remark = ", ".join(filter(None, remarks))
-    return f"{result.thresholding:.1%}" + (f" ({remark})" if remark else "")
+    return f"{found.thresholding:.1%}" + (f" ({remark})" if remark else "")

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aslp_jax._atomic import remove_left_behind
 from aslp_jax._claim import Claim, claim
@@ -22,6 +22,9 @@ from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import REPORT, check_encoding, writing
 from aslp_jax.trainer.signals import Interrupted, Signals
+
+if TYPE_CHECKING:
+    from aslp_jax.data import datasets
 
 _REPORT = ("csv", "md", "png")
 """Endings of the files of a report."""
@@ -84,14 +87,108 @@ class SweepOutcome:
     interrupted: Interrupted | None = None
 
 
-def run_sweep(
+class Train(Protocol):
+    """Function that trains the runs of a grid which are missing: `runner.train_grid`.
+
+    Its arguments and errors are described there.
+    """
+
+    def __call__(
+        self,
+        grid: Grid,
+        cells: Sequence[Any],
+        seeds: Sequence[int],
+        configure: runner.Configure,
+        data: "datasets.Dataset",
+        *,
+        per_device: int,
+        deadline: float,
+        report: bool,
+    ) -> None:
+        """Trains the runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Grid that a command asks for, its options checked.
+
+    Attributes:
+      table: cells to train, and their report.
+      schedule: runs of each cell, and limits of the call.
+      folder: folder of the grid.
+      configure: function from cell and seed to the options of a run.
+      shared: everything that the options say of all cells, as JSON values.
+      began: time of the call, as of `time.monotonic()`, in seconds.
+    """
+
+    table: Table
+    schedule: Schedule
+    folder: Path
+    configure: runner.Configure
+    shared: dict[str, Any]
+    began: float
+
+    @property
+    def first(self) -> Config:
+        """Options of the first run."""
+        return self.configure(self.table.cells[0], 0)
+
+    @property
+    def deadline(self) -> float:
+        """Time to save and stop, as of `time.monotonic()`, in seconds."""
+        return self.began + 60 * self.schedule.minutes
+
+    @property
+    def page(self) -> Path:
+        """Report on all finished runs, a Markdown file."""
+        return self.folder / f"{self.table.name}.md"
+
+    def load(self, seeds: int) -> "datasets.Dataset":
+        """Loads the images, and makes JAX ready.
+
+        Args:
+          seeds: number of seeds that train side by side.
+
+        Raises:
+          BadInput: the images are not available.
+        """
+        # Only now: `--help` and mistyped flags should not wait for JAX.
+        with Signals():
+            use_cores(seeds)
+            from aslp_jax.trainer.compilation_cache import enable_compilation_cache
+            from aslp_jax.trainer.session import load_dataset
+
+        enable_compilation_cache()
+        note = Progress().note
+        data = load_dataset(self.first, note)
+        note(f"{self.table.name}: {self.first.dataset_name} ({data.source})")
+        return data
+
+    def settings(self, data: "datasets.Dataset") -> dict[str, Any]:
+        """Returns everything that the cells share, as JSON values.
+
+        Args:
+          data: images and labels.
+        """
+        first = self.first
+        return {
+            "version": importlib.metadata.version("aslp-jax"),
+            "dataset": first.dataset,
+            "images_sha256": data.images_sha256(),
+            **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
+            "per_device": self.schedule.per_device,
+            "options": self.shared,
+        }
+
+
+def plan(
     table: Table,
     preset: str,
     options: Mapping[str, Any],
     schedule: Schedule,
     out: Path | None = None,
-) -> SweepOutcome:
-    """Trains the runs that are missing, and writes the report.
+) -> Plan:
+    """Returns the grid that a command asks for; reads and writes nothing.
 
     Args:
       table: cells to train, and their report.
@@ -102,8 +199,7 @@ def run_sweep(
         set.
 
     Raises:
-      BadInput: an option, data or a folder that cannot be used, or another process
-        writes into the folder.
+      BadInput: an option that cannot be used.
     """
     began = time.monotonic()
     _check_options(table, options)
@@ -111,53 +207,53 @@ def run_sweep(
     # Of every cell, so that no bad option shows hours later.
     first, *_ = [configure(cell, 0) for cell in table.cells]
     folder = out or Path(f"runs/{table.name}-{first.dataset_name}")
-    with _claimed(folder, table.name):
-        # Only now: `--help` and mistyped flags should not wait for JAX.
-        with Signals():
-            use_cores(schedule.seeds)
-            from aslp_jax.trainer.compilation_cache import enable_compilation_cache
-            from aslp_jax.trainer.session import load_dataset
+    shared = table.settings(preset, options)
+    return Plan(table, schedule, folder, configure, shared, began)
 
-        enable_compilation_cache()
-        note = Progress().note
-        data = load_dataset(first, note)
-        note(f"{table.name}: {first.dataset_name} ({data.source})")
-        settings = {
-            "version": importlib.metadata.version("aslp-jax"),
-            "dataset": first.dataset,
-            "images_sha256": data.images_sha256(),
-            **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
-            "per_device": schedule.per_device,
-            "options": table.settings(preset, options),
-        }
-        grid, interrupted = Grid(folder, settings), None
+
+def run_sweep(plan: Plan, train: Train = runner.train_grid) -> SweepOutcome:
+    """Trains the runs that are missing, and writes the report.
+
+    Args:
+      plan: grid to train.
+      train: function that trains the runs; default: on this machine.
+
+    Raises:
+      BadInput: data or a folder that cannot be used, or another process writes into
+        the folder.
+    """
+    table, seeds = plan.table, plan.schedule.seeds
+    with _claimed(plan):
+        data = plan.load(seeds)
+        grid, interrupted = Grid(plan.folder, plan.settings(data)), None
         try:
-            runner.train_grid(
+            train(
                 grid,
                 table.cells,
-                range(schedule.seeds),
-                configure,
+                range(seeds),
+                plan.configure,
                 data,
-                per_device=schedule.per_device,
-                deadline=began + 60 * schedule.minutes,
-                report=schedule.report,
+                per_device=plan.schedule.per_device,
+                deadline=plan.deadline,
+                report=plan.schedule.report,
             )
         except Interrupted as stop:
             interrupted = stop
-        table.report(grid, first.dataset)
-        if schedule.report:
-            table.page(grid, first.dataset)
-    return SweepOutcome(grid, grid.path / f"{table.name}.md", interrupted)
+        table.report(grid, plan.first.dataset)
+        if plan.schedule.report:
+            table.page(grid, plan.first.dataset)
+    return SweepOutcome(grid, plan.page, interrupted)
 
 
-def _claimed(folder: Path, name: str) -> Claim:
+def _claimed(plan: Plan) -> Claim:
     """Claims the folder of a grid, and clears it of what a killed process left."""
-    with writing(folder):
-        check_encoding(folder)
-        claimed = claim(folder)
-        files = ("grid.json", "runs.csv", REPORT, *(f"{name}.{end}" for end in _REPORT))
-        remove_left_behind(folder, files)
-    return claimed
+    with writing(plan.folder):
+        check_encoding(plan.folder)
+        found = claim(plan.folder)
+        ends = (f"{plan.table.name}.{end}" for end in _REPORT)
+        files = ("grid.json", "runs.csv", REPORT, *ends)
+        remove_left_behind(plan.folder, files)
+    return found
 
 
 def _check_options(table: Table, options: Mapping[str, Any]) -> None:

@@ -77,6 +77,19 @@ def noise(tmp_path_factory) -> FinishedRun:
 
 
 @pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of noise in two shades, so few that an epoch takes no time."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    pixels = rng.integers(0, 128, (60, 8, 8), np.uint8) + 100 * labels[:, None, None]
+    file = tmp_path_factory.mktemp("images") / "noise.npz"
+    halves = {"x_train": pixels[:40], "y_train": labels[:40]}
+    halves |= {"x_test": pixels[40:], "y_test": labels[40:]}
+    np.savez(file, **{k: v.astype(np.uint8) for k, v in halves.items()})
+    return file
+
+
+@pytest.fixture(scope="session")
 def signed() -> Path:
     """An artefact of signed constants."""
     return ROOT / "examples" / "embedded" / "digits.aslp"

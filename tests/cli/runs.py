@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aslp_jax import evaluate
+from aslp_jax import artefact, evaluate
 from aslp_jax.cli import train
 from aslp_jax.data import datasets
 from aslp_jax.trainer import session as session_module
@@ -77,3 +77,27 @@ def resume(
     )
     session.close()
     return session
+
+
+def same_runs(found: Path, expected: Path) -> None:
+    """Checks that two grids hold the same runs, to the last bit but for times."""
+    names = sorted(path.name for path in (expected / "cells").iterdir())
+    assert sorted(path.name for path in (found / "cells").iterdir()) == names
+    for name in names:
+        ours, theirs = found / "cells" / name, expected / "cells" / name
+        assert _numbers(ours) == _numbers(theirs)
+        for each in (ours, theirs):
+            assert not (each / "checkpoints").exists()
+        network = (ours / artefact.NETWORK).read_bytes()
+        assert network == (theirs / artefact.NETWORK).read_bytes()
+
+
+def _numbers(folder: Path) -> list[dict[str, Any]]:
+    """Result and metrics of a run, without times and devices."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    texts = [(folder / "result.json").read_text(), *lines]
+    apart = {"seconds", "images_per_second"}
+    return [
+        {name: value for name, value in json.loads(text).items() if name not in apart}
+        for text in texts
+    ]

@@ -46,19 +46,6 @@ class Group:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of noise in two shades, so few that an epoch takes no time."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    pixels = rng.integers(0, 128, (60, 8, 8), np.uint8) + 100 * labels[:, None, None]
-    file = tmp_path_factory.mktemp("images") / "noise.npz"
-    halves = {"x_train": pixels[:40], "y_train": labels[:40]}
-    halves |= {"x_test": pixels[40:], "y_test": labels[40:]}
-    np.savez(file, **{k: v.astype(np.uint8) for k, v in halves.items()})
-    return file
-
-
-@pytest.fixture(scope="module")
 def options(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     cache = tmp_path_factory.mktemp("cache")
     line = "--arch conv2 --batch-size 8 --eval-samples 2 --logit-std 1 --no-augment "

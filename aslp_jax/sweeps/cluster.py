@@ -1,0 +1,285 @@
+"""A grid on a cluster: each job is a task of Ray, whose files come back to the driver.
+
+The driver is the process of the command. It claims the folder of the grid, as without a
+cluster, and alone writes the report. Ray starts a task again on another node when its
+node dies. The only file that imports Ray, and only when a cluster is asked for.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aslp_jax._atomic import remove_left_behind, write_all
+from aslp_jax._claim import claim, token
+from aslp_jax._errors import BadInput
+from aslp_jax._extras import require
+from aslp_jax.sweeps import runner, worker
+from aslp_jax.sweeps.grid import Cell, Grid, read_settings
+from aslp_jax.sweeps.jobs import Job, split
+from aslp_jax.sweeps.sweep import Train
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import writing
+from aslp_jax.trainer.signals import STOPPING, Signals
+
+if TYPE_CHECKING:
+    from aslp_jax.data import datasets
+
+_ANSWER_SECONDS = 10
+"""Longest time that an address may take to answer."""
+
+_SETTINGS = b"\x04"
+"""Kind of the first frame of either side of an HTTP/2 connection."""
+
+_NO_IMPORT = "failed to import on the worker"
+"""Words of Ray on a worker that lacks the module of its task."""
+
+_RETRIES = 100
+"""Times that a job is started again after the loss of its worker."""
+
+_CLOSING_SECONDS = 60
+"""Longest time that tasks get to save their state when the driver stops."""
+
+_FOLDERS = ("data", "data_dir", "manual_dir", "cache_dir")
+"""Names of the options that are paths; workers have another working folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Cluster to train on.
+
+    Attributes:
+      address: `HOST:PORT` of a Ray cluster, or `"auto"` for the one that runs here; a
+        local one is started if there is none.
+      checkpoints: folder that all workers reach, in which a killed run resumes; None
+        takes the grid's if workers reach it, and else begins the run anew.
+      cpus: CPUs of a task.
+      gpus: GPUs of a task; None takes one where the cluster has any.
+    """
+
+    address: str
+    checkpoints: Path | None = None
+    cpus: int = 1
+    gpus: int | None = None
+
+
+@contextlib.contextmanager
+def connected(cluster: Cluster) -> Iterator[Train]:
+    """Joins a cluster, and yields the function that trains a grid there.
+
+    Args:
+      cluster: cluster to join.
+
+    Raises:
+      MissingExtra: Ray is not installed.
+      BadInput: there is no cluster, or it is of another version.
+    """
+    require("ray", by="--cluster")
+    if cluster.address != "auto":
+        _check_address(cluster.address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    with Signals():
+        import ray
+    try:
+        _join(ray, cluster.address)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray takes SIGTERM
+        yield functools.partial(_train_grid, ray, cluster)
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise BadInput(f"--cluster {address} is neither auto nor HOST:PORT")
+    reason = _silence(host, int(port))
+    if reason is not None:
+        raise BadInput(
+            f"--cluster {address}: no Ray cluster answers there ({reason}); start one "
+            "with `ray start --head`, or give --cluster auto"
+        )
+
+
+def _silence(host: str, port: int) -> str | None:
+    """Returns why an address is not that of a Ray cluster; None if it may be.
+
+    Ray itself waits for an answer without end (2.60). It speaks HTTP/2, in which each
+    side begins with a frame of settings.
+    """
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+    try:
+        with socket.create_connection((host, port), _ANSWER_SECONDS) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.sendall(hello)
+            answer = connection.recv(9)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if answer[3:4] == _SETTINGS else "another program does"
+
+
+def _join(ray: Any, address: str) -> None:
+    """Joins a cluster, or starts one if the address says so and there is none."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        try:
+            ray.init(address, **quiet)
+        except ConnectionError:
+            if address != "auto":
+                raise
+            ray.init("local", include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(f"--cluster {address}: Ray cannot join ({first})") from error
+
+
+def _train_grid(
+    ray: Any,
+    cluster: Cluster,
+    grid: Grid,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    configure: runner.Configure,
+    data: "datasets.Dataset",
+    *,
+    per_device: int,
+    deadline: float = math.inf,
+    report: bool = True,
+) -> None:
+    """Trains a grid on a cluster; see `runner.train_grid`."""
+    import jax
+
+    # The devices are for the tasks.
+    jax.config.update("jax_platforms", "cpu")
+    todo, progress = runner.begin_grid(grid, cells, seeds)
+    if not any(todo.values()):
+        return
+    runner.check_budgets((configure(cell, seeds[0]) for cell in todo), data)
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = int(any(node["Resources"].get("GPU") for node in _nodes(ray)))
+    _note_missing(ray, cluster.cpus, gpus, progress.note)
+    task = ray.remote(
+        num_cpus=cluster.cpus, num_gpus=gpus, max_retries=_RETRIES, name="aslp-jax"
+    )(worker.work)
+    shared = {
+        "versions": worker.versions(),
+        "settings": read_settings(grid.path),
+        "per_device": per_device,
+        "report": report,
+        "images_sha256": data.images_sha256(),
+        "out": os.path.abspath(grid.path),
+        "out_token": token(grid.path),
+        "checkpoints": cluster.checkpoints and os.path.abspath(cluster.checkpoints),
+        "cpus": cluster.cpus,
+        "gpus": gpus,
+    }
+    running: dict[Any, Job] = {}
+    with Signals(deadline) as signals:
+        try:
+            for job in split(todo, per_device):
+                options = [_sent(configure(job.cell, seed)) for seed in job.seeds]
+                values = {**shared, "cell": job.cell.name, "options": options}
+                running[task.remote(values)] = job
+            while running:
+                signals.check()
+                for done in ray.wait(list(running), timeout=1)[0]:
+                    job = running.pop(done)
+                    _finish(grid, job, _result(ray, done, job), progress)
+        finally:
+            _cancel(ray, list(running))
+            progress.close()
+
+
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _note_missing(ray: Any, cpus: int, gpus: int, note: Callable[[str], None]) -> None:
+    """Says that no node is large enough for a task; one may still join."""
+    if not any(
+        node["Resources"].get("CPU", 0) >= cpus
+        and node["Resources"].get("GPU", 0) >= gpus
+        for node in _nodes(ray)
+    ):
+        gpu = f" and {gpus} GPU" if gpus else ""
+        note(f"waiting: no node of the cluster has {cpus} CPU{gpu} yet")
+
+
+def _sent(config: Config) -> dict[str, Any]:
+    """Returns the options of a run, with paths that do not depend on the folder."""
+    options = config.as_dict()
+    for name in _FOLDERS:
+        if options[name] is not None:
+            options[name] = os.path.abspath(options[name])
+    return options
+
+
+def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]]:
+    """Returns the files of a job that has ended, by seed and name.
+
+    Raises:
+      BadInput: a worker refused the job, or lost it too often.
+    """
+    name = runner.name_batch(job.cell, job.seeds)
+    try:
+        answer = ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if _NO_IMPORT not in str(error):
+            raise
+        *_, last = str(error).strip().splitlines()
+        raise BadInput(
+            f"{name}: a worker cannot import aslp-jax ({last}); install it everywhere"
+        ) from error
+    except ray.exceptions.RayError as error:
+        first, *_ = str(error).strip().splitlines()
+        raise BadInput(f"{name}: lost {_RETRIES + 1} times; {first}") from error
+    if "refused" in answer:
+        raise BadInput(f"{name}: {answer['refused']}")
+    return answer["runs"]
+
+
+def _finish(
+    grid: Grid, job: Job, runs: dict[int, dict[str, bytes]], progress: Progress
+) -> None:
+    """Keeps the files of a job, and shows how its runs ended."""
+    outcomes = []
+    for seed in job.seeds:
+        folder = grid.folder(job.cell, seed)
+        if grid.record(job.cell, seed) is None:
+            _keep(folder, runs[seed])
+        record = grid.record(job.cell, seed)
+        if record is None:
+            raise BadInput(f"{folder}: a worker returned a run without its result")
+        outcomes.append(runner.describe(record.result, folder, progress.note))
+    name = runner.name_batch(job.cell, job.seeds)
+    progress.start(name, runs=len(job.seeds), epochs=1)
+    progress.finish(", ".join(outcomes))
+
+
+def _keep(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes the files of a finished run, its result last."""
+    with writing(folder), claim(folder):
+        # Of the same run, begun before and left.
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_left_behind(folder, worker.FILES)
+        write_all(
+            {folder / name: files[name] for name in worker.FILES if name in files}
+        )
+
+
+def _cancel(ray: Any, tasks: Sequence[Any]) -> None:
+    """Lets tasks save their state and end."""
+    for task in tasks:
+        ray.cancel(task)
+    if tasks:
+        ray.wait(list(tasks), num_returns=len(tasks), timeout=_CLOSING_SECONDS)

@@ -1,0 +1,189 @@
+"""Task of a cluster: a worker trains one job of a grid, and returns its files.
+
+Everything that a task is given and returns is plain data. Versions are compared before
+anything else is done with it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aslp_jax._claim import STALE_SECONDS, Held, token
+from aslp_jax._errors import BadInput
+from aslp_jax._extras import MissingExtra
+from aslp_jax.artefact import NETWORK
+from aslp_jax.sweeps.grid import open_shared
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_folder import REPORT
+from aslp_jax.trainer.signals import Interrupted
+
+if TYPE_CHECKING:
+    from aslp_jax.data import datasets
+
+FILES = ("config.json", "metrics.jsonl", NETWORK, REPORT, "result.json")
+"""Files of a finished run; the last says that the run is finished."""
+
+_IMAGES = ("dataset", "data", "image_size", "data_dir", "manual_dir", "cache_dir")
+"""Names of the options that say which images are loaded."""
+
+_PATIENCE_SECONDS = STALE_SECONDS + 60
+"""Longest time to wait for a run folder that a lost worker may still hold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Job as the driver sends it.
+
+    Attributes:
+      versions: versions of packages that must be the same here.
+      cell: name of the cell.
+      options: options of each run, one a seed.
+      settings: content of the grid's grid.json.
+      per_device: number of runs that a device trains at once.
+      report: True to write report.html for each run.
+      images_sha256: hash of the images.
+      out: folder of the grid on the driver's machine.
+      out_token: name of the claim on that folder. A worker that reads the same name
+        there has the folder on shared storage.
+      checkpoints: folder for runs that all workers reach; None if there is none.
+      cpus: CPUs of the task.
+      gpus: GPUs of the task.
+    """
+
+    versions: dict[str, str]
+    cell: str
+    options: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]
+    per_device: int
+    report: bool
+    images_sha256: str
+    out: str
+    out_token: str | None
+    checkpoints: str | None
+    cpus: int
+    gpus: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """Cell of which a worker knows the name alone."""
+
+    name: str
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """Returns nothing: the driver sent all options."""
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of packages that results depend on, by name."""
+    import importlib.metadata
+
+    return {name: importlib.metadata.version(name) for name in ("aslp-jax", "jax")}
+
+
+def work(values: dict[str, Any]) -> dict[str, Any]:
+    """Trains one job.
+
+    Args:
+      values: fields of a `Task`.
+
+    Returns:
+      `host`, and either `runs`, the content of `FILES` by seed and name; or `refused`,
+      one line on bad input; or `stopped` if the task was cancelled.
+    """
+    host = socket.gethostname()
+    try:
+        for name, version in versions().items():
+            if values["versions"].get(name) != version:
+                raise BadInput(
+                    f"{name} {version} is not the driver's "
+                    f"{values['versions'].get(name)}; install the same everywhere"
+                )
+        return {"host": host, "runs": _train(Task(**values))}
+    except (BadInput, MissingExtra, OSError) as error:
+        return {"host": host, "refused": f"worker {host}: {error}"}
+    except Interrupted:
+        return {"host": host, "stopped": True}
+
+
+def _train(task: Task) -> dict[int, dict[str, bytes]]:
+    # Before JAX starts its devices. XLA takes its number of threads from NPROC.
+    os.environ["NPROC"] = str(task.cpus)
+    if not task.gpus:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+
+    from aslp_jax.sweeps import runner
+    from aslp_jax.trainer.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
+    configs = {each["seed"]: Config(**each) for each in task.options}
+    first, *_ = configs.values()
+    data, digest = _load(Config(**{name: getattr(first, name) for name in _IMAGES}))
+    if digest != task.images_sha256:
+        raise BadInput(f"its images of {first.dataset_name} are not the driver's")
+    cell = _Cell(task.cell)
+    with _folder(task) as path:
+        grid = open_shared(path, task.settings)
+        began = time.monotonic()
+        while True:
+            try:
+                runner.train_grid(
+                    grid,
+                    [cell],
+                    list(configs),
+                    lambda _, seed: configs[seed],
+                    data,
+                    per_device=task.per_device,
+                    report=task.report,
+                    devices=jax.local_devices()[:1],
+                    progress_file=io.StringIO(),
+                )
+                break
+            except Held:
+                # A worker that its node lost ends a little later.
+                if time.monotonic() - began > _PATIENCE_SECONDS:
+                    raise
+                time.sleep(1.0)
+        return {seed: read_run(grid.folder(cell, seed)) for seed in configs}
+
+
+def read_run(folder: Path) -> dict[str, bytes]:
+    """Returns the content of a finished run's files, by name.
+
+    Args:
+      folder: run folder. A run whose loss was not finite has no network.
+    """
+    files = {name: folder / name for name in FILES}
+    return {name: file.read_bytes() for name, file in files.items() if file.exists()}
+
+
+@functools.lru_cache(maxsize=1)
+def _load(named: Config) -> tuple["datasets.Dataset", str]:
+    """Returns the images that options name, and their hash; kept for the next task."""
+    from aslp_jax.trainer.session import load_dataset
+
+    data = load_dataset(named)
+    return data, data.images_sha256()
+
+
+@contextlib.contextmanager
+def _folder(task: Task) -> Iterator[Path]:
+    """Yields the folder of the grid that this worker fills."""
+    out = Path(task.out)
+    if task.checkpoints is not None:
+        yield Path(task.checkpoints)
+    elif task.out_token is not None and token(out) == task.out_token:
+        yield out
+    else:
+        with tempfile.TemporaryDirectory(prefix="aslp-jax-") as folder:
+            yield Path(folder) / "grid"

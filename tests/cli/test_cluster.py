@@ -1,0 +1,302 @@
+"""Grids on a Ray cluster, which here has two nodes on one machine."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aslp_jax._errors import BadInput
+from aslp_jax._extras import MissingExtra
+from aslp_jax.cli import table1
+from aslp_jax.cli.main import main
+from aslp_jax.sweeps import cluster, worker
+from aslp_jax.trainer.options import Config
+from tests.cli.runs import same_runs
+from tests.sweeps.helpers import promotion_as_for_users
+
+ROOT = Path(__file__).parents[2]
+CELL = "conv2-plain-aslp-none-sc"
+OPTIONS = (
+    "--archs conv2 --methods aslp --rescales none --cells *-plain-*-sc "
+    "--batch-size 8 --eval-samples 2"
+)
+
+
+# Without Ray.
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--cluster auto --job 0", "--job and --cluster exclude each other"),
+        ("--checkpoints runs", "--checkpoints needs --cluster"),
+        ("--gpus-per-run 1", "--gpus-per-run needs --cluster or --print-jobs"),
+        ("--cluster node1", "--cluster node1 is neither auto nor HOST:PORT"),
+        ("--cluster node1:x", "--cluster node1:x is neither auto nor HOST:PORT"),
+        ("--cluster nowhere.invalid:6379", "no Ray cluster answers there"),
+    ],
+)
+def test_bad_input_is_one_line(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=message) as raised:
+        table1.main([*line.split(), "--dataset", "digits"])
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_ray_a_line_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra) as missing:
+        table1.main(["--dataset", "digits", "--cluster", "auto"])
+    assert str(missing.value) == (
+        '--cluster needs the package ray; pip install "aslp-jax[cluster]"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(None, "timed out"), (b"HTTP/1.1 400 Bad Request", "another program does")],
+)
+def test_an_address_that_nobody_answers_is_given_up(answer, reason, monkeypatch):
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.2)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            if answer is not None:
+                connection.sendall(answer)
+            closed.wait(10)
+
+    closed = threading.Event()
+    with socket.create_server(("localhost", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        address = f"localhost:{listener.getsockname()[1]}"
+        with pytest.raises(BadInput, match=f"answers there \\({reason}\\)"):
+            table1.main(["--dataset", "digits", "--cluster", address])
+        closed.set()
+    with pytest.raises(BadInput, match="answers there"):
+        table1.main(["--dataset", "digits", "--cluster", address])
+
+
+def task(**changes: Any) -> dict[str, Any]:
+    """A task for digits that was never sent."""
+    options = Config(dataset="digits", arch="conv2", seed=0).as_dict()
+    return {
+        "versions": worker.versions(),
+        "cell": CELL,
+        "options": [options | changes.pop("options", {})],
+        "settings": {},
+        "per_device": 1,
+        "images_sha256": "",
+        "out": "/nowhere",
+        "out_token": None,
+        "checkpoints": None,
+        "cpus": 1,
+        "gpus": 0,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"versions": {**worker.versions(), "jax": "0.0.1"}, "later": "unknown"},
+            "jax [0-9.]+ is not the driver's 0.0.1; install the same everywhere",
+        ),
+        (
+            {"options": {"dataset": "tiny_imagenet", "manual_dir": "/no/images"}},
+            "/no/images",
+        ),
+        ({"images_sha256": "other"}, "its images of digits are not the driver's"),
+    ],
+)
+def test_a_worker_refuses_what_it_cannot_train(changes, message, monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    answer = worker.work(task(**changes))
+    assert set(answer) == {"host", "refused"}
+    assert answer["refused"].startswith(f"worker {socket.gethostname()}: ")
+    assert re.search(message, answer["refused"])
+
+
+# With Ray.
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A head that trains nothing, and two nodes of one CPU."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+        found = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, **small}
+        )
+        del small["include_dashboard"]
+        found.start_node = lambda: found.add_node(num_cpus=1, **small)
+        for _ in range(2):
+            found.start_node()
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def line(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    cache = tmp_path_factory.mktemp("cache")
+    data = ["--data", str(images), "--cache-dir", str(cache)]
+    return ["table1", *OPTIONS.split(), *data]
+
+
+@pytest.fixture(autouse=True)
+def promotion() -> Iterator[None]:
+    with promotion_as_for_users():
+        yield
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_grid_on_two_nodes_is_that_on_one_machine(
+    nodes, line, tmp_path, capsys, monkeypatch
+) -> None:
+    line = [*line, "--epochs", "1", "--seeds", "3"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main([*line, "--out", str(here)]) == 0
+    table = capsys.readouterr().out
+
+    # The workers do not find the folder of the grid: files come back through Ray.
+    monkeypatch.setattr(cluster, "token", lambda _: None)
+    command = [*line, "--out", str(there), "--cluster", nodes.address]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert out == table
+    _, head, *runs = err.splitlines()
+    assert head == f"{there}: 3 runs to make, 0 finished before"
+    assert sorted(each.split("  ")[1] for each in runs) == [
+        f"{CELL} seed {seed}" for seed in range(3)
+    ]
+    assert [each.split("  ")[0] for each in runs] == ["run 1/3", "run 2/3", "run 3/3"]
+    assert "all done in" in runs[-1] and runs[0].endswith(" left")
+    same_runs(there, here)
+    for name in ("table1.md", "table1.csv"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+    for folder in (there / "cells").iterdir():
+        assert {path.name for path in folder.iterdir()} == {*worker.FILES}
+
+    # Started again: finished runs are kept, and what was begun and left is replaced.
+    lost = there / "cells" / f"{CELL}-seed1"
+    for name in ("result.json", "network.aslp"):
+        (lost / name).unlink()
+    (lost / "checkpoints").mkdir()
+    (lost / "metrics.jsonl").write_text("{")
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    assert main([*command[:-1], "auto"]) == 0
+    out, err = capsys.readouterr()
+    assert out == table and "1 runs to make, 2 finished before" in err
+    same_runs(there, here)
+
+
+def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading.Thread:
+    """Acts when a run has trained a number of epochs."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        file = folder / "metrics.jsonl"
+        while time.monotonic() < deadline:
+            if file.exists() and file.read_bytes().count(b"\n") >= count:
+                act()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
+def test_what_ends_in_the_middle_of_a_run_costs_nothing(
+    nodes, line, tmp_path, capsys
+) -> None:
+    line = [*line, "--epochs", "40", "--patience", "40", "--seeds", "1"]
+    line += ["--checkpoint-seconds", "0"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main([*line, "--out", str(here)]) == 0
+    capsys.readouterr()
+    command = [*line, "--out", str(there), "--cluster", nodes.address]
+    run = there / "cells" / f"{CELL}-seed0"
+
+    stop = after_rows(run, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(command) == 128 + signal.SIGTERM
+    stop.join()
+    assert "stopped by SIGTERM, finished runs are saved" in capsys.readouterr().err
+    assert not (run / "result.json").exists()
+
+    def kill_busy_node() -> None:
+        owner = json.loads((run / "lock.json").read_text())["pid"]
+        parent = int(
+            Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[1]
+        )
+        (busy,) = (
+            node
+            for node in nodes.worker_nodes
+            if parent == node.all_processes["raylet"][0].process.pid
+        )
+        nodes.remove_node(busy, allow_graceful=False)
+
+    begun = (run / "metrics.jsonl").read_bytes().count(b"\n")
+    kill = after_rows(run, begun + 5, kill_busy_node)
+    assert main(command) == 0
+    kill.join()
+    assert len(nodes.worker_nodes) == 1
+    nodes.start_node()
+    resumed = json.loads((run / "config.json").read_text())["resumed"]
+    first, second = (each["after_epoch"] for each in resumed)
+    assert 3 <= first <= begun and first + 4 <= second < 40
+    same_runs(there, here)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_another_version_ends_the_grid_with_one_line(
+    nodes, line, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(worker, "versions", lambda: {"aslp-jax": "9", "jax": "9"})
+    out = tmp_path / "grid"
+    line = [*line, "--out", str(out), "--cluster", nodes.address]
+    assert main(line) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "is not the driver's 9; install the same everywhere" in last
+    assert last.startswith(f"aslp-jax: {CELL} seed ")
+    assert not (out / "cells").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_worker_without_the_package_ends_the_grid_with_one_line(
+    nodes, line, tmp_path, capsys, monkeypatch
+) -> None:
+    elsewhere = types.ModuleType("only_on_the_driver")
+    exec("def work(values): ...", elsewhere.__dict__)
+    monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
+    monkeypatch.setattr(worker, "work", elsewhere.work)
+    command = [*line, "--seeds", "1", "--out", str(tmp_path / "grid")]
+    assert main([*command, "--cluster", nodes.address]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        f"aslp-jax: {CELL} seed 0: a worker cannot import aslp-jax "
+        "(ModuleNotFoundError: No module named 'only_on_the_driver'); install it "
+        "everywhere"
+    )
