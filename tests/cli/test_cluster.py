@@ -97,6 +97,7 @@ def task(**changes: Any) -> dict[str, Any]:
         "options": [options | changes.pop("options", {})],
         "settings": {},
         "per_device": 1,
+        "report": True,
         "images_sha256": "",
         "out": "/nowhere",
         "out_token": None,
