@@ -19,7 +19,7 @@ copyright = author
 release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",
@@ -33,6 +33,7 @@ include_patterns = [
     "aslp_jax/data/README.md",
     "benchmarks/README.md",
     "docs/*.md",
+    "docs/notebooks/*.md",
     "docs/reference/*.md",
     "examples/embedded/README.md",
     "results/README.md",
@@ -55,6 +56,12 @@ NAVIGATION = {
         "../examples/embedded/README",
         "what_can_go_wrong",
     ],
+    "Notebooks": [
+        "notebooks/discrete_latents",
+        "notebooks/nnx_subnetwork",
+        "notebooks/few_weights",
+        "notebooks/training_to_c",
+    ],
     "How it works": ["method", "artefact", "integers"],
     "Reference": [
         "reference/sampling",
@@ -66,7 +73,7 @@ NAVIGATION = {
         "reference/export",
         "reference/export_parts",
     ],
-    "Results": ["results", "../results/README", "../benchmarks/README"],
+    "Results": ["results", "gallery", "../results/README", "../benchmarks/README"],
     "Architecture": [
         "architecture",
         "adding_a_method",
@@ -84,6 +91,11 @@ LINKED_ONLY = ("README", "aslp_jax/data/README")
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+nb_execution_mode = "force"
+nb_execution_timeout = 300  # seconds, of a cell
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # notebooks write files
+nb_merge_streams = True
 default_role = "code"  # docstrings have single backticks
 suppress_warnings = ["ref.python"]  # one name in several modules
 autodoc_preserve_defaults = True

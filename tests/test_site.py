@@ -16,7 +16,7 @@ import pytest
 from tests.test_project import LIBRARY, is_public, module_name
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("sphinx", "myst_parser", "furo", "latex2mathml")
+PACKAGES = ("sphinx", "myst_parser", "myst_nb", "furo", "latex2mathml")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -89,9 +89,10 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_outside(site):
 def test_every_part_and_page_is_in_the_navigation(site):
     text = (site / "docs" / "index.html").read_text()
     parts = re.findall(r'class="caption-text">([^<]*)<', text)
-    assert parts[:8] == [
+    assert parts[:9] == [
         "Start",
         "Guides",
+        "Notebooks",
         "How it works",
         "Reference",
         "Results",
