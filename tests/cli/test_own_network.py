@@ -2,15 +2,18 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from aslp_jax import artefact
 from aslp_jax.cli.main import main
 from aslp_jax.trainer import own_network
+from tests.test_docs import ROOT, blocks
 
 NETS = '''"""Networks of one's own."""
 
@@ -154,6 +157,47 @@ def test_from_a_module_and_images_to_c(run, folder):
     assert code == 2
     assert "give both" in err
     assert not Path("other.c").exists()
+
+
+@pytest.mark.slow
+def test_the_page_leads_to_a_program_that_reads_a_picture(run, folder):
+    page = ROOT / "docs" / "own_network.md"
+    nets, to_bytes = (
+        next(block for block in blocks(page, "python") if words in block)
+        for words in ("class TinyNet(nn.Module)", "def to_bytes")
+    )
+    Path("nets.py").write_text(nets)
+    Path("to_bytes.py").write_text(to_bytes)
+    (source,) = blocks(page, "c")
+    Path("main.c").write_text(source)
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("cat", "dog", "fox")):
+        Path("photos", name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 100, (40, 50, 3), np.uint8)
+            pixels[..., index] += 100
+            Image.fromarray(pixels).save(f"photos/{name}/{number}.png")
+    for line in (
+        "train --model nets.py:TinyNet --data photos --image-size 32 --preset fast "
+        "--out run --epochs 1 --batch-size 8 --eval-samples 1 --devices 1",
+        "extract run -o tiny.aslp",
+        "export tiny.aslp --model nets.py:TinyNet --to c --storage seed -o tiny.c",
+    ):
+        code, _, err = run(line)
+        assert code == 0, err
+    (command,) = (
+        line for sh in blocks(page, "sh") for line in sh.splitlines() if "cc " in line
+    )
+    subprocess.run(command.split(), check=True)
+    network = artefact.load("tiny.aslp", net=own_network.load("nets.py:TinyNet"))
+    for name in ("cat", "dog", "fox"):
+        read = [sys.executable, "to_bytes.py", f"photos/{name}/1.png"]
+        picture = subprocess.run(read, check=True, capture_output=True).stdout
+        found = subprocess.run(
+            ["./tiny"], input=picture, check=True, capture_output=True
+        )
+        image = np.frombuffer(picture, np.uint8).reshape(1, 32, 32, 3)
+        assert found.stdout.decode() == f"class {int(np.argmax(network(image)))}\n"
 
 
 @pytest.mark.slow
