@@ -59,7 +59,8 @@ def frames(
     steps = len(labels) // batch_size
     rate = optax.cosine_decay_schedule(0.5, steps * epochs)
     rules = {"logits": optax.adam(rate, b1=0.5), "scale": optax.adam(1e-3, b1=0.5)}
-    model = Masked(network(arch), ASLP(scale_init=1.2, logit_std=10.0))
+    net = network(arch, jax.default_backend())
+    model = Masked(net, ASLP(scale_init=1.2, logit_std=10.0))
     optimiser = by_group(rules)
     run = train.compile_steps(
         batch_size=batch_size, prepare=prepare, model=model, optimiser=optimiser
@@ -79,8 +80,8 @@ def frames(
 def _frame(state: train.TrainState, model: Masked, data: datasets.Dataset) -> Frame:
     accuracy, _ = evaluate.score(
         state.variables,
-        data.test_images,
-        data.test_labels,
+        jnp.asarray(data.test_images),
+        jnp.asarray(data.test_labels),
         model=model,
         prepare=augment.to_float,
     )

@@ -1,5 +1,6 @@
 """Gallery: pictures are those of the committed results, and small."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,7 +60,8 @@ def test_the_animation_has_a_frame_a_step_and_ends(tmp_path):
 @pytest.mark.slow
 def test_the_first_layer_is_followed(tmp_path, capsys):
     options = "--arch conv2 --epochs 1 --batch-size 320 --every 3"
-    assert first_layer.main(f"{options} --out {tmp_path}".split()) == 0
+    with jax.numpy_dtype_promotion("standard"):  # for optax.adam
+        assert first_layer.main(f"{options} --out {tmp_path}".split()) == 0
     with np.load(tmp_path / first_layer.FILE) as file:
         assert file["step"].tolist() == [0, 3, 4]
         assert file["keep"].shape == (3, 3, 3, 1, 64)
