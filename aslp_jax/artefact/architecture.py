@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from aslp_jax import functional
 from aslp_jax.artefact import schema
 from aslp_jax.models import ConvNet, initialisers
+from aslp_jax.models.bottleneck import BottleneckResNet
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
 from aslp_jax.ops import convolution
@@ -20,6 +21,7 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "ConvNet": ConvNet,
     "VGG": VGG,
     "ResNet": ResNet,
+    "BottleneckResNet": BottleneckResNet,
 }
 """Network classes that a file can hold, by their name in the file."""
 
@@ -27,7 +29,13 @@ DTYPES = ("float32", "bfloat16")
 """Dtypes that a network in a file can compute in."""
 
 _DEEPEST = 64
-"""Largest number of stages, and of layers in one."""
+"""Largest number of stages, and of layers or blocks in one."""
+
+_OWN_SIZES = {
+    "ConvNet": {"hidden": schema.LARGEST_SIZE},
+    "BottleneckResNet": {"blocks": _DEEPEST},
+}
+"""Lists of sizes that one family alone has, each with the largest size."""
 
 
 def unwrap(net: Any) -> Any:
@@ -65,7 +73,7 @@ def to_config(net: Any) -> dict[str, Any]:
         "biases": net.bias_init is not None,
         "dtype": jnp.dtype(net.dtype).name,
     }
-    return config | ({"hidden": net.hidden} if family == "ConvNet" else {})
+    return config | {name: getattr(net, name) for name in _OWN_SIZES.get(family, ())}
 
 
 def parse_config(value: Any) -> dict[str, Any]:
@@ -84,8 +92,8 @@ def parse_config(value: Any) -> dict[str, Any]:
     families = tuple(FAMILIES)
     family = schema.check_choice(name, "network.family", families)
     keys = ("biases", "classes", "dtype", "family", "stages")
-    hidden = ("hidden",) if family == "ConvNet" else ()
-    config = dict(schema.check_object(value, "network", (*keys, *hidden)))
+    own = _OWN_SIZES.get(family, {})
+    config = dict(schema.check_object(value, "network", (*keys, *own)))
     schema.check_choice(config["dtype"], "network.dtype", DTYPES)
     schema.check_boolean(config["biases"], "network.biases")
     schema.check_integer(config["classes"], "network.classes", 1, schema.LARGEST_SIZE)
@@ -97,10 +105,13 @@ def parse_config(value: Any) -> dict[str, Any]:
         config["stages"] = tuple(map(_parse_stages, lists))
     else:
         config["stages"] = _parse_stages(stages)
-    if hidden:
-        config["hidden"] = schema.check_sizes(
-            config["hidden"], "network.hidden", 0, _DEEPEST
+    for name, largest in own.items():
+        config[name] = schema.check_sizes(
+            config[name], f"network.{name}", 0, _DEEPEST, largest
         )
+    if len(config.get("blocks", config["stages"])) != len(config["stages"]):
+        blocks, count = config["blocks"], len(config["stages"])
+        raise schema.invalid("network.blocks", blocks, f"a list of {count}, as stages")
     return config
 
 
@@ -138,9 +149,14 @@ def count_arrays(config: Mapping[str, Any]) -> int:
     stages, biases = config["stages"], 2 if config["biases"] else 1
     if config["family"] == "ConvNet":
         return biases * (2 * len(stages) + len(config["hidden"]) + 1)
-    # A ResNet has a first layer, four layers a stage, and a shortcut in each stage but
-    # the first.
-    layers = 5 * len(stages) if config["family"] == "ResNet" else sum(map(len, stages))
+    if config["family"] == "VGG":
+        layers = sum(map(len, stages))
+    elif config["family"] == "ResNet":
+        # A first layer, four layers a stage, a shortcut in each stage but the first.
+        layers = 5 * len(stages)
+    else:
+        # A first layer, three layers a block, and a shortcut a stage.
+        layers = 1 + 3 * sum(config["blocks"]) + len(stages)
     # A layer has a kernel, and the scale, bias, mean and variance of its batch-norm.
     return 5 * layers + biases
 

@@ -103,7 +103,7 @@ class Config:
     arch: str = _option(
         "conv4",
         "network to select from; own stands for --model",
-        choices=("conv2", "conv4", "conv6", "vgg19", "resnet18", "own"),
+        choices=("conv2", "conv4", "conv6", "vgg19", "resnet18", "resnet50", "own"),
     )
     model: str | None = _option(
         None,

@@ -13,6 +13,7 @@ from aslp_jax import ASLP, Masked, Signed, evaluate
 from aslp_jax.artefact import ArtefactError, architecture, embed, extract
 from aslp_jax.methods import ScaledMask, kernels
 from aslp_jax.models import initialisers
+from aslp_jax.models.bottleneck import BottleneckResNet
 from aslp_jax.models.resnet import ResNet
 from tests.artefact.networks import (
     ABOUT,
@@ -77,12 +78,13 @@ DEEP = [
         conv_init=KAIMING,
         bias_init=initialisers.fan_in_uniform,
     ),
+    BottleneckResNet(stages=(2, 3), blocks=(2, 1), classes=3, conv_init=SIGNED),
     BARE,
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", DEEP, ids=["vgg", "resnet", "bfloat16"])
+@pytest.mark.parametrize("net", DEEP, ids=["vgg", "resnet", "bottleneck", "bfloat16"])
 def test_networks_of_every_family_run_as_they_did(net, key):
     model = Masked(net, Signed(logit_std=1.0))
     variables = variables_of(model, key)

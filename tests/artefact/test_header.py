@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from aslp_jax import Signed
-from aslp_jax.artefact import ArtefactError, container
+from aslp_jax.artefact import ArtefactError, architecture, container
 from aslp_jax.artefact.decoding import assemble, decode
 from aslp_jax.artefact.encoding import encode, encode_tree
+from aslp_jax.models.bottleneck import BottleneckResNet
 from tests.artefact.networks import ABOUT, SIGNED, edited, file_of, made_of
 from tests.artefact.own import own_file
 
@@ -252,3 +254,20 @@ def test_bools_are_0_or_1():
     forged = container.pack(version, header, [bytes(body).replace(b"\0", b"\2")])
     with pytest.raises(ArtefactError, match="bools that are neither 0 nor 1"):
         decode(forged)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([3, 4], "network.blocks is .*; expected a list of 1, as stages"),
+        ([], "network.blocks is .*; expected a list of 1, as stages"),
+        ([65], "network.blocks is 65; expected an integer from 1 to 64"),
+        (3, "network.blocks is 3; expected a list of at most 64"),
+    ],
+)
+def test_blocks_of_a_bottleneck_network(blocks, message):
+    net = BottleneckResNet(stages=(4,), blocks=(2,), classes=3)
+    config = json.loads(json.dumps(architecture.to_config(net)))
+    assert architecture.from_config(architecture.parse_config(config)).blocks == (2,)
+    with pytest.raises(ArtefactError, match=message):
+        architecture.parse_config({**config, "blocks": blocks})

@@ -15,6 +15,7 @@ from aslp_jax.export.operations import Conv, Dense, MatMul, run
 from aslp_jax.export.passes import compact
 from aslp_jax.export.refusal import UnsupportedError
 from aslp_jax.models import NETWORKS, Conv2, ConvNet
+from aslp_jax.models.bottleneck import BottleneckResNet
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet
 from aslp_jax.models.vgg import VGG
@@ -53,6 +54,7 @@ def layers(graph):
     return [each for each in operations if isinstance(each, Conv | Dense)]
 
 
+BOTTLENECK = functools.partial(BottleneckResNet, stages=(2, 3), blocks=(2, 1))
 BIASES = pytest.mark.parametrize("bias_init", [None, fan_in_uniform])
 
 
@@ -78,6 +80,7 @@ def test_the_papers_networks_on_digits(arch, bias_init):
         (functools.partial(ResNet, stages=(4, 6, 6)), (9, 8, 3)),
         # A stride that leaves one pixel one pixel, and the channels as they are.
         (functools.partial(ResNet, stages=(4, 6, 6)), (2, 2, 3)),
+        (BOTTLENECK, (19, 16, 3)),
     ],
 )
 def test_small_networks(network, shape, bias_init):

@@ -1,23 +1,26 @@
-"""VGG19 and ResNet18: their shapes and sizes, and small ones layer by layer."""
+"""VGG19, ResNet18 and ResNet50: their shapes and sizes, small ones layer by layer."""
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aslp_jax import ASLP, Masked, train
+from aslp_jax.models.bottleneck import BottleneckResNet, ResNet50
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.resnet import ResNet, ResNet18
 from aslp_jax.models.vgg import VGG, VGG19
 from aslp_jax.ops.convolution import conv_in_loop
 from aslp_jax.optim import sgd_by_group
 
-NETWORKS = [VGG19, ResNet18]
+NETWORKS = [VGG19, ResNet18, ResNet50]
 SMALL = [
     functools.partial(VGG, stages=((4,), (5, 6)), classes=3),
     functools.partial(ResNet, stages=(4, 6), classes=3),
+    functools.partial(BottleneckResNet, stages=(2, 3), blocks=(2, 1), classes=3),
 ]
 
 
@@ -57,7 +60,8 @@ def test_shapes(key, network, size):
     assert outputs.shape == (2, 100) and outputs.dtype == jnp.float32
     assert set(variables) == {"params", "batch_stats"}
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    assert variables["params"]["Dense_0"]["kernel"].shape == (512, 100)
+    last = 2048 if network is ResNet50 else 512
+    assert variables["params"]["Dense_0"]["kernel"].shape == (last, 100)
 
 
 def convolutions(network):
@@ -97,6 +101,40 @@ def test_sizes_are_the_published_ones(key, network, published, layers):
     assert set(plain["Dense_0"]) == {"kernel"}
 
 
+def test_resnet50_has_the_usual_form_for_imagenet(key):
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    net = ResNet50(1000, bias_init=fan_in_uniform)
+    sizes = []
+
+    def note(next_call, args, kwargs, context):
+        result = next_call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv):
+            sizes.append((*context.module.kernel_size, *result.shape[1:]))
+        return result
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(net.init, key, images)
+    # The number that libraries for PyTorch, TensorFlow and JAX give.
+    assert size_of(variables["params"]) == 25_557_032
+
+    expected, side = [(7, 7, 112, 112, 64)], 56
+    for channels, count in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(count):
+            halved = side // 2 if block == 0 and channels > 64 else side
+            expected.append((1, 1, side, side, channels))
+            expected.append((3, 3, halved, halved, channels))
+            expected.append((1, 1, halved, halved, 4 * channels))
+            if block == 0:
+                expected.append((1, 1, halved, halved, 4 * channels))
+            side = halved
+    assert sizes == expected and len(sizes) == 53 and side == 7
+    kernels = 49 * 3 * 64 + 2048 * 1000 + 1000 + 2 * sum(size[-1] for size in sizes)
+    for name, block in variables["params"].items():
+        if name.startswith("BottleneckBlock"):
+            kernels += size_of([block[conv] for conv in block if "Conv" in conv])
+    assert kernels == 25_557_032
+
+
 @pytest.mark.parametrize(
     "network, shape, least",
     [
@@ -105,6 +143,7 @@ def test_sizes_are_the_published_ones(key, network, published, layers):
         (VGG19, (32, 32, 3), "32x32"),
         (ResNet18, (32, 32, 3), "1x1"),
         (ResNet18, (1, 0, 8, 3), "1x1"),
+        (ResNet50, (224, 224, 3), "1x1"),
     ],
 )
 def test_images_that_are_too_small_or_not_a_batch(key, network, shape, least):
@@ -204,6 +243,35 @@ def test_resnet_layer_by_layer(size, train):
     assert_close(updates["batch_stats"], seen if train else variables["batch_stats"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [False, True])
+def test_bottleneck_resnet_layer_by_layer(train):
+    images = images_of(3, 13, 18, 2)
+    net = SMALL[2](bias_init=fan_in_uniform)
+    variables = variables_of(net, images)
+    outputs, updates = jax.jit(
+        functools.partial(net.apply, train=train, mutable=["batch_stats"])
+    )(variables, images)
+
+    stem = Reference(variables, train=train)
+    x = relu(stem(np.asarray(images, np.float64), 2))
+    seen = dict(stem.seen)
+    assert x.shape == (3, 7, 9, 2)
+    # Zeros do for what is outside, as nothing is below zero here.
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2)).max((-1, -2))
+    x = x[:, ::2, ::2]
+    for index, (stride, shortcut) in enumerate(((1, True), (1, False), (2, True))):
+        name = f"BottleneckBlock_{index}"
+        layer = Reference(variables, train=train, path=(name,))
+        y = layer(relu(layer(relu(layer(x)), stride)))
+        x = relu((layer(x, stride) if shortcut else x) + y)
+        seen[name] = layer.seen
+    assert x.shape == (3, 2, 3, 12)
+    np.testing.assert_allclose(outputs, dense(variables, x), rtol=1e-4, atol=1e-4)
+    assert_close(updates["batch_stats"], seen if train else variables["batch_stats"])
+
+
 def assert_close(ours, theirs):
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -217,11 +285,12 @@ def test_initialisers_reach_their_layers(key, network):
 
     net = network(conv_init=constant(2.0), dense_init=constant(3.0), bias_init=constant)
     params = jax.jit(net.init)(key, images_of(1, 8, 8, 1))["params"]
+    fan_in = params["Dense_0"]["kernel"].shape[0]
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         expected = {
             "Conv": 2.0,  # the kernels
-            "Dense": 3.0 if name.endswith("kernel") else 6.0,  # or the fan_in
+            "Dense": 3.0 if name.endswith("kernel") else fan_in,
             "BatchNorm": 1.0 if name.endswith("scale") else 0.0,
         }[name.split("/")[-2].split("_")[0]]
         np.testing.assert_array_equal(leaf, expected, err_msg=name)
@@ -274,7 +343,7 @@ def test_a_step_trains_logits_and_moves_batch_statistics(key, network):
     assert set(state.params) == {"logits", "scale"}
     assert list(state.collections) == ["batch_stats"]
     names = set(state.params["logits"])
-    assert all(name.endswith("kernel") for name in names) and len(names) in (4, 11)
+    assert all(name.endswith("kernel") for name in names) and len(names) in (4, 11, 13)
 
     after, loss, _ = jax.jit(
         functools.partial(train.step, model=model, optimiser=optimiser)

@@ -19,6 +19,7 @@ from aslp_jax.models import (
     resnet,
     vgg,
 )
+from aslp_jax.models.bottleneck import ResNet50
 from aslp_jax.models.initialisers import fan_in_uniform
 from aslp_jax.models.layers import max_pool_2x2
 
@@ -79,7 +80,8 @@ def test_shapes(key, network, size, classes):
 
 def test_names():
     small = {"conv2": Conv2, "conv4": Conv4, "conv6": Conv6}
-    assert small | {"vgg19": vgg.VGG19, "resnet18": resnet.ResNet18} == NETWORKS
+    deep = {"vgg19": vgg.VGG19, "resnet18": resnet.ResNet18}
+    assert small | deep | {"resnet50": ResNet50} == NETWORKS
 
 
 @pytest.mark.slow
