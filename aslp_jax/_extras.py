@@ -5,6 +5,7 @@ import importlib.util
 OPTIONAL = {
     "PIL": ("pillow", "data"),
     "array_record": ("array-record", "data"),
+    "grain": ("grain", "stream"),
     "importlib_resources": ("importlib_resources", "data"),
     "matplotlib": ("matplotlib", "train"),
     "onnx": ("onnx", "export"),

@@ -1,9 +1,11 @@
-"""Arrays on meshes whose axes are explicit: sharding as a part of the type."""
+"""Shardings: arrays on meshes of explicit axes, and arrays spread over a mesh."""
+
+from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["like", "replicated"]
+__all__ = ["like", "replicated", "spread"]
 
 
 def replicated(array: jax.Array) -> jax.Array:
@@ -26,6 +28,29 @@ def like(array: jax.Array, other: jax.Array) -> jax.Array:
     if isinstance(other, jax.core.Tracer):
         return jax.sharding.reshard(array, jax.typeof(other).sharding)
     return jax.device_put(array, other.sharding)
+
+
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """Returns the sharding of each array that spreads it over all devices of a mesh.
+
+    An array is split along its longest axis that the number of devices divides, the
+    last of equals. An array without one lies on every device in full; such are scalars.
+
+    Args:
+      tree: pytree of arrays, or of their shapes.
+      mesh: mesh of one axis.
+
+    Returns:
+      Pytree of shardings, of the structure of `tree`.
+    """
+
+    def choose(leaf: Any) -> NamedSharding:
+        axes = [(size, i) for i, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        _, axis = max(axes, default=(0, None))
+        names = () if axis is None else (*axis * (None,), *mesh.axis_names)
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    return jax.tree.map(choose, tree)
 
 
 def _is_explicit(array: jax.Array) -> bool:

@@ -6,11 +6,12 @@ takes and returns.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from aslp_jax import _sharding, functional
@@ -24,9 +25,11 @@ __all__ = [
     "Selection",
     "effective_weights",
     "evaluate",
+    "evaluate_batches",
     "outputs",
     "run",
     "score",
+    "score_batches",
     "summarise",
 ]
 
@@ -234,28 +237,90 @@ def evaluate(
 
     Source: Dupont et al. 2022, section 3.2 (thresholding; averaging over 10).
     """
-    if samples < 1:
-        raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
-    key = single_key("evaluate", key)
-    run_network = functools.partial(
-        outputs,
+    return evaluate_batches(
         variables,
-        images,
+        [(images, labels)],
+        key,
         model=model,
         prepare=prepare,
+        samples=samples,
         batch_size=batch_size,
     )
-    deterministic, method = run_network(), model.method
-    accuracy, loss = _grade(deterministic, labels)
-    sampled, change = accuracy[None], 0.0
+
+
+def evaluate_batches(
+    variables: Mapping[str, Any],
+    batches: Iterable[tuple[jax.Array, jax.Array]],
+    key: jax.Array,
+    *,
+    model: Masked | functional.Model,
+    prepare: Callable[[jax.Array], jax.Array],
+    samples: int = 10,
+    batch_size: int = 250,
+) -> Evaluation:
+    """Evaluates as `evaluate` does, on images that come in batches.
+
+    Each batch is read once, for all networks. The result is that of `evaluate` on all
+    images together, up to rounding.
+
+    Args:
+      variables: variables of the model, from its `init` or from a train state.
+      batches: images and labels as `evaluate` takes them, at least one batch. A batch
+        may have more images than labels; images behind the labels do not count.
+      key: PRNG key of the sampled networks.
+      model: network and method; the network runs in evaluation mode.
+      prepare: function from uint8 images to the inputs of the network. The same object
+        in every call, as a new one is compiled again.
+      samples: number of networks to sample, at least 1, default 10.
+      batch_size: images a forward pass, default 250.
+
+    Returns:
+      Accuracies and loss, as floats on the host.
+
+    Raises:
+      TypeError: `key` is no PRNG key.
+      ValueError: `samples` is below 1, or `key` is an array of keys.
+    """
+    if samples < 1:
+        raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
+    key, method = single_key("evaluate", key), model.method
+    keys: list[jax.Array] = []
     if method.stochastic:
-        keys = jax.random.split(key, samples)
-        sampled = jnp.stack([_grade(run_network(key=k), labels)[0] for k in keys])
-        change = math.nan
+        keys = list(jax.random.split(key, samples))
     elif method.trains_dense:
-        dense = run_network(key=key)
-        sampled = _grade(dense, labels)[0][None]
-        change = float(_relative_change(deterministic, dense))
+        keys = [key]
+
+    def grade(images: jax.Array, labels: jax.Array) -> Any:
+        logits = [
+            outputs(
+                variables,
+                images,
+                k,
+                model=model,
+                prepare=prepare,
+                batch_size=batch_size,
+            )
+            for k in (None, *keys)
+        ]
+        count = labels.shape[0]
+        if images.shape[0] > count:
+            logits = [each[:count] for each in logits]
+        accuracies, losses = zip(
+            *(_grade(each, labels) for each in logits), strict=True
+        )
+        norms = _norms(logits[0], logits[-1]) if method.trains_dense else ()
+        return (accuracies, losses[0]), norms
+
+    graded = [(len(labels), *parts) for labels, parts in _in_turn(grade, batches)]
+    counts = np.array([count for count, *_ in graded], np.float64)
+    accuracies, loss = jax.tree.map(
+        lambda *values: _mean(values, counts), *(means for _, means, _ in graded)
+    )
+    accuracy, *others = accuracies
+    sampled = jnp.asarray(np.array(others or [accuracy], np.float32))
+    change = math.nan if method.stochastic else 0.0
+    if not method.stochastic and method.trains_dense:
+        change = _relative_change([norms for *_, norms in graded])
     return Evaluation(
         thresholding=float(accuracy),
         averaging_mean=float(sampled.mean()),
@@ -266,12 +331,80 @@ def evaluate(
     )
 
 
+def score_batches(
+    variables: Mapping[str, Any],
+    batches: Iterable[tuple[jax.Array, jax.Array]],
+    key: jax.Array | None = None,
+    *,
+    model: Masked | functional.Model,
+    prepare: Callable[[jax.Array], jax.Array],
+    batch_size: int = 250,
+) -> tuple[float, float]:
+    """Returns the accuracy and the loss of one network on images in batches.
+
+    Args:
+      variables: variables of the model, from its `init` or from a train state.
+      batches: images and labels, as `evaluate_batches` takes them.
+      key: PRNG key of one sampled network; None (default) takes the deterministic one.
+      model: network and method; the network runs in evaluation mode.
+      prepare: function from uint8 images to the inputs of the network. The same object
+        in every call, as a new one is compiled again.
+      batch_size: images a forward pass, default 250.
+
+    Returns:
+      Accuracy in [0, 1] and mean cross-entropy in nats.
+    """
+
+    def grade(images: jax.Array, labels: jax.Array) -> Any:
+        logits = outputs(
+            variables, images, key, model=model, prepare=prepare, batch_size=batch_size
+        )
+        return _grade(logits[: labels.shape[0]], labels)
+
+    graded = [(len(labels), parts) for labels, parts in _in_turn(grade, batches)]
+    counts = np.array([count for count, _ in graded], np.float64)
+    accuracy, loss = (
+        float(_mean(values, counts))
+        for values in zip(*(parts for _, parts in graded), strict=True)
+    )
+    return accuracy, loss
+
+
+def _in_turn(
+    grade: Callable[[jax.Array, jax.Array], Any],
+    batches: Iterable[tuple[jax.Array, jax.Array]],
+) -> Iterator[tuple[jax.Array, Any]]:
+    """Yields the labels and, on the host, the grades of each batch.
+
+    While the device computes one batch, the next is read. More would fill the device.
+    """
+    waiting: list[tuple[jax.Array, Any]] = []
+    for images, labels in batches:
+        for before, grades in waiting:
+            yield before, jax.device_get(grades)
+        waiting = [(labels, grade(images, labels))]
+    for before, grades in waiting:
+        yield before, jax.device_get(grades)
+
+
+def _mean(values: Sequence[Any], counts: np.ndarray) -> np.float32:
+    """Returns the weighted mean of float32 values; of one value, that value."""
+    return np.float32(np.sum(np.array(values, np.float64) * counts) / counts.sum())
+
+
 @jax.jit
-def _relative_change(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Returns the norm of the change over the norm before; 0 if nothing changes."""
+def _norms(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the norm of the change and the norm before."""
     wide = old.astype(jnp.float32)
-    norm = jnp.linalg.norm(new.astype(jnp.float32) - wide)
-    return jnp.where(norm == 0, jnp.zeros(()), norm / jnp.linalg.norm(wide))
+    return jnp.linalg.norm(new.astype(jnp.float32) - wide), jnp.linalg.norm(wide)
+
+
+def _relative_change(norms: Sequence[Any]) -> float:
+    """Returns the norm of the change over the norm before; 0 if nothing changes."""
+    squares = np.square(np.array(norms, np.float64)).sum(0)
+    change, before = np.sqrt(squares).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        return 0.0 if change == 0 else float(change / before)
 
 
 class Selection(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax import functional
+from aslp_jax import _sharding, functional
 from aslp_jax._checks import single_key
 from aslp_jax._tree import stream
 from aslp_jax._zeros import warn_of_zeros
@@ -26,8 +26,10 @@ __all__ = [
     "Prepare",
     "Totals",
     "TrainState",
+    "batch_step",
     "compile_steps",
     "create",
+    "order",
     "step",
     "steps",
     "stream",
@@ -140,6 +142,7 @@ def step(
     optimiser: optax.GradientTransformation,
     micro_batch: int | None = None,
     axis_name: str | None = None,
+    spread: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """Samples one network and updates `params` with the gradient of its loss.
 
@@ -163,6 +166,11 @@ def step(
       micro_batch: examples a forward pass, a divisor of the batch; None (default) takes
         all.
       axis_name: name of the mapped axis that splits the batch; None (default) for none.
+      spread: mesh over which the state is spread, under `jit` (fully sharded data
+        parallel): each array of it is split along its longest axis that the number of
+        devices divides. Each device samples its part of the masks; the effective
+        weights are gathered for the network, and the gradient is spread again. None
+        (default) leaves the state where it is.
 
     Returns:
       State after the step, mean loss of the batch (float32 scalar, penalty included)
@@ -177,6 +185,11 @@ def step(
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights = method.effective_weights(state.frozen, state.params, key=mask_key)
     collections = state.collections
+    if spread is not None:
+        everywhere = NamedSharding(spread, PartitionSpec())
+        weights, collections = jax.lax.with_sharding_constraint(
+            (weights, collections), everywhere
+        )
     if axis_name is not None:
         # Weights that vary by device keep autodiff from summing their gradient over the
         # axis (shard_map would, pmap would not), so that one explicit mean serves both.
@@ -204,6 +217,9 @@ def step(
         )
         correct = jax.lax.psum(correct, axis_name)
 
+    if spread is not None:
+        gradient = _spread(gradient, spread)
+
     # Sampling masks and noise again for the gradient takes one pass over the logits;
     # keeping them would take 8 to 12 bytes a logit.
     params, same_key = _after(loss, state.params, mask_key)
@@ -222,8 +238,14 @@ def step(
         collections=collections,
         opt_state=opt_state,
     )
+    if spread is not None:
+        state = _spread(state, spread)
     loss = loss.astype(jnp.float32) + penalty.astype(jnp.float32)
     return state, loss, correct
+
+
+def _spread(tree: Any, mesh: Mesh) -> Any:
+    return jax.lax.with_sharding_constraint(tree, _sharding.spread(tree, mesh))
 
 
 def _after(loss: jax.Array, params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -344,9 +366,73 @@ def steps(
         return jax.sharding.auto_axes(run, axes=mesh.axis_names, out_sharding=out)(
             *arguments
         )
-    examples = labels.shape[0]
+    shuffled = order(key, epoch, labels.shape[0])
+
+    def choose(index):
+        chosen = jax.lax.dynamic_slice_in_dim(shuffled, index * batch_size, batch_size)
+        if mesh is not None:
+            sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+            chosen = jax.lax.with_sharding_constraint(chosen, sharding)
+        return images[chosen], labels[chosen]
+
+    take = functools.partial(step, **options)
+    return _take(state, totals, key, start, stop, choose, prepare, take)
+
+
+def order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    """Returns the order in which an epoch takes the examples.
+
+    Args:
+      key: root PRNG key of the run.
+      epoch: number of the epoch, int32 scalar.
+      examples: number of examples.
+
+    Returns:
+      Permutation, int32 `[examples]`; step `i` of the epoch takes the `i`-th
+      `batch_size` entries.
+    """
     order_key = jax.random.fold_in(stream(key, "order"), epoch)
-    order = jax.random.permutation(order_key, examples)
+    return jax.random.permutation(order_key, examples)
+
+
+def batch_step(
+    state: TrainState,
+    totals: Totals,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+    *,
+    prepare: Prepare,
+    **options: Any,
+) -> tuple[TrainState, Totals]:
+    """Takes one step of an epoch, as `steps` does, on a batch that is given.
+
+    With the batches that `order` tells, one after another, the result is that of
+    `steps`. Nothing is done after a step whose loss was not finite. A batch that is
+    sharded over a mesh is split over its devices under `jit`.
+
+    Args:
+      state: state before.
+      totals: sums over the epoch so far.
+      images: images of the batch, uint8 `[batch, ...]`.
+      labels: int32 `[batch]`.
+      key: root PRNG key of the run.
+      prepare: function from key and uint8 images to the inputs of the network; it may
+        augment.
+      **options: keyword arguments of `step`.
+
+    Returns:
+      State after, and totals over the epoch so far.
+    """
+    key = single_key("train.batch_step", key)
+    take = functools.partial(step, **options)
+    bounds = jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
+    batch = images, labels
+    return _take(state, totals, key, *bounds, lambda index: batch, prepare, take)
+
+
+def _take(state, totals, key, start, stop, choose, prepare, take):
+    """Takes steps `start` to `stop` of the batches that `choose` gives."""
 
     def proceed(carry):
         index, _, totals = carry
@@ -354,13 +440,10 @@ def steps(
 
     def advance(carry):
         index, state, totals = carry
-        chosen = jax.lax.dynamic_slice_in_dim(order, index * batch_size, batch_size)
-        if mesh is not None:
-            sharding = NamedSharding(mesh, PartitionSpec(BATCH))
-            chosen = jax.lax.with_sharding_constraint(chosen, sharding)
+        images, labels = choose(index)
         step_key = jax.random.fold_in(key, state.step)
-        inputs = prepare(stream(step_key, "augment"), images[chosen])
-        state, loss, correct = step(state, inputs, labels[chosen], step_key, **options)
+        inputs = prepare(stream(step_key, "augment"), images)
+        state, loss, correct = take(state, inputs, labels, step_key)
         totals = Totals(
             loss=totals.loss + loss,
             correct=totals.correct + correct,
@@ -377,9 +460,7 @@ def _auto(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
-def compile_steps(
-    *, seeds: Mesh | None = None, **options: Any
-) -> Callable[..., tuple[TrainState, Totals]]:
+def compile_steps(*, seeds: Mesh | None = None, **options: Any) -> jax.stages.Wrapped:
     """Returns `steps` with its options bound, compiled.
 
     Its state and totals are donated: JAX reuses their buffers and the arrays of the

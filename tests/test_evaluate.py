@@ -11,7 +11,13 @@ import pytest
 from aslp_jax import ASLP, EdgePopup, Magnitude, Masked
 from aslp_jax._tree import split_by_name
 from aslp_jax.data import augment
-from aslp_jax.evaluate import evaluate, score, summarise
+from aslp_jax.evaluate import (
+    evaluate,
+    evaluate_batches,
+    score,
+    score_batches,
+    summarise,
+)
 from aslp_jax.models import ConvNet
 
 NET = ConvNet(stages=(), classes=3, hidden=(8,))  # dense layers compile sooner
@@ -75,6 +81,29 @@ def test_one_call_evaluates_in_every_way(trained, key):
         rtol=1e-5,
     )
     assert all(type(value) is float for value in result)
+
+
+def test_batches_score_as_all_images_together(trained, key):
+    variables, images, labels = trained
+    # The last batch is filled up with images that have no label and do not count.
+    batches = [
+        (images[:20], labels[:20]),
+        (images[20:40], labels[20:40]),
+        (jnp.concatenate([images[40:], images[:10]]), labels[40:]),
+    ]
+    for each in (None, key):
+        found = score_batches(variables, iter(batches), each, **OPTIONS)
+        np.testing.assert_allclose(found, score(*trained, each, **OPTIONS), rtol=1e-6)
+    found = evaluate_batches(variables, iter(batches), key, samples=3, **OPTIONS)
+    whole = evaluate(*trained, key, samples=3, **OPTIONS)
+    np.testing.assert_allclose(found, whole, rtol=1e-6)
+
+    dense = {**OPTIONS, "model": Masked(NET, Magnitude(keep_fraction=0.3))}
+    weights = jax.jit(dense["model"].init)(key, jnp.zeros((1, 8, 8, 1)))
+    found = evaluate_batches(weights, iter(batches), key, **dense)
+    whole = evaluate(weights, images, labels, key, **dense)
+    assert whole.pruning_change > 0.1
+    np.testing.assert_allclose(found, whole, rtol=1e-5)
 
 
 @pytest.mark.slow

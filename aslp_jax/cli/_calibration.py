@@ -20,6 +20,9 @@ _EXPECTED = (
     "them, or inputs in an .npy file"
 )
 
+_STREAMED = 1024
+"""Number of images to measure ranges on, of a data set that is streamed."""
+
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that name the inputs to measure ranges on."""
@@ -55,7 +58,11 @@ def calibration_inputs(
     Raises:
       BadInput: nothing of that name can be read.
     """
+    import numpy as np
+
+    from aslp_jax.data import pipeline
     from aslp_jax.data.names import NAMES, PREFIX
+    from aslp_jax.data.streamed import Streamed
     from aslp_jax.trainer.options import Config, check
     from aslp_jax.trainer.run_folder import RunFolder
     from aslp_jax.trainer.session import load_dataset
@@ -88,7 +95,11 @@ def calibration_inputs(
             page=_PAGE,
         )
     check(config)
-    return load_dataset(config).train_images
+    data = load_dataset(config)
+    if isinstance(data, Streamed):
+        rows = np.arange(min(_STREAMED, data.train_count))
+        return next(pipeline.batches(data.train, rows, len(rows))).images
+    return data.train_images
 
 
 def _read_array(path: Path) -> "np.ndarray":

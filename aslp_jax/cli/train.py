@@ -116,6 +116,10 @@ def _run(command: Command) -> int:
         )
         if command.preset:
             progress.note(f"preset: {command.preset}")
+        if config.shard == "params" and len(session.run.devices) > 1:
+            from aslp_jax.trainer.memory import describe_step_memory
+
+            progress.note(describe_step_memory(session.run))
         with Signals() as signals:
             train_sessions([session], progress, signals)
     finally:

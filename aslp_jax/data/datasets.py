@@ -65,6 +65,17 @@ class Dataset:
     source: str
     class_names: tuple[str, ...] = ()
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images, before any is held out."""
+        return len(self.train_labels)
+
     def images_sha256(self) -> str:
         """Returns the sha256 of the training images followed by the test images."""
         digest = hashlib.sha256(np.ascontiguousarray(self.train_images))

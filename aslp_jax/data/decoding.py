@@ -72,7 +72,7 @@ def decode(
     arrays: np.ndarray = np.empty((0, 0, 0, channels), np.uint8)
     first, index, noted = "", -1, time.monotonic()
     for index, (name, encoded) in enumerate(images):
-        pixels = _decode_image(name, encoded, channels, image_size)
+        pixels = decode_image(name, encoded, channels, image_size)
         if index == 0:
             first, arrays = name, np.empty((count, *pixels.shape), np.uint8)
         if pixels.shape != arrays.shape[1:]:
@@ -156,12 +156,64 @@ def _is_grey(name: str, encoded: Path | bytes) -> bool:
         return image.mode in _GREY_MODES
 
 
-def _decode_image(
+def decode_image(
     name: str,
     encoded: Path | bytes,
     channels: int,
     image_size: tuple[int, int] | None,
 ) -> np.ndarray:
+    """Decodes one image, as `decode` does.
+
+    Args:
+      name: words that name the image in an error.
+      encoded: file of the image, or its bytes.
+      channels: 1 to make the image grey, 3 to make it RGB.
+      image_size: height and width that it is resized to, with a bilinear filter; None
+        for no change.
+
+    Returns:
+      uint8 `[height, width, channels]`.
+
+    Raises:
+      ValueError: the image cannot be read.
+    """
+    with open_upright(name, encoded, channels) as image:
+        if image_size is not None:
+            import PIL.Image
+
+            height, width = image_size
+            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        return to_array(image, channels)
+
+
+def to_array(image: Any, channels: int) -> np.ndarray:
+    """Returns the pixels of an image from `open_upright`.
+
+    Args:
+      image: Pillow's image, grey or RGB.
+      channels: 1 if it is grey, else 3.
+
+    Returns:
+      uint8 `[height, width, channels]`.
+    """
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+@contextlib.contextmanager
+def open_upright(name: str, encoded: Path | bytes, channels: int) -> Iterator[Any]:
+    """Decodes an image, upright, in 8 bits, and over black where it is transparent.
+
+    Args:
+      name: words that name the image in an error.
+      encoded: file of the image, or its bytes.
+      channels: 1 to make the image grey, 3 to make it RGB.
+
+    Yields:
+      Pillow's image, grey or RGB.
+
+    Raises:
+      ValueError: the image cannot be read.
+    """
     with _open(name, encoded) as opened:
         import PIL.Image
         import PIL.ImageOps
@@ -174,8 +226,4 @@ def _decode_image(
             image = image.convert("RGBA")
             black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
             image = PIL.Image.alpha_composite(black, image).convert("RGB")
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image_size is not None:
-            height, width = image_size
-            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(image.height, image.width, channels)
+        yield image.convert("L" if channels == 1 else "RGB")

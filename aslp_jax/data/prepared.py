@@ -71,7 +71,7 @@ def load(
     folder = tfds_folder.find(root, name.removeprefix(PREFIX))
     found = tfds_metadata.read(folder)
     measured.check_class_names(folder, found.class_names)
-    splits = _choose_splits(found)
+    splits = choose_splits(found)
     files = [file for split in splits.values() for file in found.files(split)]
     described = [folder / "dataset_info.json", folder / "features.json"]
     labels = folder / f"{found.label}.labels.txt"
@@ -107,8 +107,18 @@ def load(
     )
 
 
-def _choose_splits(found: tfds_metadata.Metadata) -> dict[str, str]:
-    """Returns the splits to read, by "train" and "test"."""
+def choose_splits(found: tfds_metadata.Metadata) -> dict[str, str]:
+    """Returns the splits to read, by "train" and "test".
+
+    Args:
+      found: description of the dataset.
+
+    Returns:
+      Names of splits; without "test" if the training images are to be divided.
+
+    Raises:
+      ValueError: there are no training images.
+    """
     filled = [split for split, count in found.counts.items() if count]
     if "train" not in filled:
         raise ValueError(

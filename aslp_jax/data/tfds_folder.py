@@ -1,5 +1,6 @@
 """Prepared TFDS folders, checked before use: another program may have written them."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -123,6 +124,36 @@ def decode(
     return arrays
 
 
+def open_any_order(
+    found: Metadata, split: str
+) -> Callable[[int], tuple[decoding.Encoded, int]]:
+    """Opens a split to read its records in any order, by many threads.
+
+    Args:
+      found: description of the dataset, whose files are in the format `array_record`.
+      split: name of the split.
+
+    Returns:
+      Function from the number of a record to its image, still encoded, and its label,
+      both checked. It raises ValueError if the record cannot be read.
+
+    Raises:
+      MissingExtra: a package of the extra `data` is not installed.
+      ValueError: a file cannot be opened, or a record is missing or superfluous.
+    """
+    wanted = (found.image, found.label)
+    with _reading(found, split):
+        count, read = tfds_records.open_any_order(found.files(split), wanted)
+        if count != found.counts[split]:
+            raise ValueError(f"there are {count}")
+
+    def read_record(index: int) -> tuple[decoding.Encoded, int]:
+        with _reading(found, split):
+            return _check_example(found, split, index, read(index))
+
+    return read_record
+
+
 def _images(
     found: Metadata, split: str, labels: list[int]
 ) -> Iterator[decoding.Encoded]:
@@ -134,27 +165,41 @@ def _images(
 
 def _read(found: Metadata, split: str) -> Iterator[tuple[decoding.Encoded, int]]:
     """Yields image and label of each record, both checked, the image still encoded."""
-    count, files = found.counts[split], found.files(split)
-    try:
+    files = found.files(split)
+    with _reading(found, split):
         # TFDS reads as many records as are declared, and ignores further ones.
         records = tfds_records.count(files, found.file_format)
-        if records != count:
+        if records != found.counts[split]:
             raise ValueError(f"there are {records}")
         wanted = (found.image, found.label)
         examples = tfds_records.read(files, found.file_format, wanted)
         for index, example in enumerate(examples):
-            images, labels = (example.get(name, []) for name in wanted)
-            if not (len(images) == 1 and isinstance(images[0], bytes)):
-                raise ValueError(f"record {index} has no image")
-            if not (len(labels) == 1 and isinstance(labels[0], int)):
-                raise ValueError(f"record {index} has no label")
-            if not 0 <= labels[0] < found.classes:
-                raise ValueError(f"the label of record {index} is {labels[0]}")
-            name = f"image {index} of the {split} records in {found.folder}"
-            yield (name, images[0]), labels[0]
+            yield _check_example(found, split, index, example)
+
+
+def _check_example(
+    found: Metadata, split: str, index: int, example: tfds_records.Example
+) -> tuple[decoding.Encoded, int]:
+    """Returns image and label of a record, the image still encoded."""
+    images, labels = (example.get(name, []) for name in (found.image, found.label))
+    if not (len(images) == 1 and isinstance(images[0], bytes)):
+        raise ValueError(f"record {index} has no image")
+    if not (len(labels) == 1 and isinstance(labels[0], int)):
+        raise ValueError(f"record {index} has no label")
+    if not 0 <= labels[0] < found.classes:
+        raise ValueError(f"the label of record {index} is {labels[0]}")
+    name = f"image {index} of the {split} records in {found.folder}"
+    return (name, images[0]), labels[0]
+
+
+@contextlib.contextmanager
+def _reading(found: Metadata, split: str) -> Iterator[None]:
+    """Raises an error of files or records again, with the name of the folder."""
+    try:
+        yield
     except (OSError, RuntimeError, ValueError, LookupError) as error:
         raise ValueError(
             f"load: the {split} records in {found.folder} cannot be read "
-            f"({' '.join(str(error).split())}); expected {count}, each of an image "
-            f"and a label below {found.classes}"
+            f"({' '.join(str(error).split())}); expected {found.counts[split]}, each "
+            f"of an image and a label below {found.classes}"
         ) from error

@@ -8,7 +8,7 @@ and the `tf.train.Example` of a record in either format.
 import functools
 import os
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,32 @@ def read(
     records = _tfrecord_files if file_format == "tfrecord" else _array_records
     for record in records(paths):
         yield _parse_example(record, features)
+
+
+def open_any_order(
+    paths: Sequence[Path], features: Collection[str]
+) -> tuple[int, Callable[[int], Example]]:
+    """Opens array_record files to read their records in any order, by many threads.
+
+    Args:
+      paths: files.
+      features: names of the features to read.
+
+    Returns:
+      Number of records; and a function from the number of a record, over all files, to
+      the values of these features, which raises what `read` raises.
+
+    Raises:
+      MissingExtra: the package that reads the format is not installed.
+      OSError: a file cannot be opened.
+      RuntimeError: a file is damaged.
+      ValueError: a file is damaged.
+    """
+    require("array_record", by="load: records of TFDS")
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    shards = ArrayRecordDataSource([os.fspath(path) for path in paths])
+    return len(shards), lambda index: _parse_example(shards[index], features)
 
 
 def _array_records(paths: Sequence[Path]) -> Iterator[bytes]:

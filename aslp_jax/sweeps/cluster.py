@@ -32,6 +32,7 @@ from aslp_jax.trainer.signals import STOPPING, Signals
 
 if TYPE_CHECKING:
     from aslp_jax.data import datasets
+    from aslp_jax.data.streamed import Streamed
 
 _ANSWER_SECONDS = 10
 """Longest time that an address may take to answer."""
@@ -149,7 +150,7 @@ def _train_grid(
     cells: Sequence[Cell],
     seeds: Sequence[int],
     configure: runner.Configure,
-    data: "datasets.Dataset",
+    data: "datasets.Dataset | Streamed",
     *,
     per_device: int,
     deadline: float = math.inf,

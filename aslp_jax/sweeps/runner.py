@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import jax
 
     from aslp_jax.data import datasets
+    from aslp_jax.data.streamed import Streamed
     from aslp_jax.trainer.session import Session
 
 Configure = Callable[[Cell, int], Config]
@@ -32,7 +33,7 @@ def train_grid(
     cells: Sequence[Cell],
     seeds: Sequence[int],
     configure: Configure,
-    data: "datasets.Dataset",
+    data: "datasets.Dataset | Streamed",
     *,
     per_device: int = 1,
     deadline: float = math.inf,
@@ -130,7 +131,9 @@ def begin_grid(
     return todo, progress
 
 
-def check_budgets(configs: Iterable[Config], data: "datasets.Dataset") -> None:
+def check_budgets(
+    configs: Iterable[Config], data: "datasets.Dataset | Streamed"
+) -> None:
     """Checks that runs could begin, the tightest budget of each kind.
 
     Args:
@@ -180,7 +183,7 @@ def name_batch(cell: Cell, seeds: Sequence[int]) -> str:
 
 def _begin(
     config: Config,
-    data: "datasets.Dataset",
+    data: "datasets.Dataset | Streamed",
     out: Path,
     device: "jax.Device",
     progress: Progress,

@@ -25,6 +25,7 @@ from aslp_jax.trainer.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from aslp_jax.data import datasets
+    from aslp_jax.data.streamed import Streamed
 
 _REPORT = ("csv", "md", "png")
 """Endings of the files of a report."""
@@ -99,7 +100,7 @@ class Train(Protocol):
         cells: Sequence[Any],
         seeds: Sequence[int],
         configure: runner.Configure,
-        data: "datasets.Dataset",
+        data: "datasets.Dataset | Streamed",
         *,
         per_device: int,
         deadline: float,
@@ -143,7 +144,7 @@ class Plan:
         """Report on all finished runs, a Markdown file."""
         return self.folder / f"{self.table.name}.md"
 
-    def load(self, seeds: int) -> "datasets.Dataset":
+    def load(self, seeds: int) -> "datasets.Dataset | Streamed":
         """Loads the images, and makes JAX ready.
 
         Args:
@@ -164,7 +165,7 @@ class Plan:
         note(f"{self.table.name}: {self.first.dataset_name} ({data.source})")
         return data
 
-    def settings(self, data: "datasets.Dataset") -> dict[str, Any]:
+    def settings(self, data: "datasets.Dataset | Streamed") -> dict[str, Any]:
         """Returns everything that the cells share, as JSON values.
 
         Args:

@@ -27,6 +27,7 @@ from aslp_jax.trainer.signals import Interrupted
 
 if TYPE_CHECKING:
     from aslp_jax.data import datasets
+    from aslp_jax.data.streamed import Streamed
 
 FILES = ("config.json", "metrics.jsonl", NETWORK, REPORT, "result.json")
 """Files of a finished run; the last says that the run is finished."""
@@ -168,7 +169,7 @@ def read_run(folder: Path) -> dict[str, bytes]:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(named: Config) -> tuple["datasets.Dataset", str]:
+def _load(named: Config) -> tuple["datasets.Dataset | Streamed", str]:
     """Returns the images that options name, and their hash; kept for the next task."""
     from aslp_jax.trainer.session import load_dataset
 

@@ -11,7 +11,6 @@ from aslp_jax import artefact
 from aslp_jax._atomic import write_text
 from aslp_jax.trainer import own_network, plots
 from aslp_jax.trainer.options import Config
-from aslp_jax.trainer.processes import place
 from aslp_jax.trainer.report import Finished, run_report
 from aslp_jax.trainer.results import EpochRow, RunResult
 from aslp_jax.trainer.run_folder import REPORT, RunFolder
@@ -28,13 +27,8 @@ def evaluate_best(run: Run) -> RunResult:
     """
     config, position, programs = run.config, run.position, run.programs
     best = run.state.replace(**run.best)
-    scores = programs.evaluate(
-        *place(
-            (best.variables, run.data.test_images, run.data.test_labels), run.scoring
-        ),
-        run.test_key,
-        samples=config.eval_samples,
-    )
+    variables = run.place_scored(best.variables)
+    scores = run.images.evaluate(programs, variables, run.test_key, config.eval_samples)
     masks = programs.masks(best.frozen, best.params)
     selection = jax.device_get(summarise(masks, masks, best.params))
     weights = {name: mask.size for name, mask in masks.items()}
@@ -116,14 +110,13 @@ def extract_best(run: Run, result: RunResult) -> artefact.Subnetwork:
       result: test accuracies of this network, from `evaluate_best`.
     """
     config, data = run.config, run.data
-    height, width, channels = data.train_images.shape[1:]
     return artefact.extract(
         run.programs.model,
         run.state.replace(**run.best).variables,
         artefact.Description(
             arch=config.network_name,
             classes=data.classes,
-            image_shape=(height, width, channels),
+            image_shape=data.image_shape,
             mean=data.mean if config.standardise else None,
             std=data.std if config.standardise else None,
             dataset=config.dataset_name,

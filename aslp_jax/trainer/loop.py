@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from aslp_jax.trainer.feeding import Resident
 from aslp_jax.trainer.multi_seed import step_function
 from aslp_jax.trainer.processes import every_process
 from aslp_jax.trainer.results import Divergence, EpochRow
@@ -80,7 +81,12 @@ def train_sessions(
 
 
 def _one_program(group: list[Session]) -> list[Session]:
-    """Returns the sessions that can be one program: equally many on every device."""
+    """Returns the sessions that can be one program: equally many on every device.
+
+    Those of streamed images cannot: each reads batches of its own.
+    """
+    if not isinstance(group[0].run.images, Resident):
+        return group[:1]
     counts = collections.Counter(session.run.devices[0] for session in group)
     return group if len(set(counts.values())) == 1 else group[:1]
 

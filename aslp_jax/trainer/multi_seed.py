@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aslp_jax import train
 from aslp_jax.trainer.devices import wait_for
+from aslp_jax.trainer.feeding import Resident
 from aslp_jax.trainer.run_state import Run
 
 __all__ = ["SeedBatch", "step_function"]
@@ -27,6 +28,12 @@ def step_function(runs: Sequence[Run]) -> Callable[[int], float]:
       accounts for the steps afterwards.
     """
     return runs[0].take_steps if len(runs) == 1 else SeedBatch(runs).take_steps
+
+
+def _training(run: Run) -> tuple[jax.Array, jax.Array]:
+    if not isinstance(run.images, Resident):
+        raise TypeError("SeedBatch: images are streamed; expected them on the devices")
+    return run.images.training
 
 
 class SeedBatch:
@@ -48,7 +55,7 @@ class SeedBatch:
         self._runs = runs
         devices = list(dict.fromkeys(run.devices[0] for run in runs))
         self._mesh = Mesh(np.array(devices), (train.SEED,), axis_types=(AxisType.Auto,))
-        self._inputs = self._join([(*run.training, run.key) for run in runs])
+        self._inputs = self._join([(*_training(run), run.key) for run in runs])
 
     def take_steps(self, count: int) -> float:
         """Takes `count` more steps of the present epoch of each run.

@@ -16,7 +16,7 @@ from typing import Any
 
 from aslp_jax._errors import BadInput
 from aslp_jax._json import matches
-from aslp_jax.data.names import NAMES, PREFIX
+from aslp_jax.data.names import IMAGENET, NAMES, PREFIX
 
 __all__ = [
     "FIELDS",
@@ -36,6 +36,12 @@ _OWN_NETWORK = "docs/own_network.md"
 
 _OPTIONS = "docs/training.md#options"
 """Page of the site on the options."""
+
+_STREAMED = "docs/training.md#data-larger-than-memory"
+"""Page of the site on streamed images."""
+
+_IMAGENET = "docs/training.md#imagenet"
+"""Page of the site on ImageNet."""
 
 _OWN_IMAGES = "docs/training.md#your-own-images"
 """Page of the site on images of one's own."""
@@ -97,7 +103,7 @@ class Config:
     value in `--help` (default: by type); `prefixes` are the beginnings of further
     valid names; `internal` marks a value that has no flag; `resumable` marks an option
     that may change when a run is resumed, because steps already taken do not depend on
-    it.
+    it; `added` marks an option that older runs lack, which did as its default says.
     """
 
     arch: str = _option(
@@ -129,9 +135,10 @@ class Config:
         "cifar10",
         "images: digits (comes with the package, needs no download), cifar10, "
         "cifar100, fashion_mnist (needs --data-dir or --manual-dir), tiny_imagenet "
-        "(needs --manual-dir), own (those of --data), or tfds:NAME, any TFDS data set "
-        "of images and classes that is prepared in --data-dir",
-        choices=(*NAMES, "own"),
+        "(needs --manual-dir), imagenet (prepared by TFDS in --data-dir, streamed), "
+        "own (those of --data), or tfds:NAME, any TFDS data set of images and classes "
+        "that is prepared in --data-dir",
+        choices=(*NAMES, IMAGENET, "own"),
         prefixes=(PREFIX,),
         metavar="NAME",
     )
@@ -147,15 +154,22 @@ class Config:
     )
     image_size: str | None = _option(
         None,
-        "size that the images of --data or tfds:NAME are resized to, in pixels: N, or "
-        "HEIGHTxWIDTH",
+        "size that the images of --data or tfds:NAME are resized to, and those of "
+        "imagenet cropped to, in pixels: N, or HEIGHTxWIDTH",
         metavar="N",
-        none="as they are",
+        none="as they are; imagenet: 224",
+    )
+    stream: bool | None = _option(
+        None,
+        "read the images of --data FOLDER, tfds:NAME or imagenet from their files "
+        "while training, in place of holding all on the device",
+        none="on where they are more than 8 GB as RGB",
+        added=True,
     )
     data_dir: str | None = _option(
         None,
-        "folder of prepared TFDS data sets, to read tfds:NAME, cifar10, cifar100 or "
-        "fashion_mnist from (default: none)",
+        "folder of prepared TFDS data sets, to read tfds:NAME, cifar10, cifar100, "
+        "fashion_mnist or imagenet from (default: none)",
         resumable=True,
     )
     manual_dir: str | None = _option(
@@ -341,6 +355,14 @@ class Config:
         least=1,
         resumable=True,
     )
+    shard: str = _option(
+        "none",
+        "what is spread over the devices besides each batch: none, or params, the "
+        "frozen weights, all that is learnt and the state of the optimiser",
+        choices=("none", "params"),
+        resumable=True,
+        added=True,
+    )
     checkpoint_seconds: float = _option(
         60.0,
         "least time between two checkpoints, in seconds; saved at the end of an epoch",
@@ -369,7 +391,8 @@ class Config:
     @property
     def of_files(self) -> bool:
         """True if files, and not the name of the data set, say which images it has."""
-        return self.data is not None or self.dataset.startswith(PREFIX)
+        named = self.dataset.startswith(PREFIX) or self.dataset == IMAGENET
+        return self.data is not None or named
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values."""
@@ -548,11 +571,12 @@ def _check_images(config: Config) -> None:
         )
     elif config.image_size is not None and not config.of_files:
         raise BadInput(
-            "--image-size resizes the images of --data or --dataset tfds:NAME; give "
-            "one",
+            "--image-size resizes the images of --data, --dataset tfds:NAME or "
+            "imagenet; give one",
             page=_OWN_IMAGES,
         )
     image_size(config)
+    _check_stream(config)
     if config.data_dir is not None and config.manual_dir is not None:
         raise BadInput("give --data-dir or --manual-dir, not both", page=_DATA)
     if config.dataset == "digits" and (config.data_dir or config.manual_dir):
@@ -577,6 +601,29 @@ def _check_images(config: Config) -> None:
         raise BadInput(
             "--dataset tiny_imagenet is not in TFDS; give --manual-dir, not --data-dir",
             page=_DATA,
+        )
+
+
+def _check_stream(config: Config) -> None:
+    if config.stream and not config.of_files:
+        raise BadInput(
+            "--stream reads the images of --data FOLDER, --dataset tfds:NAME or "
+            f"imagenet; those of {config.dataset} are held in memory",
+            page=_STREAMED,
+        )
+    if config.dataset != IMAGENET:
+        return
+    if config.stream is False:
+        raise BadInput(
+            "--dataset imagenet is always streamed, because its training images are "
+            "cropped from their files",
+            page=_IMAGENET,
+        )
+    if config.data_dir is None:
+        raise BadInput(
+            "--dataset imagenet needs --data-dir, the folder in which TFDS has "
+            "prepared imagenet2012; nothing is downloaded",
+            page=_IMAGENET,
         )
 
 

@@ -24,6 +24,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # A set of one's own may have a few dozen images.
     "own": {"batch_size": 32},
     "tfds": {"batch_size": 32},
+    "imagenet": {"epochs": 90},
 }
 """Defaults of one data set, in place of those of `Config`; presets and flags win.
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Initializer
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aslp_jax import evaluate, functional, train
+from aslp_jax import _sharding, evaluate, functional, train
 from aslp_jax.data import augment
 from aslp_jax.masked import Masked
 from aslp_jax.methods import Method
@@ -43,14 +43,20 @@ class Programs:
     Attributes:
       method: method with its options.
       model: network with masked weights.
-      create: function from the key of the weights to the state before the first step.
+      create: function from the key of the weights to the state before the first step,
+        spread over the devices if the specification says so.
       steps: training steps as from `train.compile_steps`, each batch spread over the
         devices.
+      batch_step: `train.batch_step`, compiled; it overwrites state and totals.
       seed_steps: function from a mesh to training steps of a seed batch; see
         `train.compile_steps`.
       score: `evaluate.score` of variables, images, labels and key.
+      score_batches: `evaluate.score_batches` of variables, batches and key.
+      evaluate_batches: `evaluate.evaluate_batches` of variables, batches and key, with
+        the number of samples.
       evaluate: `evaluate.evaluate` of variables, images, labels and key, with the
         number of samples.
+      scored: images scored in one pass.
       masks: `method.masks`.
       keep_counts: `method.keep_counts`.
       metrics: `method.metrics`.
@@ -62,10 +68,14 @@ class Programs:
     method: Method
     model: Masked | functional.Model
     create: Callable[[jax.Array], train.TrainState]
-    steps: Callable[..., Any]
+    steps: jax.stages.Wrapped
+    batch_step: jax.stages.Wrapped
     seed_steps: Callable[[Mesh], Callable[..., Any]]
     score: Callable[..., Any]
+    score_batches: Callable[..., tuple[float, float]]
+    evaluate_batches: Callable[..., evaluate.Evaluation]
     evaluate: Callable[..., evaluate.Evaluation]
+    scored: int
     masks: Callable[..., Any]
     keep_counts: Callable[..., Any]
     metrics: Callable[..., Any]
@@ -110,33 +120,61 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         return connectivity(network, weights, collections, masks, inputs)
 
     stepping: dict[str, Any] = {
-        "batch_size": spec.batch_size,
         "prepare": _augmented(spec, prepare),
         "model": model,
         "optimiser": optimiser,
         "micro_batch": spec.micro_batch,
+        "spread": spec.mesh if spec.spread else None,
     }
+    size = spec.batch_size
+    scored = _CPU_SCORED if spec.platform == "cpu" else _SCORED
     scoring: dict[str, Any] = {
         "model": model,
         "prepare": prepare,
-        "batch_size": _CPU_SCORED if spec.platform == "cpu" else _SCORED,
+        "batch_size": scored,
     }
     return Programs(
         method=method,
         model=model,
-        create=jax.jit(create),
-        steps=train.compile_steps(mesh=spec.mesh, **stepping),
+        create=_created_on(spec.mesh, create) if spec.spread else jax.jit(create),
+        steps=train.compile_steps(mesh=spec.mesh, batch_size=size, **stepping),
+        batch_step=jax.jit(
+            functools.partial(train.batch_step, **stepping), donate_argnums=(0, 1)
+        ),
         seed_steps=functools.cache(
-            lambda seeds: train.compile_steps(seeds=seeds, **stepping)
+            lambda seeds: train.compile_steps(seeds=seeds, batch_size=size, **stepping)
         ),
         score=functools.partial(evaluate.score, **scoring),
+        score_batches=functools.partial(evaluate.score_batches, **scoring),
         evaluate=functools.partial(evaluate.evaluate, **scoring),
+        evaluate_batches=functools.partial(evaluate.evaluate_batches, **scoring),
+        scored=scored,
         masks=jax.jit(method.masks),
         keep_counts=jax.jit(method.keep_counts),
         metrics=jax.jit(method.metrics),
         prune=jax.jit(prune),
         connectivity=jax.jit(connect),
     )
+
+
+def _created_on(
+    mesh: Mesh | None, create: Callable[[jax.Array], train.TrainState]
+) -> Callable[[jax.Array], train.TrainState]:
+    """Returns `create` with its result spread over a mesh, of the same bits."""
+    if mesh is None:
+        return jax.jit(create)
+
+    def whole(key: jax.Array) -> train.TrainState:
+        # Of each array in one piece, because a deviation over parts is rounded in
+        # another order.
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        return jax.lax.with_sharding_constraint(create(key), everywhere)
+
+    def spread(key: jax.Array) -> train.TrainState:
+        sharding = _sharding.spread(jax.eval_shape(create, key), mesh)
+        return jax.jit(whole, out_shardings=sharding)(key)
+
+    return spread
 
 
 def _optimiser(spec: ProgramSpec) -> optax.GradientTransformation:

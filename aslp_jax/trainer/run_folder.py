@@ -244,6 +244,12 @@ class RunFolder:
                 f"{self.path} holds no run to resume: no readable config.json",
                 page=_RESUMING,
             ) from None
+        added = {
+            name: field.default
+            for name, field in FIELDS.items()
+            if field.metadata.get("added")
+        }
+        saved["options"] = options = {**added, **options}
         if set(options) != set(FIELDS):
             odd = sorted(set(options) ^ set(FIELDS))
             raise BadInput(

@@ -22,17 +22,19 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from aslp_jax import evaluate, train
+from aslp_jax import _sharding, evaluate, train
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
+from aslp_jax.data.streamed import Streamed
 from aslp_jax.trainer.budget_miss import budget_miss
 from aslp_jax.trainer.devices import choose_devices, choose_micro_batch, wait_for
+from aslp_jax.trainer.feeding import Resident, Streaming
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import place
-from aslp_jax.trainer.programs import Programs, compile_programs
+from aslp_jax.trainer.programs import compile_programs
 from aslp_jax.trainer.results import Divergence, EpochRow
-from aslp_jax.trainer.spec import Images, program_spec
+from aslp_jax.trainer.spec import Images, ProgramSpec, program_spec
 
 __all__ = ["Run", "as_floats", "check", "summarise", "without_nan"]
 
@@ -50,9 +52,10 @@ class Run:
       micro_batch: images a forward pass, over all devices.
       scoring: sharding of everything that is scored.
       steps: steps an epoch.
+      spec: values that the programs depend on.
       programs: compiled programs.
       key: PRNG key of the training steps.
-      training: training images and labels, on the devices.
+      images: images, held on the devices or streamed to them.
       state: train state after the last step taken.
       previous: masks after the epoch before.
       best: params and collections of the best epoch.
@@ -65,7 +68,7 @@ class Run:
     def __init__(
         self,
         config: Config,
-        data: datasets.Dataset,
+        data: datasets.Dataset | Streamed,
         *,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
@@ -96,37 +99,43 @@ class Run:
             )
             self._everywhere = self.scoring = NamedSharding(mesh, PartitionSpec())
 
+        self._spread = mesh if config.shard == "params" else None
+        if self._spread is not None and jax.process_count() > 1:
+            raise BadInput(
+                "--shard params takes one process; leave out --distributed",
+                page="docs/scaling.md#weights-larger-than-a-device",
+            )
+
         root = jax.random.key(config.seed)
         self.key = self._place(train.stream(root, "train"))
         self._validation_key = place(train.stream(root, "validation"), self.scoring)
         self.test_key = place(train.stream(root, "test"), self.scoring)
         self.weights_key = train.stream(root, "weights")
 
-        chosen, held_out = datasets.split(
-            len(data.train_labels), data.validation, config.seed
-        )
         self.data = data
         self.images_sha256 = data.images_sha256()
-        self.training = self._place(
-            (data.train_images[chosen], data.train_labels[chosen])
-        )
-        self._validation = place(
-            (data.train_images[held_out], data.train_labels[held_out]), self.scoring
-        )
-        self.steps = len(chosen) // config.batch_size
-        if self.steps == 0:
+        trained = data.train_count - data.validation
+        if trained < config.batch_size:
             raise BadInput(
-                f"--batch-size {config.batch_size} is more than the {len(chosen)} "
+                f"--batch-size {config.batch_size} is more than the {trained} "
                 f"training images of {config.dataset_name}",
                 page="docs/training.md#your-own-images",
             )
+        placed = (self._everywhere, self.scoring)
+        self.images: Resident | Streaming
+        if isinstance(data, Streamed):
+            self.images = Streaming(config, data, *placed)
+        else:
+            self.images = Resident(config, data, *placed)
+        self.steps = self.images.steps
 
-        self.programs = _programs(
+        self.spec = _spec(
             config, data, self.steps, self.devices[0].platform, self.micro_batch, mesh
         )
+        self.programs = compile_programs(self.spec)
         with _naming_network(config):
             state = self.programs.create(self.weights_key)
-        self.state = self._place(state)
+        self.state = self._place_state(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
         self.best = self._trainable_part(self.state)
@@ -150,8 +159,8 @@ class Run:
           The time that the steps took, in seconds.
         """
         began = time.monotonic()
-        self.state, self.totals = self.programs.steps(
-            self.state, self.totals, *self.training, self.key, *self.bounds(count)
+        self.state, self.totals = self.images.take_steps(
+            self.programs, self.state, self.totals, self.key, self.bounds(count)
         )
         wait_for(self.totals.loss)
         return time.monotonic() - began
@@ -204,10 +213,8 @@ class Run:
         key = None
         if self.config.select_by == "sample":
             key = jax.random.fold_in(self._validation_key, position.epoch)
-        accuracy, loss = jax.device_get(
-            self.programs.score(
-                place(state.variables, self.scoring), *self._validation, key
-            )
+        accuracy, loss = self.images.score(
+            self.programs, self.place_scored(state.variables), key
         )
         # Thresholding hides a NaN logit: the weight is merely dropped.
         if not (math.isfinite(loss) and without_nan(state.params)):
@@ -266,7 +273,8 @@ class Run:
         position = self.position
         position.best_epoch = position.pruned_epoch = position.epoch
         position.best_accuracy, position.best_miss = -1.0, math.inf
-        self.state = self.programs.prune(self.state.replace(**self.best))
+        pruned = self.programs.prune(self.state.replace(**self.best))
+        self.state = self._place_state(pruned)
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
         self.best = self._trainable_part(self.state)
 
@@ -308,15 +316,29 @@ class Run:
           snapshot: snapshot of a run with the same options.
         """
         self.position = Position.from_arrays(snapshot["position"])
-        self.state = self._place(snapshot["state"])
+        self.state = self._place_state(snapshot["state"])
         self.totals = self._place(snapshot["totals"])
-        self.previous = self._place(snapshot["previous"])
-        self.best = self._place(snapshot["best"])
+        self.previous = self._place_state(snapshot["previous"])
+        self.best = self._place_state(snapshot["best"])
         if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
             self._begin_finetuning()
 
     def _place(self, tree: Any) -> Any:
         return place(tree, self._everywhere)
+
+    def _place_state(self, tree: Any) -> Any:
+        """Places arrays of the shapes of the state, spread if the state is."""
+        if self._spread is None:
+            return self._place(tree)
+        return jax.tree.map(place, tree, _sharding.spread(tree, self._spread))
+
+    def place_scored(self, variables: Any) -> Any:
+        """Places variables of the model where they are scored; a spread state stays.
+
+        Args:
+          variables: variables of a state of this run.
+        """
+        return place(variables, self.scoring) if self._spread is None else variables
 
     def _trainable_part(self, state: train.TrainState) -> dict[str, Any]:
         """Returns a copy of params and collections."""
@@ -325,7 +347,7 @@ class Run:
         return jax.tree.map(jnp.copy, kept)
 
 
-def check(config: Config, data: datasets.Dataset) -> None:
+def check(config: Config, data: datasets.Dataset | Streamed) -> None:
     """Checks that a run could initialise its weights, without initialising them.
 
     Args:
@@ -337,7 +359,9 @@ def check(config: Config, data: datasets.Dataset) -> None:
         weight a layer.
     """
     platform = jax.local_devices()[0].platform
-    programs = _programs(config, data, 1, platform, config.batch_size, None)
+    programs = compile_programs(
+        _spec(config, data, 1, platform, config.batch_size, None)
+    )
     with _naming_network(config):
         jax.eval_shape(programs.create, jax.random.key(0))
 
@@ -358,24 +382,24 @@ def _naming_network(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _programs(
+def _spec(
     config: Config,
-    data: datasets.Dataset,
+    data: datasets.Dataset | Streamed,
     steps: int,
     platform: str,
     micro_batch: int,
     mesh: Mesh | None,
-) -> Programs:
-    shape = data.train_images.shape[1:]
-    spec = program_spec(
+) -> ProgramSpec:
+    cropped = isinstance(data, Streamed) and data.train.crop is not None
+    shape, means = data.image_shape, (data.mean, data.std)
+    return program_spec(
         config,
-        Images(shape, data.classes, data.mean, data.std, data.flip),
+        Images(shape, data.classes, *means, data.flip, cropped),
         steps=steps,
         platform=platform,
         micro_batch=micro_batch,
         mesh=mesh,
     )
-    return compile_programs(spec)
 
 
 @jax.jit

@@ -22,13 +22,16 @@ class Images(NamedTuple):
       mean: mean of each channel, pixels in [0, 1].
       std: standard deviation of each channel, pixels in [0, 1].
       flip: True if a mirrored image keeps its label.
+      cropped: True if training images are cropped and mirrored before they come to the
+        device, default False.
     """
 
     shape: tuple[int, ...]
     classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     flip: bool
+    cropped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ProgramSpec:
       classes: number of classes.
       mean: mean of each channel to subtract, pixels in [0, 1]; None for none.
       std: standard deviation of each channel to divide by; None for none.
-      augment: True for random crops of the training images.
+      augment: True for random crops of the training images, on the device.
       flip: True for random flips of the training images; False without `augment`.
       batch_size: images a step, over all devices.
       micro_batch: images a forward pass, over all devices.
@@ -65,6 +68,7 @@ class ProgramSpec:
       weight_decay: weight decay of logits, scores or trained weights.
       platform: platform of the devices, "cpu" or another.
       mesh: devices that share each batch; None for one device.
+      spread: True to spread the state over the mesh.
     """
 
     method: Method
@@ -93,6 +97,7 @@ class ProgramSpec:
     weight_decay: float
     platform: str
     mesh: Mesh | None
+    spread: bool
 
 
 def make_method(config: Config) -> Method:
@@ -137,8 +142,8 @@ def program_spec(
         classes=images.classes,
         mean=images.mean if config.standardise else None,
         std=images.std if config.standardise else None,
-        augment=config.augment,
-        flip=config.augment and images.flip,
+        augment=config.augment and not images.cropped,
+        flip=config.augment and images.flip and not images.cropped,
         batch_size=config.batch_size,
         micro_batch=micro_batch,
         optimiser=config.optimiser,
@@ -151,6 +156,7 @@ def program_spec(
         weight_decay=config.weight_decay,
         platform=platform,
         mesh=mesh,
+        spread=mesh is not None and config.shard == "params",
     )
 
 

@@ -15,6 +15,7 @@ from aslp_jax._errors import EXIT_CODES, BadInput
 from aslp_jax.cli.arguments import Command, parse
 from aslp_jax.cli.errors import run_script
 from aslp_jax.data.datasets import NAMES
+from aslp_jax.data.names import IMAGENET
 from aslp_jax.methods import METHODS
 from aslp_jax.trainer import presets
 from aslp_jax.trainer.options import (
@@ -38,6 +39,7 @@ PAPER = {
     "dataset": "cifar10",
     "data": None,
     "image_size": None,
+    "stream": None,
     "data_dir": None,
     "manual_dir": None,
     "cache_dir": None,
@@ -75,6 +77,7 @@ PAPER = {
     "eval_samples": 10,
     "seed": 0,
     "devices": None,
+    "shard": "none",
     "checkpoint_seconds": 60.0,
 }
 """The settings of the paper, where it states them."""
@@ -88,6 +91,7 @@ RESUMABLE = {
     "epochs",
     "manual_dir",
     "patience",
+    "shard",
 }
 """Options that may change when a run is resumed."""
 
@@ -159,7 +163,9 @@ def test_flags_have_the_type_of_their_option() -> None:
 
 def test_digits_has_its_own_defaults() -> None:
     small = {"batch_size": 32}
-    assert {"digits": DIGITS, "own": small, "tfds": small} == DATASET_DEFAULTS
+    large = {"epochs": 90}
+    given = {"digits": DIGITS, "own": small, "tfds": small, "imagenet": large}
+    assert given == DATASET_DEFAULTS
     found = parsed("--dataset digits --preset paper").config.as_dict()
     assert found == {**PAPER, "dataset": "digits", **DIGITS}
     assert parsed("--dataset digits --patience 100").config.as_dict() == found
@@ -596,14 +602,37 @@ def test_data_sets_of_tfds_need_their_folder() -> None:
     message = refused("--dataset tdfs:eurosat --data-dir a")
     assert message == (
         "--dataset must be one of digits, cifar10, cifar100, fashion_mnist, "
-        "tiny_imagenet, own, tfds:NAME, got 'tdfs:eurosat'"
+        "tiny_imagenet, imagenet, own, tfds:NAME, got 'tdfs:eurosat'"
     )
     message = refused("--dataset cifar10 --image-size 16")
-    assert message.startswith("--image-size resizes the images of --data or --dataset")
+    assert message.startswith("--image-size resizes the images of --data, --dataset t")
+
+
+def test_imagenet_is_streamed_from_its_folder() -> None:
+    line = "--dataset imagenet"
+    for given in ("", "--manual-dir a"):
+        message = refused(f"{line} {given}")
+        assert message.startswith(f"{line} needs --data-dir, the folder in which TFDS")
+    assert refused(f"{line} --data-dir a --no-stream").startswith(
+        f"{line} is always streamed, because"
+    )
+    config = parsed(f"{line} --data-dir a --image-size 64 --arch resnet50").config
+    assert (config.epochs, config.stream, config.of_files) == (90, None, True)
+    assert config.dataset_name == "imagenet"
+
+
+def test_images_in_memory_are_not_streamed() -> None:
+    for dataset in ("digits", "cifar10"):
+        assert refused(f"--dataset {dataset} --stream") == (
+            "--stream reads the images of --data FOLDER, --dataset tfds:NAME or "
+            f"imagenet; those of {dataset} are held in memory"
+        )
+        assert parsed(f"--dataset {dataset} --no-stream").config.stream is False
+    assert parsed("--data a --image-size 8 --stream").config.stream is True
 
 
 def test_the_data_sets_are_those_of_the_library() -> None:
-    assert FIELDS["dataset"].metadata["choices"] == (*NAMES, "own")
+    assert FIELDS["dataset"].metadata["choices"] == (*NAMES, IMAGENET, "own")
 
 
 def test_resuming_needs_the_folder() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from aslp_jax import artefact
@@ -130,6 +131,32 @@ def test_two_processes_are_one_run(two_by_two: Path, options, tmp_path: Path) ->
     assert jax.tree.all(
         jax.tree.map(lambda a, b: np.array_equal(a != 0, b != 0), ours, theirs)
     ), "the same weights are kept"
+
+
+def test_two_processes_stream_their_shares(start, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, kind in enumerate(("dark", "light")):
+        (tmp_path / "images" / kind).mkdir(parents=True)
+        for index in range(30):
+            pixels = rng.integers(0, 128, (8, 8), np.uint8) + np.uint8(100 * label)
+            path = tmp_path / "images" / kind / f"{index}.png"
+            PIL.Image.fromarray(pixels).save(path)
+    line = "--arch conv2 --batch-size 8 --eval-samples 2 --logit-std 1 --epochs 2"
+    options = [*line.split(), "--stream", "--image-size", "8"]
+    options += ["--data", str(tmp_path / "images")]
+    two, alone = ["--out", str(tmp_path / "two")], ["--out", str(tmp_path / "alone")]
+    for code, _, said in start([*options, *two], processes=2, devices=2).end():
+        assert code == 0, said
+    assert main(["train", *options, *alone]) == 0
+    found, expected = (rows(tmp_path / name) for name in ("two", "alone"))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["keep_fractions"] == theirs["keep_fractions"]
+        for name in ("train_loss", "validation_loss"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
+    refused = [*options, "--shard", "params", "--out", str(tmp_path / "no")]
+    for code, _, said in start(refused, processes=2, devices=2).end():
+        assert code == 2 and "--shard params takes one process" in said
+    assert not (tmp_path / "no").exists()
 
 
 def wait_for_epoch(folder: Path, group: Group) -> None:

@@ -275,7 +275,7 @@ def test_images_are_named_after_their_path(path, name, tmp_path, monkeypatch) ->
         ("--data a --data-dir b", "give --data or --data-dir, not both"),
         ("--data a --manual-dir b", "give --data or --manual-dir, not both"),
         ("--dataset own", "--dataset own needs --data"),
-        ("--image-size 32", "--image-size resizes the images of --data or"),
+        ("--image-size 32", "--image-size resizes the images of --data, --dataset"),
         ("--data a --image-size 0", "--image-size must be from 1 to 4096, got 0"),
         ("--data a --image-size 32x9999", "must be from 1 to 4096, got 32x9999"),
         ("--data a --image-size 32,32", "must be one number, or two as in 24x32"),

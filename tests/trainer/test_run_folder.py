@@ -107,6 +107,18 @@ def test_a_folder_is_made_only_when_the_run_begins(tmp_path: Path) -> None:
         RunFolder.new(folder.path, config)
 
 
+def test_an_older_run_lacks_the_options_that_were_added(tmp_path: Path) -> None:
+    saved = {"options": Config(seed=3).as_dict()}
+    for name in ("stream", "shard"):
+        del saved["options"][name]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert RunFolder(tmp_path).saved_options() == Config(seed=3).as_dict()
+    del saved["options"]["devices"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(BadInput, match="only one side knows devices"):
+        RunFolder(tmp_path).saved_options()
+
+
 def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
     RunFolder.new(tmp_path / "run", Config()).create(Config(), "1 x cpu")
     for epoch in (2, 5):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from aslp_jax.methods import METHODS
@@ -21,6 +22,7 @@ WITHOUT_EFFECT = {
     "dataset",
     "image_size",
     "manual_dir",
+    "stream",
     # The loop around the programs reads them.
     "checkpoint_seconds",
     "eval_samples",
@@ -31,6 +33,8 @@ WITHOUT_EFFECT = {
     # They come in as the mesh and the number of images in a pass.
     "devices",
     "micro_batch",
+    # It counts where there is a mesh.
+    "shard",
 }
 
 MODEL = {"model", "model_args", "model_sha256"}
@@ -88,6 +92,7 @@ def test_each_fact_about_images_and_devices_counts():
         ("mean", (0.1, 0.1, 0.1)),
         ("std", (0.1, 0.1, 0.1)),
         ("flip", False),
+        ("cropped", True),
     ):
         images = IMAGES._replace(**{name: value})
         given = {"steps": 5, "platform": "cpu", "micro_batch": 32, "mesh": None}
@@ -97,6 +102,12 @@ def test_each_fact_about_images_and_devices_counts():
     assert spec(plain, steps=6) == spec(plain)
     cosine = dataclasses.replace(plain, schedule="cosine")
     assert spec(cosine, steps=6) != spec(cosine)
+
+
+def test_a_spread_state_counts_where_there_is_a_mesh():
+    mesh = jax.make_mesh((4,), ("batch",))
+    found = [spec(Config(shard=shard), mesh=mesh) for shard in ("none", "params")]
+    assert [each.spread for each in found] == [False, True]
 
 
 def test_a_network_of_ones_own_is_part_of_the_specification(tmp_path):

@@ -1,0 +1,229 @@
+"""Streamed images train as those on the devices do, and resume anywhere."""
+
+import dataclasses
+import shutil
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from aslp_jax import train
+from aslp_jax._errors import BadInput
+from aslp_jax.data import datasets, imagenet, own, stream_sources, streamed
+from aslp_jax.trainer import loop, session
+from aslp_jax.trainer.feeding import Streaming
+from aslp_jax.trainer.multi_seed import SeedBatch
+from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.run_state import Run
+from tests.data import imagenet_writer
+
+OPTIONS = {"arch": "conv2", "batch_size": 4, "eval_samples": 2, "dataset": "own"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 20 images of each of two classes: 29 to train on, 3 held out."""
+    root, rng = tmp_path_factory.mktemp("feeding") / "photos", np.random.default_rng(0)
+    for label, kind in enumerate(("cat", "dog")):
+        (root / kind).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 150, (9, 11, 3), np.uint8) + np.uint8(100 * label)
+            PIL.Image.fromarray(pixels).save(root / kind / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def resident(photos, tmp_path_factory) -> datasets.Dataset:
+    return own.load(photos, image_size=(8, 8), cache_dir=tmp_path_factory.mktemp("c"))
+
+
+@pytest.fixture(scope="module")
+def stream(photos) -> streamed.Streamed:
+    return stream_sources.open_folder(photos, image_size=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def natural(tmp_path_factory) -> streamed.Streamed:
+    """Images in the layout of ImageNet: 29 to train on, 1 held out, 5 to test."""
+    root = tmp_path_factory.mktemp("imagenet")
+    imagenet_writer.write(root, {"train": 30, "validation": 5})
+    return imagenet.load(root, image_size=(8, 8))
+
+
+def sharding(devices: int) -> jax.sharding.Sharding:
+    mesh = jax.make_mesh(
+        (devices,),
+        (train.BATCH,),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def taken(config: Config, data, *bounds: tuple[int, int, int], devices: int = 1):
+    """Returns the batches of epoch and steps, as the programs would get them."""
+    place, found = sharding(devices), []
+
+    def note(state, totals, images, labels, key):
+        assert images.sharding.shard_shape(images.shape)[0] == len(labels) // devices
+        found.append((np.asarray(images), np.asarray(labels)))
+        return state, totals
+
+    programs = types.SimpleNamespace(batch_step=note)
+    streaming = Streaming(config, data, place, place)
+    totals = train.Totals.zeros()
+    for each in bounds:
+        streaming.take_steps(programs, None, totals, None, each)
+    return found
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_batches_are_those_that_are_held_on_the_devices(
+    stream, resident, devices
+) -> None:
+    config = Config(**OPTIONS, seed=3)
+    found = taken(config, stream, (0, 0, 7), (1, 0, 7), devices=devices)
+    chosen, _ = datasets.split(32, 3, seed=3)
+    key = train.stream(jax.random.key(3), "train")
+    for epoch in range(2):
+        order = train.order(key, jnp.int32(epoch), 29)
+        for step in range(7):
+            rows = chosen[np.asarray(order)[4 * step : 4 * step + 4]]
+            images, labels = found[7 * epoch + step]
+            np.testing.assert_array_equal(images, resident.train_images[rows])
+            np.testing.assert_array_equal(labels, resident.train_labels[rows])
+
+
+def test_a_stream_may_begin_and_jump_anywhere(natural) -> None:
+    config = Config(**OPTIONS)
+    whole = taken(config, natural, (0, 0, 7), (1, 0, 7))
+    parts = taken(config, natural, (1, 3, 5), (1, 5, 7), (0, 2, 4))
+    for one, other in zip(parts, [*whole[10:14], *whole[2:4]], strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    # The same image has another crop in another epoch, and none without --augment.
+    key = train.stream(jax.random.key(0), "train")
+    orders = [list(np.asarray(train.order(key, jnp.int32(e), 29))[:28]) for e in (0, 1)]
+    epochs = np.concatenate([images for images, _ in whole]).reshape(2, 28, 8, 8, 3)
+    both = [row for row in orders[0] if row in orders[1]]
+    crops = [epochs[e][[orders[e].index(row) for row in both]] for e in (0, 1)]
+    assert (crops[0] != crops[1]).any((1, 2, 3)).all() and len(both) > 20
+    plain = dataclasses.replace(config, augment=False)
+    (images, _), *_ = taken(plain, natural, (0, 0, 1))
+    assert (images != whole[0][0]).any((1, 2, 3)).all()
+
+
+@pytest.mark.slow
+def test_crops_of_the_stream_are_not_cropped_again(natural, stream) -> None:
+    for data, cropped in ((natural, True), (stream, False)):
+        run = Run(Config(**OPTIONS, devices=1), data)
+        prepare = run.programs.batch_step.__wrapped__.keywords["prepare"]
+        images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+        same = [
+            np.array_equal(
+                np.rint(255 * np.asarray(prepare(jax.random.key(each), images))), images
+            )
+            for each in range(3)
+        ]
+        assert all(same) == cropped
+
+
+@pytest.mark.slow
+def test_a_streamed_run_trains_and_scores_as_the_resident_one(stream, resident) -> None:
+    config, runs = Config(**OPTIONS, devices=1), []
+    for data in (resident, stream):
+        runs.append(Run(config, data))
+        runs[-1].take_steps(3)
+    first, other = (jax.device_get((run.state, run.totals)) for run in runs)
+    assert int(first[0].step) == 3 and int(first[1].correct) == int(other[1].correct)
+    # Two programs, whose sums are rounded in another order.
+    for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+    variables = runs[0].state.variables
+    scores = [run.images.score(run.programs, variables, None) for run in runs]
+    np.testing.assert_allclose(*scores, rtol=1e-6)
+    one, two = (
+        run.images.evaluate(run.programs, variables, run.test_key, 2) for run in runs
+    )
+    assert one[:4] == two[:4] and one.thresholding > 0
+    np.testing.assert_allclose(one.loss, two.loss, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_that_stops_within_an_epoch_goes_on_bit_for_bit(natural, devices) -> None:
+    config = Config(**OPTIONS, devices=devices)
+
+    def finish(run: Run) -> list[np.ndarray]:
+        run.take_steps(run.steps - run.position.step)
+        run.account(run.steps - run.position.step, 1.0)
+        run.finish_epoch(1.0)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(run.state)]
+
+    first = Run(config, natural)
+    expected = [finish(first), finish(first)][1]
+    stopped = Run(config, natural)
+    finish(stopped)
+    stopped.take_steps(3)
+    stopped.account(3, 1.0)
+    snapshot = jax.device_get(stopped.snapshot())
+    again = Run(config, natural)
+    again.restore(snapshot)
+    assert (again.position.epoch, again.position.step) == (1, 3)
+    for one, other in zip(finish(again), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_image_that_cannot_be_read_ends_a_run_with_one_line(photos, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    for index in range(20):
+        (root / "dog" / f"{index}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for index in range(20):
+        shutil.copy(root / "cat" / "0.png", root / "dog" / f"a{index}.png")
+    data = stream_sources.open_folder(root, image_size=(8, 8))
+    with pytest.raises(
+        BadInput, match=r"load: the image .*/dog/\d+.png cannot be read"
+    ):
+        taken(Config(**OPTIONS), data, (0, 0, 7))
+
+
+def options(photos: Path, **changes) -> Config:
+    given = {**OPTIONS, "data": str(photos), "image_size": "8", **changes}
+    return Config(**given)
+
+
+def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) -> None:
+    config = options(photos, cache_dir=str(tmp_path))
+    monkeypatch.setattr(streamed, "STREAM_ABOVE", 40 * 8 * 8 * 3)
+    assert isinstance(session.load_dataset(config), datasets.Dataset)
+    monkeypatch.setattr(streamed, "STREAM_ABOVE", 40 * 8 * 8 * 3 - 1)
+    assert isinstance(session.load_dataset(config), streamed.Streamed)
+    given = dataclasses.replace(config, stream=False)
+    assert isinstance(session.load_dataset(given), datasets.Dataset)
+    assert stream_sources.folder_size(photos, (8, 8)) > streamed.STREAM_ABOVE
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"image_size": None}, "--stream of images of --data needs --image-size"),
+        ({"standardise": True}, "--standardise needs mean and deviation"),
+        ({"data": "none"}, "load: there is no none; expected a folder"),
+    ],
+)
+def test_what_cannot_be_streamed_is_one_line(photos, changes, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        session.load_dataset(options(photos, stream=True, **changes))
+
+
+def test_streamed_runs_are_no_seed_batch(stream) -> None:
+    runs = [Run(Config(**OPTIONS, seed=seed, devices=1), stream) for seed in range(2)]
+    group = [session.Session(run, None, []) for run in runs]
+    assert loop._one_program(group) == group[:1]
+    with pytest.raises(TypeError, match="SeedBatch: images are streamed"):
+        SeedBatch(runs)
