@@ -46,10 +46,11 @@ STEP_RATIO = 1.05
 On a CPU both share the cores; elsewhere a step hides the reading.
 """
 
-GROWTH = 0.5
+GROWTH = 1.0
 """Largest growth of the peak memory from the first epoch to the last, in buffers.
 
-The allocator of C keeps up to a batch more or less, by the timing of the threads.
+The allocator of C keeps a batch or two more or less, by the timing of the threads; all
+images that were read would be ten buffers.
 """
 
 
