@@ -135,6 +135,7 @@ def on_cluster(out: Path, runs: int, epochs: int) -> tuple[float, float]:
             data,
             per_device=1,
             deadline=math.inf,
+            report=False,
         )
         trained = time.monotonic()
     ended = time.monotonic()
@@ -177,6 +178,7 @@ def train_share(share: str, runs: int, epochs: int, out: Path) -> None:
         configure(epochs),
         datasets.load("digits"),
         devices=jax.local_devices()[:1],
+        report=False,
     )
 
 
