@@ -10,7 +10,10 @@ from aslp_jax._version import __version__
 from aslp_jax.sweeps.jobs import all_jobs
 from aslp_jax.sweeps.sweep import Plan
 
-__all__ = ["FORMS", "written"]
+__all__ = ["FORMS", "PAGE", "written"]
+
+PAGE = "docs/scaling.md#a-grid-with-slurm-or-kubernetes"
+"""Page on jobs."""
 
 _GRACE_SECONDS = 120
 """Time that a job gets to save its state before it is killed."""
@@ -39,7 +42,8 @@ def written(
     if form == "kubernetes" and not (plan.folder.is_absolute() and parents[1:]):
         raise BadInput(
             "--print-jobs kubernetes needs --out /VOLUME/FOLDER, the full path of a "
-            "folder in a volume that all pods mount"
+            "folder in a volume that all pods mount",
+            page=PAGE,
         )
     kept = _without(arguments, _OWN_FLAGS)
     command = [

@@ -19,6 +19,9 @@ _MOST = 10_000
 """Most seeds of a cell, or runs of a device; more is a slip of the hand."""
 
 
+_RAY_PAGE = "docs/scaling.md#a-grid-on-a-cluster-with-ray"
+"""Page on grids on a cluster."""
+
 _MACHINES = (
     "print_jobs",
     "job",
@@ -203,14 +206,18 @@ def _check_machines(given: dict[str, Any]) -> None:
     names = ("print_jobs", "job", "cluster")
     places = [name for name in names if given[name] is not None]
     if places[1:]:
-        raise BadInput(f"{' and '.join(map(flag, places))} exclude each other")
+        raise BadInput(
+            f"{' and '.join(map(flag, places))} exclude each other", page=_jobs.PAGE
+        )
     for name in ("checkpoints", "cpus_per_run", "gpus_per_run"):
         if given[name] is None or given["cluster"] is not None:
             continue
         if name == "checkpoints":
-            raise BadInput("--checkpoints needs --cluster")
+            raise BadInput("--checkpoints needs --cluster", page=_RAY_PAGE)
         if given["print_jobs"] is None:
-            raise BadInput(f"{flag(name)} needs --cluster or --print-jobs")
+            raise BadInput(
+                f"{flag(name)} needs --cluster or --print-jobs", page=_jobs.PAGE
+            )
 
 
 def _positive(text: str) -> int:

@@ -46,6 +46,9 @@ _NO_IMPORT = "failed to import on the worker"
 _RETRIES = 100
 """Times that a job is started again after the loss of its worker."""
 
+_LOOK_SECONDS = 0.25
+"""Time between two looks for signals."""
+
 _CLOSING_SECONDS = 60
 """Longest time that tasks get to save their state when the driver stops."""
 
@@ -102,12 +105,15 @@ def connected(cluster: Cluster) -> Iterator[Train]:
 def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        raise BadInput(f"--cluster {address} is neither auto nor HOST:PORT")
+        raise BadInput(
+            f"--cluster {address} is neither auto nor HOST:PORT", page=worker.PAGE
+        )
     reason = _silence(host, int(port))
     if reason is not None:
         raise BadInput(
             f"--cluster {address}: no Ray cluster answers there ({reason}); start one "
-            "with `ray start --head`, or give --cluster auto"
+            "with `ray start --head`, or give --cluster auto",
+            page=worker.PAGE,
         )
 
 
@@ -140,7 +146,9 @@ def _join(ray: Any, address: str) -> None:
             ray.init("local", include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadInput(f"--cluster {address}: Ray cannot join ({first})") from error
+        raise BadInput(
+            f"--cluster {address}: Ray cannot join ({first})", page=worker.PAGE
+        ) from error
 
 
 def _train_grid(
@@ -165,55 +173,70 @@ def _train_grid(
     if not any(todo.values()):
         return
     runner.check_budgets((configure(cell, seeds[0]) for cell in todo), data)
-    gpus = cluster.gpus
-    if gpus is None:
-        gpus = int(any(node["Resources"].get("GPU") for node in _nodes(ray)))
-    _note_missing(ray, cluster.cpus, gpus, progress.note)
+    cluster = _with_gpus(ray, cluster, progress.note)
     task = ray.remote(
-        num_cpus=cluster.cpus, num_gpus=gpus, max_retries=_RETRIES, name="aslp-jax"
+        num_cpus=cluster.cpus,
+        num_gpus=cluster.gpus,
+        max_retries=_RETRIES,
+        name="aslp-jax",
     )(worker.work)
     shared = {
-        "versions": worker.versions(),
-        "settings": read_settings(grid.path),
+        **_shared_values(cluster, grid, data),
         "per_device": per_device,
         "report": report,
-        "images_sha256": data.images_sha256(),
-        "out": os.path.abspath(grid.path),
-        "out_token": token(grid.path),
-        "checkpoints": cluster.checkpoints and os.path.abspath(cluster.checkpoints),
-        "cpus": cluster.cpus,
-        "gpus": gpus,
     }
+
+    def start(job: Job) -> Any:
+        options = [_sent(configure(job.cell, seed)) for seed in job.seeds]
+        return task.remote({**shared, "cell": job.cell.name, "options": options})
+
     running: dict[Any, Job] = {}
     with Signals(deadline) as signals:
         try:
             for job in split(todo, per_device):
-                options = [_sent(configure(job.cell, seed)) for seed in job.seeds]
-                values = {**shared, "cell": job.cell.name, "options": options}
-                running[task.remote(values)] = job
+                running[start(job)] = job
             while running:
                 signals.check()
-                for done in ray.wait(list(running), timeout=1)[0]:
+                for done in ray.wait(list(running), timeout=_LOOK_SECONDS)[0]:
                     job = running.pop(done)
-                    _finish(grid, job, _result(ray, done, job), progress)
+                    runs = _result(ray, done, job)
+                    if runs is None:  # its worker was told to stop
+                        running[start(job)] = job
+                    else:
+                        _finish(grid, job, runs, progress)
         finally:
             _cancel(ray, list(running))
             progress.close()
 
 
-def _nodes(ray: Any) -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+def _with_gpus(ray: Any, cluster: Cluster, note: Callable[[str], None]) -> Cluster:
+    """Returns the cluster with the GPUs of a task, and notes if no node has as many."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = int(any(each.get("GPU") for each in alive))
+    asked = {"CPU": cluster.cpus, "GPU": gpus}
+    if not any(all(each.get(k, 0) >= n for k, n in asked.items()) for each in alive):
+        text = f"{cluster.cpus} CPU" + (f" and {gpus} GPU" if gpus else "")
+        note(f"waiting: no node of the cluster has {text} yet")
+    return dataclasses.replace(cluster, gpus=gpus)
 
 
-def _note_missing(ray: Any, cpus: int, gpus: int, note: Callable[[str], None]) -> None:
-    """Says that no node is large enough for a task; one may still join."""
-    if not any(
-        node["Resources"].get("CPU", 0) >= cpus
-        and node["Resources"].get("GPU", 0) >= gpus
-        for node in _nodes(ray)
-    ):
-        gpu = f" and {gpus} GPU" if gpus else ""
-        note(f"waiting: no node of the cluster has {cpus} CPU{gpu} yet")
+def _shared_values(
+    cluster: Cluster, grid: Grid, data: "datasets.Dataset"
+) -> dict[str, Any]:
+    """Returns the fields of a `worker.Task` that all tasks of a grid share."""
+    checkpoints = cluster.checkpoints
+    return {
+        "versions": worker.versions(),
+        "settings": read_settings(grid.path),
+        "images_sha256": data.images_sha256(),
+        "out": os.path.abspath(grid.path),
+        "out_token": token(grid.path),
+        "checkpoints": None if checkpoints is None else os.path.abspath(checkpoints),
+        "cpus": cluster.cpus,
+        "gpus": cluster.gpus,
+    }
 
 
 def _sent(config: Config) -> dict[str, Any]:
@@ -225,8 +248,8 @@ def _sent(config: Config) -> dict[str, Any]:
     return options
 
 
-def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]]:
-    """Returns the files of a job that has ended, by seed and name.
+def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]] | None:
+    """Returns the files of a job by seed and name; None if its worker had to stop.
 
     Raises:
       BadInput: a worker refused the job, or lost it too often.
@@ -239,14 +262,17 @@ def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]]:
             raise
         *_, last = str(error).strip().splitlines()
         raise BadInput(
-            f"{name}: a worker cannot import aslp-jax ({last}); install it everywhere"
+            f"{name}: a worker cannot import aslp-jax ({last}); install it everywhere",
+            page=worker.PAGE,
         ) from error
     except ray.exceptions.RayError as error:
         first, *_ = str(error).strip().splitlines()
-        raise BadInput(f"{name}: lost {_RETRIES + 1} times; {first}") from error
+        raise BadInput(
+            f"{name}: lost {_RETRIES + 1} times; {first}", page=worker.PAGE
+        ) from error
     if "refused" in answer:
-        raise BadInput(f"{name}: {answer['refused']}")
-    return answer["runs"]
+        raise BadInput(f"{name}: {answer['refused']}", page=answer["page"])
+    return answer.get("runs")
 
 
 def _finish(
@@ -260,7 +286,10 @@ def _finish(
             _keep(folder, runs[seed])
         record = grid.record(job.cell, seed)
         if record is None:
-            raise BadInput(f"{folder}: a worker returned a run without its result")
+            raise BadInput(
+                f"{folder}: a worker returned a run without its result",
+                page=worker.PAGE,
+            )
         outcomes.append(runner.describe(record.result, folder, progress.note))
     name = runner.name_batch(job.cell, job.seeds)
     progress.start(name, runs=len(job.seeds), epochs=1)

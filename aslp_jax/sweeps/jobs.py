@@ -12,7 +12,7 @@ from aslp_jax._claim import Held, await_sign_of_life, claim_soon
 from aslp_jax._errors import BadInput
 from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Cell, Grid, open_shared
-from aslp_jax.sweeps.sweep import Plan
+from aslp_jax.sweeps.sweep import Plan, write_reports
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import writing
 from aslp_jax.trainer.signals import Interrupted
@@ -65,7 +65,8 @@ def run_job(plan: Plan, number: int) -> Interrupted | None:
     jobs = all_jobs(plan)
     if number >= len(jobs):
         raise BadInput(
-            f"--job {number}: the jobs of this grid are 0 to {len(jobs) - 1}"
+            f"--job {number}: the jobs of this grid are 0 to {len(jobs) - 1}",
+            page="docs/scaling.md#a-grid-with-slurm-or-kubernetes",
         )
     job = jobs[number]
     data = plan.load(1)
@@ -105,9 +106,7 @@ def _report_if_last(plan: Plan, grid: Grid, jobs: Sequence[Job]) -> None:
         return
     try:
         with writing(grid.path), claim_soon(grid.path):
-            plan.table.report(grid, plan.first.dataset)
-            if plan.schedule.report:
-                plan.table.page(grid, plan.first.dataset)
+            write_reports(plan, grid)
     except Held as error:
         note(f"{error}; the runs are finished, the report was not written")
         return

@@ -240,10 +240,24 @@ def run_sweep(plan: Plan, train: Train = runner.train_grid) -> SweepOutcome:
             )
         except Interrupted as stop:
             interrupted = stop
-        table.report(grid, plan.first.dataset)
-        if plan.schedule.report:
-            table.page(grid, plan.first.dataset)
+        write_reports(plan, grid)
     return SweepOutcome(grid, plan.page, interrupted)
+
+
+def write_reports(plan: Plan, grid: Grid) -> None:
+    """Writes the report on all finished runs, and the page if it is asked for.
+
+    Args:
+      plan: the grid.
+      grid: its folder, which this process has claimed.
+
+    Raises:
+      BadInput: the folder cannot be written, or a run is damaged.
+    """
+    dataset = plan.first.dataset
+    plan.table.report(grid, dataset)
+    if plan.schedule.report:
+        plan.table.page(grid, dataset)
 
 
 def _claimed(plan: Plan) -> Claim:
@@ -251,9 +265,8 @@ def _claimed(plan: Plan) -> Claim:
     with writing(plan.folder):
         check_encoding(plan.folder)
         found = claim(plan.folder)
-        ends = (f"{plan.table.name}.{end}" for end in _REPORT)
-        files = ("grid.json", "runs.csv", REPORT, *ends)
-        remove_left_behind(plan.folder, files)
+        tables = (f"{plan.table.name}.{end}" for end in _REPORT)
+        remove_left_behind(plan.folder, ("grid.json", "runs.csv", REPORT, *tables))
     return found
 
 

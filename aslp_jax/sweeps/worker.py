@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aslp_jax._claim import STALE_SECONDS, Held, token
-from aslp_jax._errors import BadInput
+from aslp_jax._errors import BadInput, page_on
 from aslp_jax._extras import MissingExtra
 from aslp_jax.artefact import NETWORK
 from aslp_jax.sweeps.grid import open_shared
@@ -28,6 +28,9 @@ from aslp_jax.trainer.signals import Interrupted
 if TYPE_CHECKING:
     from aslp_jax.data import datasets
     from aslp_jax.data.streamed import Streamed
+
+PAGE = "docs/scaling.md#a-grid-on-a-cluster-with-ray"
+"""Page on grids on a cluster."""
 
 FILES = ("config.json", "metrics.jsonl", NETWORK, REPORT, "result.json")
 """Files of a finished run; the last says that the run is finished."""
@@ -98,22 +101,23 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
       values: fields of a `Task`.
 
     Returns:
-      `host`, and either `runs`, the content of `FILES` by seed and name; or `refused`,
-      one line on bad input; or `stopped` if the task was cancelled.
+      `runs`, the content of `FILES` by seed and name; or `refused`, one line on bad
+      input, with its `page`; or nothing, if a signal stopped the run.
     """
-    host = socket.gethostname()
     try:
         for name, version in versions().items():
             if values["versions"].get(name) != version:
                 raise BadInput(
                     f"{name} {version} is not the driver's "
-                    f"{values['versions'].get(name)}; install the same everywhere"
+                    f"{values['versions'].get(name)}; install the same everywhere",
+                    page=PAGE,
                 )
-        return {"host": host, "runs": _train(Task(**values))}
+        return {"runs": _train(Task(**values))}
     except (BadInput, MissingExtra, OSError) as error:
-        return {"host": host, "refused": f"worker {host}: {error}"}
+        host = socket.gethostname()
+        return {"refused": f"worker {host}: {error}", "page": page_on(error) or PAGE}
     except Interrupted:
-        return {"host": host, "stopped": True}
+        return {}
 
 
 def _train(task: Task) -> dict[int, dict[str, bytes]]:
@@ -131,7 +135,9 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
     first, *_ = configs.values()
     data, digest = _load(Config(**{name: getattr(first, name) for name in _IMAGES}))
     if digest != task.images_sha256:
-        raise BadInput(f"its images of {first.dataset_name} are not the driver's")
+        raise BadInput(
+            f"its images of {first.dataset_name} are not the driver's", page=PAGE
+        )
     cell = _Cell(task.cell)
     with _folder(task) as path:
         grid = open_shared(path, task.settings)
@@ -162,7 +168,7 @@ def read_run(folder: Path) -> dict[str, bytes]:
     """Returns the content of a finished run's files, by name.
 
     Args:
-      folder: run folder. A run whose loss was not finite has no network.
+      folder: run folder. A run whose loss was not finite has no network and no report.
     """
     files = {name: folder / name for name in FILES}
     return {name: file.read_bytes() for name, file in files.items() if file.exists()}

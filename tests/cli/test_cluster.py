@@ -102,6 +102,7 @@ def task(**changes: Any) -> dict[str, Any]:
         "out": "/nowhere",
         "out_token": None,
         "checkpoints": None,
+        "report": True,
         "cpus": 1,
         "gpus": 0,
         **changes,
@@ -126,7 +127,7 @@ def test_a_worker_refuses_what_it_cannot_train(changes, message, monkeypatch):
     monkeypatch.setenv("NPROC", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     answer = worker.work(task(**changes))
-    assert set(answer) == {"host", "refused"}
+    assert set(answer) == {"refused", "page"}
     assert answer["refused"].startswith(f"worker {socket.gethostname()}: ")
     assert re.search(message, answer["refused"])
 
@@ -231,12 +232,12 @@ def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading
 def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     nodes, line, tmp_path, capsys
 ) -> None:
-    line = [*line, "--epochs", "40", "--patience", "40", "--seeds", "1"]
-    line += ["--checkpoint-seconds", "0"]
+    line = [*line, "--epochs", "60", "--patience", "60", "--seeds", "1"]
     here, there = tmp_path / "here", tmp_path / "there"
     assert main([*line, "--out", str(here)]) == 0
     capsys.readouterr()
     command = [*line, "--out", str(there), "--cluster", nodes.address]
+    command += ["--checkpoint-seconds", "0"]
     run = there / "cells" / f"{CELL}-seed0"
 
     stop = after_rows(run, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -245,8 +246,11 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     assert "stopped by SIGTERM, finished runs are saved" in capsys.readouterr().err
     assert not (run / "result.json").exists()
 
+    def busy_worker() -> int:
+        return json.loads((run / "lock.json").read_text())["pid"]
+
     def kill_busy_node() -> None:
-        owner = json.loads((run / "lock.json").read_text())["pid"]
+        owner = busy_worker()
         parent = int(
             Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[1]
         )
@@ -255,17 +259,20 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
             for node in nodes.worker_nodes
             if parent == node.all_processes["raylet"][0].process.pid
         )
+        os.kill(owner, signal.SIGKILL)  # before it finishes the run
         nodes.remove_node(busy, allow_graceful=False)
 
     begun = (run / "metrics.jsonl").read_bytes().count(b"\n")
-    kill = after_rows(run, begun + 5, kill_busy_node)
+    stop = after_rows(run, begun + 3, lambda: os.kill(busy_worker(), signal.SIGTERM))
+    kill = after_rows(run, begun + 10, kill_busy_node)
     assert main(command) == 0
+    stop.join()
     kill.join()
     assert len(nodes.worker_nodes) == 1
     nodes.start_node()
     resumed = json.loads((run / "config.json").read_text())["resumed"]
-    first, second = (each["after_epoch"] for each in resumed)
-    assert 3 <= first <= begun and first + 4 <= second < 40
+    first, second, third = (each["after_epoch"] for each in resumed)
+    assert 3 <= first <= begun < second <= third < 60
     same_runs(there, here)
 
 
@@ -299,5 +306,5 @@ def test_a_worker_without_the_package_ends_the_grid_with_one_line(
     assert last == (
         f"aslp-jax: {CELL} seed 0: a worker cannot import aslp-jax "
         "(ModuleNotFoundError: No module named 'only_on_the_driver'); install it "
-        "everywhere"
+        f"everywhere; see {worker.PAGE}"
     )
