@@ -223,7 +223,7 @@ def _with_gpus(ray: Any, cluster: Cluster, note: Callable[[str], None]) -> Clust
 
 
 def _shared_values(
-    cluster: Cluster, grid: Grid, data: "datasets.Dataset"
+    cluster: Cluster, grid: Grid, data: "datasets.Dataset | Streamed"
 ) -> dict[str, Any]:
     """Returns the fields of a `worker.Task` that all tasks of a grid share."""
     checkpoints = cluster.checkpoints

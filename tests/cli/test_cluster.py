@@ -102,7 +102,6 @@ def task(**changes: Any) -> dict[str, Any]:
         "out": "/nowhere",
         "out_token": None,
         "checkpoints": None,
-        "report": True,
         "cpus": 1,
         "gpus": 0,
         **changes,
