@@ -7,8 +7,9 @@ side is as many processes as the cluster has workers, one for each core; each tr
 share of the same runs, one after another, by the same code and with as many threads.
 The sides take turns. Start and end of the cluster are measured apart, and stated:
 a longer grid has them once. Starting a worker, which loads JAX, counts on both sides.
-Compiled programs are cached before. No other Ray cluster may run on this machine. Writes `overhead.json`. Exit code: 0; 1 if a bound
-is not met or a network differs in a bit.
+Compiled programs are cached before. No other Ray cluster may run on this machine.
+Writes `overhead.json`. Exit code: 0; 1 if a bound is not met or a network differs in a
+bit.
 """
 
 import argparse

@@ -35,9 +35,6 @@ PAGE = "docs/scaling.md#a-grid-on-a-cluster-with-ray"
 FILES = ("config.json", "metrics.jsonl", NETWORK, REPORT, "result.json")
 """Files of a finished run; the last says that the run is finished."""
 
-_IMAGES = ("dataset", "data", "image_size", "data_dir", "manual_dir", "cache_dir")
-"""Names of the options that say which images are loaded."""
-
 _PATIENCE_SECONDS = STALE_SECONDS + 60
 """Longest time to wait for a run folder that a lost worker may still hold."""
 
@@ -133,7 +130,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
     enable_compilation_cache()
     configs = {each["seed"]: Config(**each) for each in task.options}
     first, *_ = configs.values()
-    data, digest = _load(Config(**{name: getattr(first, name) for name in _IMAGES}))
+    data, digest = _load(dataclasses.replace(first, seed=0))
     if digest != task.images_sha256:
         raise BadInput(
             f"its images of {first.dataset_name} are not the driver's", page=PAGE
@@ -175,11 +172,11 @@ def read_run(folder: Path) -> dict[str, bytes]:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(named: Config) -> tuple["datasets.Dataset | Streamed", str]:
-    """Returns the images that options name, and their hash; kept for the next task."""
+def _load(config: Config) -> tuple["datasets.Dataset | Streamed", str]:
+    """Returns the images of a cell's runs, and their hash; kept for the next task."""
     from aslp_jax.trainer.session import load_dataset
 
-    data = load_dataset(named)
+    data = load_dataset(config)
     return data, data.images_sha256()
 
 
