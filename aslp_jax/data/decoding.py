@@ -6,6 +6,7 @@ Folders of images and prepared TFDS folders share it, so that an image has one m
 import contextlib
 import io
 import struct
+import threading
 import time
 import warnings
 import zlib
@@ -113,9 +114,13 @@ def open_bounded(encoded: Path | bytes, formats: tuple[str, ...]) -> Iterator[An
     if size > _LARGEST_FILE:
         raise ValueError(f"it has {size:,} bytes, more than {_LARGEST_FILE:,}")
     file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-    with warnings.catch_warnings():
-        # Pillow warns above a bound of its own; ours is smaller.
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+    with contextlib.ExitStack() as quiet:
+        # Filters of warnings belong to the process: two threads at once would leave
+        # those of one another behind.
+        if threading.current_thread() is threading.main_thread():
+            quiet.enter_context(warnings.catch_warnings())
+            # Pillow warns above a bound of its own; ours is smaller.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         opened = PIL.Image.open(file, formats=formats)
     with opened as image:
         if image.width * image.height > _MOST_PIXELS:
@@ -144,6 +149,7 @@ def _open(name: str, encoded: Path | bytes) -> Iterator[Any]:
         struct.error,
         zlib.error,
         PIL.Image.DecompressionBombError,
+        PIL.Image.DecompressionBombWarning,  # where warnings are errors
     ) as error:
         raise ValueError(
             f"load: {name} cannot be read ({error}); expected a complete PNG or JPEG "

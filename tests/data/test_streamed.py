@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,14 @@ def test_the_digest_follows_the_files_and_not_their_place(
     assert again.images_sha256() == first
     resized = stream_sources.open_prepared("tfds:fruit", fruit, image_size=SIZE)
     assert resized.images_sha256() != first
+
+
+def test_threads_leave_the_filters_of_warnings_alone(photos) -> None:
+    part = stream_sources.open_folder(photos, image_size=SIZE).train
+    before = list(warnings.filters)
+    for _ in pipeline.batches(part, np.arange(600) % part.count, 100, threads=4):
+        pass
+    assert list(warnings.filters) == before
 
 
 def test_a_damaged_image_is_named(photos, tmp_path) -> None:
