@@ -61,7 +61,7 @@ def calibration_inputs(
     import numpy as np
 
     from aslp_jax.data import pipeline
-    from aslp_jax.data.names import NAMES, PREFIX
+    from aslp_jax.data.names import IMAGENET, NAMES, PREFIX
     from aslp_jax.data.streamed import Streamed
     from aslp_jax.trainer.options import Config, check
     from aslp_jax.trainer.run_folder import RunFolder
@@ -71,7 +71,8 @@ def calibration_inputs(
     folder = None if data_dir is None else str(data_dir)
     size = "x".join(map(str, input_shape[:2])) if len(input_shape) == 3 else None
     is_run = (path / "config.json").is_file()
-    is_named = source in NAMES or source.startswith(PREFIX)
+    is_sized = source == IMAGENET or source.startswith(PREFIX)
+    is_named = source in NAMES or is_sized
     if data_dir is not None and path.exists() and not (is_run or is_named):
         raise BadInput(
             f"--calibrate {source} is no data set and no run; it takes no --data-dir",
@@ -85,7 +86,7 @@ def calibration_inputs(
         config = Config(**{**options, "data_dir": folder or options["data_dir"]})
     elif source in NAMES:
         config = Config(dataset=source, data_dir=folder)
-    elif source.startswith(PREFIX):
+    elif is_sized:
         config = Config(dataset=source, data_dir=folder, image_size=size)
     elif path.exists():
         config = Config(data=str(path), dataset="own", image_size=size)
@@ -97,7 +98,9 @@ def calibration_inputs(
     check(config)
     data = load_dataset(config)
     if isinstance(data, Streamed):
-        rows = np.arange(min(_STREAMED, data.train_count))
+        # From end to end, because the images of a folder lie class by class.
+        count = min(_STREAMED, data.train_count)
+        rows = np.arange(count) * data.train_count // count
         return next(pipeline.batches(data.train, rows, len(rows))).images
     return data.train_images
 

@@ -247,7 +247,8 @@ def open_records(
     Raises:
       MissingExtra: a package of the extra `data` is not installed.
       ValueError: the files have another format than `array_record`, are damaged, or
-        name classes that no artefact can hold.
+        name classes that no artefact can hold; or the first record of a split has no
+        image or no label of a class.
     """
     if found.file_format != "array_record":
         raise ValueError(
@@ -255,9 +256,12 @@ def open_records(
             "be read in any order; only array_record can be streamed"
         )
     measured.check_class_names(found.folder, found.class_names)
-    return {
+    reads = {
         part: tfds_folder.open_any_order(found, split) for part, split in splits.items()
     }
+    for read in reads.values():
+        read(0)  # test images without labels would show only after the training
+    return reads
 
 
 def describe(path: Path, train: Part, test: Part, classes: int) -> str:

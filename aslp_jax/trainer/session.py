@@ -308,7 +308,15 @@ def _find_streamed(config: Config) -> Streamed:
     from aslp_jax.data import stream_sources as sources
 
     if config.data is None:
-        return sources.open_prepared(config.dataset, folder, image_size=size)
+        try:
+            return sources.open_prepared(config.dataset, folder, image_size=size)
+        except ValueError as error:
+            if config.stream:
+                raise
+            raise ValueError(
+                f"{error} (more than {streamed.STREAM_ABOVE:,} bytes of images are "
+                "streamed; --no-stream holds them in memory)"
+            ) from error
     if size is None:
         raise BadInput(
             "--stream of images of --data needs --image-size",

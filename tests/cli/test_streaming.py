@@ -8,12 +8,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from aslp_jax import artefact
 from aslp_jax.cli import _calibration
 from aslp_jax.cli.main import main
-from aslp_jax.data import imagenet, pipeline
+from aslp_jax.data import imagenet, pipeline, streamed
 from tests.data import imagenet_writer
 
 LINE = "--dataset imagenet --arch conv2 --image-size 8 --batch-size 8 --eval-samples 1"
@@ -78,6 +79,24 @@ def test_another_folder_is_one_line_and_code_2(train, tmp_path) -> None:
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert "load: no prepared dataset imagenet2012 in" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_ranges_are_measured_on_images_of_all_classes(tmp_path, monkeypatch) -> None:
+    for kind, shade in (("black", 0), ("white", 255)):
+        (tmp_path / kind).mkdir()
+        for index in range(5):
+            pixels = np.full((4, 4, 3), shade, np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / kind / f"{index}.png")
+    monkeypatch.setattr(streamed, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(_calibration, "_STREAMED", 4)
+    found = _calibration.calibration_inputs(str(tmp_path), None, (4, 4, 3))
+    assert found.shape == (4, 4, 4, 3)
+    assert sorted(found.max((1, 2, 3))) == [0, 0, 255, 255]
+
+
+def test_ranges_are_measured_on_imagenet(written) -> None:
+    found = _calibration.calibration_inputs("imagenet", written, (8, 8, 3))
+    assert found.shape == (30, 8, 8, 3)
 
 
 @pytest.mark.slow

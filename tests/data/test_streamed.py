@@ -226,6 +226,25 @@ def test_what_cannot_be_streamed_is_refused(photos, fruit, tmp_path) -> None:
         stream_sources.open_prepared("tfds:fruit", tmp_path)
 
 
+def test_test_images_without_labels_are_met_before_the_training(tmp_path) -> None:
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=(6, 8, 3)),
+        "label": tfds.features.ClassLabel(names=("pear", "apple")),
+    }
+    image = png(pixels_of(0))
+    examples = {
+        "train": [{"image": image, "label": label} for label in (0, 1, 0)],
+        "test": [{"image": image, "label": -1} for _ in range(2)],
+    }
+    prepare(tmp_path, "fruit", features, examples, supervised=("image", "label"))
+    with pytest.raises(
+        ValueError, match=r"the test records .* \(the label of record 0 is -1\)"
+    ):
+        stream_sources.open_prepared("tfds:fruit", tmp_path)
+
+
 def test_without_grain_one_line_says_what_to_install(fruit, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
     part = stream_sources.open_prepared("tfds:fruit", fruit).train

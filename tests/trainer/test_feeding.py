@@ -221,6 +221,20 @@ def test_what_cannot_be_streamed_is_one_line(photos, changes, message) -> None:
         session.load_dataset(options(photos, stream=True, **changes))
 
 
+def test_data_streamed_by_itself_names_the_way_into_memory(
+    tmp_path, monkeypatch
+) -> None:
+    folder = imagenet_writer.write(tmp_path, {"train": 4, "test": 2})
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    monkeypatch.setattr(streamed, "STREAM_ABOVE", 0)
+    config = Config(dataset="tfds:imagenet2012", data_dir=str(tmp_path), image_size="8")
+    with pytest.raises(BadInput, match=r"only array_record .*; --no-stream holds"):
+        session.load_dataset(config)
+    with pytest.raises(BadInput, match=r"only array_record can be streamed$"):
+        session.load_dataset(dataclasses.replace(config, stream=True))
+
+
 def test_streamed_runs_are_no_seed_batch(stream) -> None:
     runs = [Run(Config(**OPTIONS, seed=seed, devices=1), stream) for seed in range(2)]
     group = [session.Session(run, None, []) for run in runs]
