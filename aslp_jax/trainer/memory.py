@@ -1,5 +1,6 @@
 """Memory that a training step takes on each device, as XLA has planned it."""
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -21,7 +22,7 @@ class StepMemory:
     Attributes:
       state: train state alone.
       whole: train state, images, and all that the step computes; None if XLA does not
-        say for this kind of device.
+        say for this kind of device, or compiles no step that exceeds its memory.
     """
 
     state: int
@@ -62,8 +63,11 @@ def step_memory(run: Run, *, spread: bool) -> StepMemory:
 
     state = jax.tree.map(shaped, run.state, _sharding.spread(run.state, mesh))
     lowered = run.images.lower(programs, state, run.totals, run.key)
-    found = lowered.compile().memory_analysis()
-    whole = None
+    found = whole = None
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        # Some devices compile no program that exceeds their memory. This one is not
+        # run, and may be the very one that the state is spread for.
+        found = lowered.compile().memory_analysis()
     if found is not None:
         whole = found.argument_size_in_bytes + found.temp_size_in_bytes
         whole += found.output_size_in_bytes - found.alias_size_in_bytes

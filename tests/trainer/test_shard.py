@@ -147,6 +147,19 @@ def test_the_memory_of_a_step_is_that_of_the_programs(whole, spread):
     assert str(memory.StepMemory(2_000_000, None)) == "2.0 MB for the state"
 
 
+def test_a_step_that_fits_no_device_is_said_and_does_not_end_the_run(
+    spread, monkeypatch
+):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(spread.images, "lower", lambda *arguments: Lowered())
+    found = memory.describe_step_memory(spread)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(spread.state))
+    assert found.endswith(f"without --shard params {size / 1e6:.1f} MB for the state")
+
+
 def test_one_device_has_nothing_to_spread(digits):
     run = Run(dataclasses.replace(SPREAD, devices=1), digits)
     assert not run.spec.spread
