@@ -23,6 +23,7 @@ SIZE = (224, 224)
 """Usual height and width of the images that a network takes, in pixels."""
 
 _MARGIN = 256 / 224
+_MOST_RESIZED = 1 << 24  # pixels: a narrow image would be resized to millions a row
 _AREAS = (0.08, 1.0)
 _RATIOS = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -107,9 +108,14 @@ def crop_centre(image: Any, size: tuple[int, int]) -> Any:
     scale = _MARGIN * max(height / image.height, width / image.width)
     wide = max(width, round(image.width * scale))
     high = max(height, round(image.height * scale))
-    image = image.resize((wide, high), PIL.Image.Resampling.BILINEAR)
     left, top = (wide - width) // 2, (high - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    box = (left, top, left + width, top + height)
+    if wide * high <= _MOST_RESIZED:
+        return image.resize((wide, high), PIL.Image.Resampling.BILINEAR).crop(box)
+    # The same up to rounding, of the pixels that are in the centre alone.
+    scales = 2 * (image.width / wide, image.height / high)
+    box = tuple(edge * scale for edge, scale in zip(box, scales, strict=True))
+    return image.resize((width, height), PIL.Image.Resampling.BILINEAR, box=box)
 
 
 def crop_random(image: Any, size: tuple[int, int], words: np.random.PCG64) -> Any:

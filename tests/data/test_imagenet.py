@@ -82,6 +82,18 @@ def test_the_centre_of_an_image_whose_shorter_side_is_256(size, resized) -> None
     np.testing.assert_array_equal(found, expected[top:, left:][:224, :224])
 
 
+def test_of_a_narrow_image_the_centre_alone_is_resized(monkeypatch) -> None:
+    image = PIL.Image.effect_noise((40, 100), 50)
+    expected = np.asarray(imagenet.crop_centre(image, (24, 20))).astype(int)
+    # Resized as a whole, it would take 206 GB.
+    narrow = PIL.Image.new("RGB", (1, 1 << 20), (9, 99, 199))
+    found = np.asarray(imagenet.crop_centre(narrow, (224, 224)))
+    assert found.shape == (224, 224, 3) and (found == (9, 99, 199)).all()
+    monkeypatch.setattr(imagenet, "_MOST_RESIZED", 0)
+    found = np.asarray(imagenet.crop_centre(image, (24, 20))).astype(int)
+    assert abs(found - expected).max() <= 1
+
+
 def test_random_crops_have_the_stated_areas_and_ratios() -> None:
     image, areas, ratios, mirrored = gradient(200, 150), [], [], 0
     for index in range(400):
