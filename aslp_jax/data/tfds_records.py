@@ -5,6 +5,7 @@ files with TensorFlow alone. Only this module knows the bytes of the files: TFRe
 and the `tf.train.Example` of a record in either format.
 """
 
+import contextlib
 import functools
 import os
 import struct
@@ -77,6 +78,10 @@ def open_any_order(
 ) -> tuple[int, Callable[[int], Example]]:
     """Opens array_record files to read their records in any order, by many threads.
 
+    A file stays open once a record of it was read. ImageNet has more files than most
+    systems let a process open, so that this limit is raised by their number, as far as
+    the system allows.
+
     Args:
       paths: files.
       features: names of the features to read.
@@ -94,8 +99,25 @@ def open_any_order(
     require("array_record", by="load: records of TFDS")
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+    _allow_open_files(len(paths))
     shards = ArrayRecordDataSource([os.fspath(path) for path in paths])
     return len(shards), lambda index: _parse_example(shards[index], features)
+
+
+def _allow_open_files(count: int) -> None:
+    """Lets this process open more files than before, if the system allows it."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    wanted = soft + count
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):  # a system with another bound
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _array_records(paths: Sequence[Path]) -> Iterator[bytes]:

@@ -163,7 +163,7 @@ class Config:
         None,
         "read the images of --data FOLDER, tfds:NAME or imagenet from their files "
         "while training, in place of holding all on the device",
-        none="on where they are more than 8 GB as RGB",
+        none="on where they are more than 8 GiB as RGB",
         added=True,
     )
     data_dir: str | None = _option(

@@ -1,5 +1,6 @@
 """Streamed images are those that are held in memory, in any order."""
 
+import os
 import shutil
 import sys
 import warnings
@@ -10,7 +11,14 @@ import PIL.Image
 import pytest
 
 from aslp_jax._extras import MissingExtra
-from aslp_jax.data import own, pipeline, prepared, stream_sources, streamed
+from aslp_jax.data import (
+    own,
+    pipeline,
+    prepared,
+    stream_sources,
+    streamed,
+    tfds_records,
+)
 from tests.data.tfds_writer import png, prepare
 
 SIZE = (5, 7)
@@ -112,6 +120,25 @@ def test_grey_images_have_one_channel(tmp_path) -> None:
     found = stream_sources.open_folder(root, image_size=SIZE)
     assert found.image_shape == (5, 7, 1)
     assert_same(found, resident)
+
+
+def test_more_files_are_opened_than_a_process_may_at_first(tmp_path) -> None:
+    resource = pytest.importorskip("resource")
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(os.listdir("/dev/fd")) + 20
+    paths = [tmp_path / f"{index:02d}" for index in range(40)]
+    for path in paths:
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        writer.write(b"")
+        writer.close()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+        count, read = tfds_records.open_any_order(paths, ("image",))
+        assert [read(index) for index in range(count)] == 40 * [{}]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_order_is_that_of_the_rows(fruit) -> None:
