@@ -43,7 +43,8 @@ def train_grid(
 ) -> None:
     """Trains every run of some cells that is not finished yet.
 
-    The seeds of a cell go through one program, spread over the devices.
+    The seeds of a cell go through one program, spread over the devices. A run that
+    another process finishes meanwhile is kept.
 
     Args:
       grid: folder of the grid.
@@ -75,17 +76,24 @@ def train_grid(
         try:
             for cell, left in todo.items():
                 for batch, share in _batches(left, len(devices), per_device):
-                    sessions = []
+                    begun: dict[int, Session] = {}
                     for index, seed in enumerate(batch):
                         signals.check()
                         config, out = configure(cell, seed), grid.folder(cell, seed)
                         device = devices[index // share]
                         session = _begin(config, data, out, device, progress)
+                        if session is None:
+                            progress.start(name_batch(cell, [seed]), runs=1, epochs=1)
+                            progress.finish("finished by another process")
+                            continue
                         claims.callback(session.close)
-                        sessions.append(session)
+                        begun[seed] = session
+                    if not begun:
+                        continue
+                    sessions = [*begun.values()]
                     progress.start(
-                        name_batch(cell, batch),
-                        runs=len(batch),
+                        name_batch(cell, [*begun]),
+                        runs=len(begun),
                         epochs=sessions[0].run.config.total_epochs,
                     )
                     train_sessions(sessions, progress, signals)
@@ -187,16 +195,24 @@ def _begin(
     out: Path,
     device: "jax.Device",
     progress: Progress,
-) -> "Session":
-    """Begins a run, or continues the run that its folder holds."""
+) -> "Session | None":
+    """Begins a run, or continues that in its folder; returns None if it is finished."""
     from aslp_jax.trainer.session import begin
 
     begun = (out / "config.json").exists()
+    folder = RunFolder(out)
     try:
+        if begun:
+            folder.saved_options()  # a damaged config.json is met before all else
+            folder.claim()
+            # Only now: the process that held it may have finished it.
+            if folder.file("result.json").exists():
+                folder.release()
+                return None
         return begin(
             config,
             data,
-            RunFolder(out) if begun else RunFolder.new(out, config),
+            folder if begun else RunFolder.new(out, config),
             resume=begun,
             note=progress.note,
             devices=[device],
