@@ -174,7 +174,11 @@ def test_jobs_fill_the_folder_of_a_grid(line, whole, tmp_path, capsys) -> None:
             last = capsys.readouterr().err.splitlines()[-1]
             assert "is being written by process" in last and "delete" not in last
 
+        (grid / "conv2.png.0a1b2c3d").touch()  # of a process that was killed
         assert main([*command, "0"]) == 0
+    assert {path.name for path in grid.iterdir()} == {
+        path.name for path in whole.iterdir()
+    }
     _, err = capsys.readouterr()
     assert err.endswith(f"all runs are finished; the report is {grid}/table1.md\n")
     same_runs(grid, whole)
