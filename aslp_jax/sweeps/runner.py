@@ -38,6 +38,7 @@ def train_grid(
     per_device: int = 1,
     deadline: float = math.inf,
     report: bool = True,
+    lasting: bool = True,
     devices: Sequence["jax.Device"] | None = None,
     progress_file: TextIO | None = None,
 ) -> None:
@@ -55,6 +56,7 @@ def train_grid(
       per_device: number of runs that a device trains at once.
       deadline: time to save and stop, as of `time.monotonic()`, in seconds.
       report: True to write a report.html on each run.
+      lasting: False if the folder of the grid is soon deleted; then no result names it.
       devices: devices to train on; None takes all of this process.
       progress_file: file that shows the progress; None is the present `sys.stderr`.
 
@@ -101,7 +103,7 @@ def train_grid(
                     for session in sessions:
                         signals.check()
                         result, path = (
-                            _finish(session, report=report),
+                            _finish(session, report=report, lasting=lasting),
                             session.folder.path,
                         )
                         outcomes.append(describe(result, path, progress.note))
@@ -227,11 +229,12 @@ def _begin(
         ) from error
 
 
-def _finish(session: "Session", *, report: bool) -> dict[str, Any]:
+def _finish(session: "Session", *, report: bool, lasting: bool) -> dict[str, Any]:
     """Writes the closing files of a run, and returns the content of result.json."""
-    if session.problem is not None:
+    if session.divergence is not None:
         stochastic = session.run.programs.method.stochastic
-        result = {"stochastic": stochastic, "diverged": session.problem}
+        problem = session.problem if lasting else str(session.divergence)
+        result = {"stochastic": stochastic, "diverged": problem}
         session.folder.write_result(result)
         return result
     result = session.finish(plot=False, report=report).to_json()

@@ -143,7 +143,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                 f"its {name} of {first.dataset_name} are not the driver's", page=PAGE
             )
     cell = _Cell(task.cell)
-    with _command(task.command), _folder(task) as path:
+    with _command(task.command), _folder(task) as (path, lasting):
         grid = open_shared(path, task.settings)
         began = time.monotonic()
         while True:
@@ -156,6 +156,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                     data,
                     per_device=task.per_device,
                     report=task.report,
+                    lasting=lasting,
                     devices=jax.local_devices()[:1],
                     progress_file=io.StringIO(),
                 )
@@ -207,13 +208,13 @@ def _command(words: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folder(task: Task) -> Iterator[Path]:
-    """Yields the folder of the grid that this worker fills."""
+def _folder(task: Task) -> Iterator[tuple[Path, bool]]:
+    """Yields the folder of the grid that this worker fills, and True if it lasts."""
     out = Path(task.out)
     if task.checkpoints is not None:
-        yield Path(task.checkpoints)
+        yield Path(task.checkpoints), True
     elif task.out_token is not None and token(out) == task.out_token:
-        yield out
+        yield out, True
     else:
         with tempfile.TemporaryDirectory(prefix="aslp-jax-") as folder:
-            yield Path(folder) / "grid"
+            yield Path(folder) / "grid", False

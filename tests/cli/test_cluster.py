@@ -148,6 +148,37 @@ def test_a_worker_refuses_other_labels(images, tmp_path, monkeypatch):
     assert answer["refused"].endswith("its labels of noise are not the driver's")
 
 
+@pytest.mark.slow
+def test_no_file_names_the_worker_or_its_folder(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(sys, "argv", ["default_worker.py", "--redis-password=secret"])
+    dense = {"method": "magnitude", "rescale": "none", "keep_fraction": 0.1}
+    small = {"arch": "conv2", "batch_size": 8, "epochs": 1, "eval_samples": 2}
+    options = Config(
+        dataset="own",
+        data=str(images),
+        cache_dir=str(tmp_path),
+        weight_lr=1e30,  # the loss becomes NaN
+        **dense,
+        **small,
+    )
+    data = session.load_dataset(options)
+    hashes = {
+        "images_sha256": data.images_sha256(),
+        "labels_sha256": data.labels_sha256(),
+    }
+    answer = worker.work(task(options=options.as_dict(), **hashes))
+    files = answer["runs"][0]
+    diverged = json.loads(files["result.json"])["diverged"]
+    assert re.fullmatch(r"the loss became \w+ in epoch 1, step \d of 4", diverged)
+    command = json.loads(files["config.json"])["command"]
+    assert command == ["aslp-jax", "table1"]
+    for name, content in files.items():
+        assert b"aslp-jax-" not in content and b"secret" not in content, name
+    assert sys.argv[0] == "default_worker.py"
+
+
 # With Ray.
 
 
