@@ -114,7 +114,7 @@ def test_kubernetes_takes_the_job(capsys):
 
 
 def test_a_folder_of_any_name_reaches_the_jobs(capsys):
-    folder = "/data/it's \"$HOME\" $$(A) $(B)\t${C} `d` \N{SNAKE}\N{DEGREE SIGN}"
+    folder = '/data/it\'s "$HOME" $$(A) $(B)\t${C} `d` \N{SNAKE}\N{DEGREE SIGN}'
     options = ["--dataset", "digits", "--cells", "conv2-plain-aslp-*", "--out", folder]
 
     assert table1.main([*options, "--print-jobs", "shell"]) == 0
