@@ -54,8 +54,11 @@ STALE_SECONDS = 120.0
 Eight missed beats: a network file system that stalls for a minute ends no claim.
 """
 
-_PATIENCE_SECONDS = 60.0
-"""Longest time to wait for a folder that other processes hold for moments."""
+_PATIENCE_SECONDS = STALE_SECONDS + 30.0
+"""Longest time to wait for a folder that other processes hold for moments.
+
+One of them may die in that moment, on another machine.
+"""
 
 _LOOK_SECONDS = 1.0
 """Time between two looks at a claim whose owner may be dead."""

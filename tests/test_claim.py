@@ -21,6 +21,7 @@ from aslp_jax._claim import (
     Held,
     await_sign_of_life,
     claim,
+    claim_soon,
     is_lock,
     token,
     writer_here,
@@ -223,6 +224,15 @@ def test_who_may_be_dead_is_waited_for(tmp_path, monkeypatch):
     leave(tmp_path, machine="other", age=STALE_SECONDS - 1.2)
     await_sign_of_life(tmp_path)
     claim(tmp_path).release()
+
+
+def test_who_died_in_a_moment_is_outlived(tmp_path):
+    leave(tmp_path, machine="other", age=STALE_SECONDS - 0.5)
+    began = time.monotonic()
+    claim_soon(tmp_path).release()
+    assert 0.3 < time.monotonic() - began < 10
+    # Its last sign of life may have come just before.
+    assert _claim._PATIENCE_SECONDS > STALE_SECONDS
 
 
 def test_an_owner_notices_that_it_was_taken_over(tmp_path):

@@ -1,14 +1,17 @@
 """Commands of the jobs of a grid, for a shell, Slurm and Kubernetes."""
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from aslp_jax._errors import BadInput
 from aslp_jax._version import __version__
 from aslp_jax.sweeps.jobs import all_jobs
 from aslp_jax.sweeps.sweep import Plan
+from aslp_jax.trainer.run_folder import check_encoding
 
 __all__ = ["FORMS", "PAGE", "written"]
 
@@ -36,23 +39,25 @@ def written(
       gpus: GPUs of a job.
 
     Raises:
-      BadInput: the form needs another `--out`.
+      BadInput: the form needs another `--out`, or knows no `--minutes`.
     """
-    parents = plan.folder.parents
-    if form == "kubernetes" and not (plan.folder.is_absolute() and parents[1:]):
-        raise BadInput(
-            "--print-jobs kubernetes needs --out /VOLUME/FOLDER, the full path of a "
-            "folder in a volume that all pods mount",
-            page=PAGE,
-        )
+    check_encoding(plan.folder)
+    folder = os.path.abspath(plan.folder)
+    if form == "kubernetes":
+        if not (plan.folder.is_absolute() and Path(folder).parents[1:]):
+            raise BadInput(
+                "--print-jobs kubernetes needs --out /VOLUME/FOLDER, the full path of "
+                "a folder in a volume that all pods mount",
+                page=PAGE,
+            )
+        if math.isfinite(plan.schedule.minutes):
+            raise BadInput(
+                "--minutes and --print-jobs kubernetes exclude each other: a job whose "
+                "time is up would count as finished",
+                page=PAGE,
+            )
     kept = _without(arguments, _OWN_FLAGS)
-    command = [
-        "aslp-jax",
-        plan.table.name,
-        *kept,
-        "--out",
-        os.path.abspath(plan.folder),
-    ]
+    command = ["aslp-jax", plan.table.name, *kept, "--out", folder]
     name = plan.folder.name or plan.table.name
     return FORMS[form](command, name, len(all_jobs(plan)), cpus, gpus)
 
@@ -82,15 +87,15 @@ def _kubernetes(
 ) -> str:
     folder = command[-1]
     limits = {"cpu": str(cpus), **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
-    # A pod expands $(NAME) in its command; $$( stands for $( itself.
-    escaped = [word.replace("$(", "$$(") for word in command]
+    # A pod expands $(NAME) in its command; $$ stands for $ itself.
+    escaped = [word.replace("$", "$$") for word in command]
     words = [*escaped, "--job", "$(JOB_COMPLETION_INDEX)"]
     return f"""\
 # Change the image, and the claim of a volume that all pods can write.
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {json.dumps(_label(name))}
+  name: {_yaml(_label(name))}
 spec:
   completionMode: Indexed
   completions: {jobs}
@@ -113,13 +118,13 @@ spec:
       containers:
       - name: aslp-jax
         image: aslp-jax:{__version__}
-        command: {json.dumps(words)}
+        command: {_yaml(words)}
         resources:
-          requests: {json.dumps(limits)}
-          limits: {json.dumps(limits)}
+          requests: {_yaml(limits)}
+          limits: {_yaml(limits)}
         volumeMounts:
         - name: runs
-          mountPath: {json.dumps(os.path.dirname(folder))}
+          mountPath: {_yaml(os.path.dirname(folder))}
       volumes:
       - name: runs
         persistentVolumeClaim:
@@ -146,6 +151,14 @@ def _without(arguments: Iterable[str], flags: Sequence[str]) -> list[str]:
         elif word.partition("=")[0] not in flags:
             kept.append(word)
     return kept
+
+
+def _yaml(value: str | Sequence[str] | dict[str, str]) -> str:
+    """Returns a value as YAML of ASCII: JSON, but for characters of two surrogates."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(
+        c if c.isascii() and c.isprintable() else f"\\U{ord(c):08x}" for c in text
+    )
 
 
 def _label(name: str) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,11 +227,13 @@ def _shared_values(
     cluster: Cluster, grid: Grid, data: "datasets.Dataset | Streamed"
 ) -> dict[str, Any]:
     """Returns the fields of a `worker.Task` that all tasks of a grid share."""
-    checkpoints = cluster.checkpoints
+    checkpoints, settings = cluster.checkpoints, read_settings(grid.path)
     return {
         "versions": worker.versions(),
-        "settings": read_settings(grid.path),
+        "command": [*sys.argv],
+        "settings": settings,
         "images_sha256": data.images_sha256(),
+        "labels_sha256": settings.get("labels_sha256"),
         "out": os.path.abspath(grid.path),
         "out_token": token(grid.path),
         "checkpoints": None if checkpoints is None else os.path.abspath(checkpoints),

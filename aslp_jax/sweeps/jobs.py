@@ -12,9 +12,9 @@ from aslp_jax._claim import Held, await_sign_of_life, claim_soon
 from aslp_jax._errors import BadInput
 from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Cell, Grid, open_shared
-from aslp_jax.sweeps.sweep import Plan, write_reports
+from aslp_jax.sweeps.sweep import Plan, clear, write_reports
 from aslp_jax.trainer.progress import Progress
-from aslp_jax.trainer.run_folder import writing
+from aslp_jax.trainer.run_folder import check_encoding, writing
 from aslp_jax.trainer.signals import Interrupted
 
 
@@ -69,6 +69,8 @@ def run_job(plan: Plan, number: int) -> Interrupted | None:
             page="docs/scaling.md#a-grid-with-slurm-or-kubernetes",
         )
     job = jobs[number]
+    with writing(plan.folder):
+        check_encoding(plan.folder)
     data = plan.load(1)
     # Only now: a mistyped flag should not wait for JAX.
     import jax
@@ -106,6 +108,7 @@ def _report_if_last(plan: Plan, grid: Grid, jobs: Sequence[Job]) -> None:
         return
     try:
         with writing(grid.path), claim_soon(grid.path):
+            clear(plan)
             write_reports(plan, grid)
     except Held as error:
         note(f"{error}; the runs are finished, the report was not written")

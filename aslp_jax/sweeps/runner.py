@@ -38,12 +38,14 @@ def train_grid(
     per_device: int = 1,
     deadline: float = math.inf,
     report: bool = True,
+    lasting: bool = True,
     devices: Sequence["jax.Device"] | None = None,
     progress_file: TextIO | None = None,
 ) -> None:
     """Trains every run of some cells that is not finished yet.
 
-    The seeds of a cell go through one program, spread over the devices.
+    The seeds of a cell go through one program, spread over the devices. A run that
+    another process finishes meanwhile is kept.
 
     Args:
       grid: folder of the grid.
@@ -54,6 +56,7 @@ def train_grid(
       per_device: number of runs that a device trains at once.
       deadline: time to save and stop, as of `time.monotonic()`, in seconds.
       report: True to write a report.html on each run.
+      lasting: False if the folder of the grid is soon deleted; then no result names it.
       devices: devices to train on; None takes all of this process.
       progress_file: file that shows the progress; None is the present `sys.stderr`.
 
@@ -75,17 +78,24 @@ def train_grid(
         try:
             for cell, left in todo.items():
                 for batch, share in _batches(left, len(devices), per_device):
-                    sessions = []
+                    begun: dict[int, Session] = {}
                     for index, seed in enumerate(batch):
                         signals.check()
                         config, out = configure(cell, seed), grid.folder(cell, seed)
                         device = devices[index // share]
                         session = _begin(config, data, out, device, progress)
+                        if session is None:
+                            progress.start(name_batch(cell, [seed]), runs=1, epochs=1)
+                            progress.finish("finished by another process")
+                            continue
                         claims.callback(session.close)
-                        sessions.append(session)
+                        begun[seed] = session
+                    if not begun:
+                        continue
+                    sessions = [*begun.values()]
                     progress.start(
-                        name_batch(cell, batch),
-                        runs=len(batch),
+                        name_batch(cell, [*begun]),
+                        runs=len(begun),
                         epochs=sessions[0].run.config.total_epochs,
                     )
                     train_sessions(sessions, progress, signals)
@@ -93,7 +103,7 @@ def train_grid(
                     for session in sessions:
                         signals.check()
                         result, path = (
-                            _finish(session, report=report),
+                            _finish(session, report=report, lasting=lasting),
                             session.folder.path,
                         )
                         outcomes.append(describe(result, path, progress.note))
@@ -187,16 +197,24 @@ def _begin(
     out: Path,
     device: "jax.Device",
     progress: Progress,
-) -> "Session":
-    """Begins a run, or continues the run that its folder holds."""
+) -> "Session | None":
+    """Begins a run, or continues that in its folder; returns None if it is finished."""
     from aslp_jax.trainer.session import begin
 
     begun = (out / "config.json").exists()
+    folder = RunFolder(out)
     try:
+        if begun:
+            folder.saved_options()  # a damaged config.json is met before all else
+            folder.claim()
+            # Only now: the process that held it may have finished it.
+            if folder.file("result.json").exists():
+                folder.release()
+                return None
         return begin(
             config,
             data,
-            RunFolder(out) if begun else RunFolder.new(out, config),
+            folder if begun else RunFolder.new(out, config),
             resume=begun,
             note=progress.note,
             devices=[device],
@@ -211,11 +229,12 @@ def _begin(
         ) from error
 
 
-def _finish(session: "Session", *, report: bool) -> dict[str, Any]:
+def _finish(session: "Session", *, report: bool, lasting: bool) -> dict[str, Any]:
     """Writes the closing files of a run, and returns the content of result.json."""
-    if session.problem is not None:
+    if session.divergence is not None:
         stochastic = session.run.programs.method.stochastic
-        result = {"stochastic": stochastic, "diverged": session.problem}
+        problem = session.problem if lasting else str(session.divergence)
+        result = {"stochastic": stochastic, "diverged": problem}
         session.folder.write_result(result)
         return result
     result = session.finish(plot=False, report=report).to_json()

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from aslp_jax.data import datasets
     from aslp_jax.data.streamed import Streamed
 
-_REPORT = ("csv", "md", "png")
-"""Endings of the files of a report."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -247,6 +244,8 @@ def run_sweep(plan: Plan, train: Train = runner.train_grid) -> SweepOutcome:
 def write_reports(plan: Plan, grid: Grid) -> None:
     """Writes the report on all finished runs, and the page if it is asked for.
 
+    Without one, an earlier page is deleted.
+
     Args:
       plan: the grid.
       grid: its folder, which this process has claimed.
@@ -255,6 +254,10 @@ def write_reports(plan: Plan, grid: Grid) -> None:
       BadInput: the folder cannot be written, or a run is damaged.
     """
     dataset = plan.first.dataset
+    if not plan.schedule.report:
+        # An earlier page knows fewer runs than the tables beside it.
+        with writing(grid.path):
+            (grid.path / REPORT).unlink(missing_ok=True)
     plan.table.report(grid, dataset)
     if plan.schedule.report:
         plan.table.page(grid, dataset)
@@ -265,9 +268,23 @@ def _claimed(plan: Plan) -> Claim:
     with writing(plan.folder):
         check_encoding(plan.folder)
         found = claim(plan.folder)
-        tables = (f"{plan.table.name}.{end}" for end in _REPORT)
-        remove_left_behind(plan.folder, ("grid.json", "runs.csv", REPORT, *tables))
+        clear(plan)
     return found
+
+
+def clear(plan: Plan) -> None:
+    """Deletes what killed processes left in the folder of a grid.
+
+    Args:
+      plan: the grid, whose folder this process has claimed.
+
+    Raises:
+      OSError: the folder cannot be read or written.
+    """
+    tables = (f"{plan.table.name}.{end}" for end in ("csv", "md"))
+    plots = (f"{arch}.png" for arch in FIELDS["arch"].metadata["choices"])
+    names = ("grid.json", "runs.csv", REPORT, *tables, *plots)
+    remove_left_behind(plan.folder, names)
 
 
 def _check_options(table: Table, options: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ import functools
 import io
 import os
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,14 @@ class Task:
 
     Attributes:
       versions: versions of packages that must be the same here.
+      command: command line of the driver, for the files of the runs.
       cell: name of the cell.
       options: options of each run, one a seed.
       settings: content of the grid's grid.json.
       per_device: number of runs that a device trains at once.
       report: True to write report.html for each run.
       images_sha256: hash of the images.
+      labels_sha256: hash of the labels of images of files; None for other images.
       out: folder of the grid on the driver's machine.
       out_token: name of the claim on that folder. A worker that reads the same name
         there has the folder on shared storage.
@@ -60,12 +63,14 @@ class Task:
     """
 
     versions: dict[str, str]
+    command: list[str]
     cell: str
     options: tuple[dict[str, Any], ...]
     settings: dict[str, Any]
     per_device: int
     report: bool
     images_sha256: str
+    labels_sha256: str | None
     out: str
     out_token: str | None
     checkpoints: str | None
@@ -130,13 +135,15 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
     enable_compilation_cache()
     configs = {each["seed"]: Config(**each) for each in task.options}
     first, *_ = configs.values()
-    data, digest = _load(dataclasses.replace(first, seed=0))
-    if digest != task.images_sha256:
-        raise BadInput(
-            f"its images of {first.dataset_name} are not the driver's", page=PAGE
-        )
+    data, *found = _load(dataclasses.replace(first, seed=0))
+    expected = (task.images_sha256, task.labels_sha256)
+    for name, ours, theirs in zip(("images", "labels"), found, expected, strict=True):
+        if ours != theirs:
+            raise BadInput(
+                f"its {name} of {first.dataset_name} are not the driver's", page=PAGE
+            )
     cell = _Cell(task.cell)
-    with _folder(task) as path:
+    with _command(task.command), _folder(task) as (path, lasting):
         grid = open_shared(path, task.settings)
         began = time.monotonic()
         while True:
@@ -149,6 +156,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                     data,
                     per_device=task.per_device,
                     report=task.report,
+                    lasting=lasting,
                     devices=jax.local_devices()[:1],
                     progress_file=io.StringIO(),
                 )
@@ -172,22 +180,41 @@ def read_run(folder: Path) -> dict[str, bytes]:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(config: Config) -> tuple["datasets.Dataset | Streamed", str]:
-    """Returns the images of a cell's runs, and their hash; kept for the next task."""
+def _load(
+    config: Config,
+) -> tuple["datasets.Dataset | Streamed", str, str | None]:
+    """Returns the images of a cell's runs, and the hashes of a `Task`.
+
+    They are kept for the next task.
+    """
     from aslp_jax.trainer.session import load_dataset
 
     data = load_dataset(config)
-    return data, data.images_sha256()
+    labels = data.labels_sha256() if config.of_files else None
+    return data, data.images_sha256(), labels
 
 
 @contextlib.contextmanager
-def _folder(task: Task) -> Iterator[Path]:
-    """Yields the folder of the grid that this worker fills."""
+def _command(words: Sequence[str]) -> Iterator[None]:
+    """Lets files name the driver's command line.
+
+    That of a worker is Ray's own, with addresses and a password.
+    """
+    own, sys.argv = sys.argv, [*words]
+    try:
+        yield
+    finally:
+        sys.argv = own
+
+
+@contextlib.contextmanager
+def _folder(task: Task) -> Iterator[tuple[Path, bool]]:
+    """Yields the folder of the grid that this worker fills, and True if it lasts."""
     out = Path(task.out)
     if task.checkpoints is not None:
-        yield Path(task.checkpoints)
+        yield Path(task.checkpoints), True
     elif task.out_token is not None and token(out) == task.out_token:
-        yield out
+        yield out, True
     else:
         with tempfile.TemporaryDirectory(prefix="aslp-jax-") as folder:
-            yield Path(folder) / "grid"
+            yield Path(folder) / "grid", False

@@ -82,10 +82,11 @@ class EventLog:
         from tensorboardX.proto.event_pb2 import SessionLog
 
         self._folder.mkdir(exist_ok=True)
-        number = len(list(self._folder.iterdir()))
+        # A process that was killed at once leaves an empty file.
+        sizes = [file.stat().st_size for file in self._folder.iterdir()]
         # Readers take files by their names. Those of one second differ by the number.
-        self._writer = EventsWriter(str(self._folder / "events"), f".{number:06}")
-        if number:
+        self._writer = EventsWriter(str(self._folder / "events"), f".{len(sizes):06}")
+        if any(sizes):
             self._add(epoch, session_log=SessionLog(status=SessionLog.START))
         else:
             for row in earlier:

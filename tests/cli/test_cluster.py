@@ -20,6 +20,7 @@ from aslp_jax._extras import MissingExtra
 from aslp_jax.cli import table1
 from aslp_jax.cli.main import main
 from aslp_jax.sweeps import cluster, worker
+from aslp_jax.trainer import session
 from aslp_jax.trainer.options import Config
 from tests.cli.runs import same_runs
 from tests.sweeps.helpers import promotion_as_for_users
@@ -93,12 +94,14 @@ def task(**changes: Any) -> dict[str, Any]:
     options = Config(dataset="digits", arch="conv2", seed=0).as_dict()
     return {
         "versions": worker.versions(),
+        "command": ["aslp-jax", "table1"],
         "cell": CELL,
         "options": [options | changes.pop("options", {})],
         "settings": {},
         "per_device": 1,
         "report": True,
         "images_sha256": "",
+        "labels_sha256": None,
         "out": "/nowhere",
         "out_token": None,
         "checkpoints": None,
@@ -129,6 +132,51 @@ def test_a_worker_refuses_what_it_cannot_train(changes, message, monkeypatch):
     assert set(answer) == {"refused", "page"}
     assert answer["refused"].startswith(f"worker {socket.gethostname()}: ")
     assert re.search(message, answer["refused"])
+
+
+def test_a_worker_refuses_other_labels(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    options = Config(dataset="own", data=str(images), cache_dir=str(tmp_path), seed=0)
+    data = session.load_dataset(options)
+    values = {
+        "options": options.as_dict(),
+        "images_sha256": data.images_sha256(),
+        "labels_sha256": "other",
+    }
+    answer = worker.work(task(**values))
+    assert answer["refused"].endswith("its labels of noise are not the driver's")
+
+
+@pytest.mark.slow
+def test_no_file_names_the_worker_or_its_folder(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(sys, "argv", ["default_worker.py", "--redis-password=secret"])
+    dense = {"method": "magnitude", "rescale": "none", "keep_fraction": 0.1}
+    small = {"arch": "conv2", "batch_size": 8, "epochs": 1, "eval_samples": 2}
+    options = Config(
+        dataset="own",
+        data=str(images),
+        cache_dir=str(tmp_path),
+        weight_lr=1e30,  # the loss becomes NaN
+        **dense,
+        **small,
+    )
+    data = session.load_dataset(options)
+    hashes = {
+        "images_sha256": data.images_sha256(),
+        "labels_sha256": data.labels_sha256(),
+    }
+    answer = worker.work(task(options=options.as_dict(), **hashes))
+    files = answer["runs"][0]
+    diverged = json.loads(files["result.json"])["diverged"]
+    assert re.fullmatch(r"the loss became \w+ in epoch 1, step \d of 4", diverged)
+    command = json.loads(files["config.json"])["command"]
+    assert command == ["aslp-jax", "table1"]
+    for name, content in files.items():
+        assert b"aslp-jax-" not in content and b"secret" not in content, name
+    assert sys.argv[0] == "default_worker.py"
 
 
 # With Ray.
@@ -194,6 +242,9 @@ def test_a_grid_on_two_nodes_is_that_on_one_machine(
         assert (there / name).read_bytes() == (here / name).read_bytes()
     for folder in (there / "cells").iterdir():
         assert {path.name for path in folder.iterdir()} == {*worker.FILES}
+        about = json.loads((folder / "config.json").read_text())
+        # That of Ray's worker names addresses and a password.
+        assert about["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
 
     # Started again: finished runs are kept, and what was begun and left is replaced.
     lost = there / "cells" / f"{CELL}-seed1"

@@ -1,6 +1,7 @@
 """Grids whose runs are commands of their own: `--print-jobs` and `--job`."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ def printed(form: str, line: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("--cpus-per-run 2", "--cpus-per-run needs --cluster or --print-jobs"),
         ("--print-jobs kubernetes", "needs --out /VOLUME/FOLDER, the full path"),
         ("--print-jobs kubernetes --out /runs", "needs --out /VOLUME/FOLDER"),
+        ("--print-jobs kubernetes --out /runs/..", "needs --out /VOLUME/FOLDER"),
+        ("--print-jobs kubernetes --out /runs/../a", "needs --out /VOLUME/FOLDER"),
+        (
+            "--print-jobs kubernetes --out /runs/a --minutes 5",
+            "--minutes and --print-jobs kubernetes exclude each other",
+        ),
         ("--job x", "--job: must be a whole number from 0, got x"),
         ("--job 480", "--job 480: the jobs of this grid are 0 to 479"),
         ("--print-jobs shell --mask-lr -1", "--mask-lr must be above 0"),
@@ -106,6 +113,33 @@ def test_kubernetes_takes_the_job(capsys):
     assert mount == {"name": volume["name"], "mountPath": "/data"}
 
 
+def test_a_folder_of_any_name_reaches_the_jobs(capsys):
+    folder = '/data/it\'s "$HOME" $$(A) $(B)\t${C} `d` \N{SNAKE}\N{DEGREE SIGN}'
+    options = ["--dataset", "digits", "--cells", "conv2-plain-aslp-*", "--out", folder]
+
+    assert table1.main([*options, "--print-jobs", "shell"]) == 0
+    line, *_ = capsys.readouterr().out.splitlines()
+    script = line.replace("aslp-jax", "printf '%s|'", 1)
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    assert shown.stdout.decode().split("|")[-4] == folder
+
+    assert table1.main([*options, "--print-jobs", "kubernetes"]) == 0
+    job = yaml.safe_load(capsys.readouterr().out)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    variables = {"A": "a", "B": "b", "JOB_COMPLETION_INDEX": "7"}
+    words = [expanded(word, variables) for word in container["command"]]
+    assert words[-3:] == [folder, "--job", "7"]
+
+
+def expanded(word: str, variables: dict[str, str]) -> str:
+    """A word of a command as a pod gets it: $$ is a $, $(NAME) a variable."""
+    return re.sub(
+        r"\$\$|\$\((\w+)\)",
+        lambda found: "$" if found[1] is None else variables[found[1]],
+        word,
+    )
+
+
 # Training.
 
 
@@ -140,7 +174,11 @@ def test_jobs_fill_the_folder_of_a_grid(line, whole, tmp_path, capsys) -> None:
             last = capsys.readouterr().err.splitlines()[-1]
             assert "is being written by process" in last and "delete" not in last
 
+        (grid / "conv2.png.0a1b2c3d").touch()  # of a process that was killed
         assert main([*command, "0"]) == 0
+    assert {path.name for path in grid.iterdir()} == {
+        path.name for path in whole.iterdir()
+    }
     _, err = capsys.readouterr()
     assert err.endswith(f"all runs are finished; the report is {grid}/table1.md\n")
     same_runs(grid, whole)

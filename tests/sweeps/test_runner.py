@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -190,6 +191,34 @@ def test_a_finished_run_is_kept_and_the_log_tells_of_each_epoch(data, trained):
     before = {path: path.stat().st_mtime_ns for path in grid.path.rglob("*")}
     assert train(grid, data, 2) == (f"{grid.path}: 0 runs to make, 2 finished before\n")
     assert before == {path: path.stat().st_mtime_ns for path in grid.path.rglob("*")}
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_finishes_meanwhile_is_kept(tmp_path, data, trained):
+    other, grid = trained[0], Grid(tmp_path / "shared", {})
+
+    def finished_elsewhere(cell: table1_cells.Cell, seed: int) -> Config:
+        # Called between the look for what is to be trained, and the training.
+        if not grid.folder(cell, seed).exists():
+            shutil.copytree(other.folder(cell, seed), grid.folder(cell, seed))
+        return options(cell, seed)
+
+    log = io.StringIO()
+    with promotion_as_for_users():
+        runner.train_grid(
+            grid, [CELL], [0, 1], finished_elsewhere, data, progress_file=log
+        )
+    head, *lines = log.getvalue().splitlines()
+    assert head == f"{grid.path}: 2 runs to make, 0 finished before"
+    for number, line in enumerate(lines):
+        start = f"run {number + 1}/2  {CELL.name} seed {number}  finished by another"
+        assert line.startswith(start)
+    assert len(lines) == 2
+    for made in other.path.rglob("*"):
+        if made.is_file() and made.name != "grid.json":
+            there = grid.path / made.relative_to(other.path)
+            assert there.read_bytes() == made.read_bytes()
+    assert not [*grid.path.rglob("lock.json")]
 
 
 @pytest.mark.slow

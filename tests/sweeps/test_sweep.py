@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from aslp_jax.sweeps import sweep
+from aslp_jax.sweeps.grid import Grid
+from aslp_jax.sweeps.table1 import cells, page, report
+from tests.sweeps.helpers import ASLP, write_run
 
 
 @pytest.mark.slow
@@ -35,3 +39,32 @@ def test_a_cell_gets_the_options_that_its_method_knows():
     assert (found.mask_lr, found.rescale) == (0.25, "smart")
     found = sweep.cell_config("fast", shared, {**own, "method": "magnitude"})
     assert (found.weight_lr, found.rescale) == (0.125, "none")
+
+
+def plan(folder: Path, *, page_wanted: bool = True) -> sweep.Plan:
+    """A grid of one cell of table 1."""
+    table = sweep.Table(
+        report.NAME, [ASLP], cells.configure, cells.settings, report.write, page.write
+    )
+    schedule = sweep.Schedule(seeds=2, report=page_wanted)
+    return sweep.plan(table, "fast", {"dataset": "digits"}, schedule, folder)
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    left = ("conv4.png.0a1b2c3d", "table1.md.partial", "report.html.partial")
+    others = ("mine.png.0a1b2c3d", "conv4.png")
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    sweep.clear(plan(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {*others}
+
+
+def test_without_a_page_an_earlier_one_is_deleted(tmp_path):
+    grid = Grid(tmp_path / "grid", {})
+    write_run(grid, ASLP, 0)
+    sweep.write_reports(plan(grid.path), grid)
+    assert (grid.path / "report.html").exists()
+    write_run(grid, ASLP, 1)
+    sweep.write_reports(plan(grid.path, page_wanted=False), grid)
+    assert not (grid.path / "report.html").exists()
+    assert (grid.path / "runs.csv").read_text().count("\n") == 3

@@ -87,6 +87,15 @@ def test_a_run_that_goes_on_takes_no_epoch_twice(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_an_empty_file_of_a_killed_process_costs_no_epoch(tmp_path):
+    (tmp_path / "events.out.tfevents.1700000000.host.000000").touch()
+    log = EventLog(tmp_path)
+    write(log, [3], [epoch_row(epoch, train_loss=1 / epoch) for epoch in (1, 2)])
+    log.close()
+    steps = [step for step, _ in scalars(read(tmp_path), "loss/training")]
+    assert steps == [1, 2, 3]
+
+
 def test_a_file_that_a_killed_process_left_is_read_up_to_its_end(tmp_path):
     log = EventLog(tmp_path)
     rows = write(log, [1, 2, 3])
