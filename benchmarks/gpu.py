@@ -18,7 +18,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -251,7 +250,7 @@ def train(plan: Plan) -> bool:
             time.sleep(0.2)
     finally:
         for process in going.values():
-            process.send_signal(signal.SIGINT)  # each saves, and goes on another time
+            process.terminate()  # each saves, and goes on another time
         for process in going.values():
             process.wait()
     return sound

@@ -43,7 +43,7 @@ def contents() -> dict[str, bytes]:
 def manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of small files, which take the place of the official ones."""
     hashes = {n: hashlib.sha256(c).hexdigest() for n, c in contents().items()}
-    monkeypatch.setattr(datasets, "OFFICIAL", IdxFiles(COUNTS, hashes))
+    monkeypatch.setattr(fashion_mnist, "OFFICIAL", IdxFiles(COUNTS, hashes))
     (tmp_path / "manual").mkdir()
     for name, content in contents().items():
         (tmp_path / "manual" / name).write_bytes(gzip.compress(content))
