@@ -40,6 +40,8 @@ gc.set_threshold(50_000, 20, 20)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Started before a test of a grid asks for another number of devices.
+jax.devices()
 
 
 @pytest.fixture(scope="session")
