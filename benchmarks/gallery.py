@@ -4,7 +4,8 @@
 
 The same results give the same bytes (with the same versions of matplotlib and Pillow).
 Each picture names the sha256 of its results, so that a test sees one that is out of
-date. Backgrounds are white, which can be read on a dark page too.
+date. Backgrounds are white, which can be read on a dark page too. The file is long
+because each picture has a function of its own.
 """
 
 import argparse

@@ -10,7 +10,7 @@ and cells of table 1 by the same recipe and `--epochs`, those that decide most f
 on where an earlier one stopped: it repeats nothing that is finished. `OUT` holds what
 is worth keeping, `OUT/work` the runs themselves. The second command rehearses all of it
 on a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose output is
-in `OUT`; 2 for bad input.
+in `OUT`; 2 for bad input. The file is long because it lists what is measured.
 """
 
 import argparse

@@ -6,7 +6,7 @@ JAX ends a process (SIGABRT, with a page of text) as soon as its coordinator mis
 another process. No handler in that process can replace this by a line and an exit code
 (jax 0.10: a callback in Python ends it too). So the process forks before JAX is
 imported: the child trains, and the parent waits, passes signals on, and says how it
-ended.
+ended. The file is long because each way to end must be told from all others.
 """
 
 import contextlib

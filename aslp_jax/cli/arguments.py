@@ -1,4 +1,8 @@
-"""Flags of the commands, made from the options."""
+"""Flags of the commands, made from the options.
+
+The file is long because flags of a new run, of a resumed one and of one on several
+processes are told apart here, each with its own error.
+"""
 
 import argparse
 import dataclasses

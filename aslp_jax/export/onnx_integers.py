@@ -7,6 +7,8 @@ only moves or compares numbers takes the bytes as they are.
 All bytes are unsigned: int8 becomes uint8 with the zero point 128. Onnxruntime has
 operators for signed bytes on x86 only where it can make them unsigned, which moves
 prevent.
+
+The file is long because it holds a rule for each operation.
 """
 
 import dataclasses

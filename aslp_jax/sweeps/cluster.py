@@ -2,7 +2,8 @@
 
 The driver is the process of the command. It claims the folder of the grid, as without a
 cluster, and alone writes the report. Ray starts a task again on another node when its
-node dies. The only file that imports Ray, and only when a cluster is asked for.
+node dies. The only file that imports Ray, and only when a cluster is asked for. It is
+long because each way in which a cluster or a worker can be wrong has a line of its own.
 """
 
 import contextlib

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._atomic import write_text
-from aslp_jax.sweeps.grid import Record
+from aslp_jax.sweeps.grid import Grid, Record, read_settings
 from aslp_jax.sweeps.report import NONE_FINISHED, Claim
 from aslp_jax.sweeps.statistics import CONFIDENCE, t_quantile
-from aslp_jax.trainer.run_folder import REPORT
+from aslp_jax.trainer.run_folder import REPORT, writing
 from aslp_jax.webpage.html import (
     Cell,
     Markup,
@@ -43,6 +43,45 @@ def interval(mean: float, std: float, count: int) -> Cell:
         return Cell("", math.nan)
     half = t_quantile(count - 1) * std / math.sqrt(count)
     return Cell(f"{mean - half:.2f} to {mean + half:.2f}", mean - half)
+
+
+def write_grid_page(
+    grid: Grid, title: str, introduction: str, sections: Sequence[tuple[str, Text]]
+) -> None:
+    """Writes `report.html` into the folder of a grid, its settings at the end.
+
+    Args:
+      grid: folder of the grid.
+      title: title of the page.
+      introduction: text below the title.
+      sections: heading and content of each section; empty if no run is finished.
+
+    Raises:
+      BadInput: the folder cannot be written.
+    """
+    about = ("Settings", settings_table(read_settings(grid.path)))
+    with writing(grid.path):
+        every = [*(sections or [unfinished()]), about]
+        write_page(grid.path, title, introduction, every)
+
+
+def network_plots(
+    grid: Grid, archs: Iterable[str], dataset: str, content: str
+) -> Markup:
+    """Returns the plots of a grid, one a network.
+
+    Args:
+      grid: folder of the grid, which holds `ARCH.png`.
+      archs: name of the network of each finished run.
+      dataset: name of the data set.
+      content: what the plots show, for the text in place of the pictures.
+    """
+    return plots(
+        {
+            f"{arch.capitalize()} on {dataset}: {content}": grid.path / f"{arch}.png"
+            for arch in dict.fromkeys(archs)
+        }
+    )
 
 
 def lines_table(caption: str, lines: Iterable[Mapping[str, Any]]) -> Markup:

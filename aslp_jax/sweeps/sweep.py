@@ -1,4 +1,7 @@
-"""A sweep: training of all cells of a grid, and its report."""
+"""A sweep: training of all cells of a grid, and its report.
+
+The file is long because it states what a table, a schedule, a plan and an outcome hold.
+"""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,7 @@
-"""Images of a run, held on the devices or streamed to them: one interface for both."""
+"""Images of a run, held on the devices or streamed to them: one interface for both.
+
+The file is long because both kinds state what each function of the interface does.
+"""
 
 import functools
 import itertools

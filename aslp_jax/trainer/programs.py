@@ -1,4 +1,7 @@
-"""Compiled programs of a run, shared by all runs with the same specification."""
+"""Compiled programs of a run, shared by all runs with the same specification.
+
+The file is long because it states what each program takes and returns.
+"""
 
 import dataclasses
 import functools

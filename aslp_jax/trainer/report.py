@@ -1,7 +1,7 @@
 """Report on a run: one page of HTML with curves, kept weights, filters and options.
 
 `report.html` stands beside result.json and says the same to people. It needs no network
-and no other file.
+and no other file. This file is long because it has a function for each section.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""Texts of a C source: constants, descriptors of steps, and calls."""
+"""Texts of a C source: constants, descriptors of steps, and calls.
+
+The file is long because it spells every kind of constant and step.
+"""
 
 import hashlib
 import re

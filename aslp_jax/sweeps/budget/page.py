@@ -12,18 +12,15 @@ from aslp_jax.sweeps.budget.report import (
     summarise,
     summary_line,
 )
-from aslp_jax.sweeps.grid import Grid, Record, read_settings
+from aslp_jax.sweeps.grid import Grid, Record
 from aslp_jax.sweeps.page import (
     claims_table,
     lines_table,
-    plots,
+    network_plots,
     runs_table,
-    settings_table,
-    unfinished,
     with_interval,
-    write_page,
+    write_grid_page,
 )
-from aslp_jax.trainer.run_folder import writing
 from aslp_jax.webpage.html import Text
 
 
@@ -38,14 +35,12 @@ def write(grid: Grid, dataset: str) -> None:
       BadInput: the folder cannot be written, or a run in it is damaged.
     """
     records = grid.records(cells_in(grid.path))
-    sections = _sections(grid, records, dataset) if records else [unfinished()]
-    with writing(grid.path):
-        write_page(
-            grid.path,
-            f"Pruning under a budget on {dataset}",
-            f"Test accuracy in % of the network that is left, over seeds. {WAYS}.",
-            [*sections, ("Settings", settings_table(read_settings(grid.path)))],
-        )
+    write_grid_page(
+        grid,
+        f"Pruning under a budget on {dataset}",
+        f"Test accuracy in % of the network that is left, over seeds. {WAYS}.",
+        _sections(grid, records, dataset) if records else [],
+    )
 
 
 def _sections(
@@ -57,16 +52,15 @@ def _sections(
         "the interval of the mean accuracy"
     )
     finite = [each.cell.arch for each in summaries if each.results]
-    paths = {
-        f"{arch.capitalize()} on {dataset}: test accuracy against the weights kept, "
-        "mean and standard deviation over seeds": grid.path / f"{arch}.png"
-        for arch in dict.fromkeys(finite)
-    }
+    content = (
+        "test accuracy against the weights kept, mean and standard deviation over "
+    )
+    content += "seeds"
     lines = map(budget_run_line, records)
     return [
         ("Accuracy", lines_table(caption, map(_line, summaries))),
         ("Claims", claims_table(claims(records))),
-        ("Accuracy against weights", plots(paths)),
+        ("Accuracy against weights", network_plots(grid, finite, dataset, content)),
         ("Runs", runs_table(grid.path, records, lines)),
     ]
 

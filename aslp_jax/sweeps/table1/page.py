@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aslp_jax.sweeps.grid import Grid, Record, read_settings
+from aslp_jax.sweeps.grid import Grid, Record
 from aslp_jax.sweeps.page import (
     claims_table,
     lines_table,
-    plots,
+    network_plots,
     runs_table,
-    settings_table,
-    unfinished,
     with_interval,
-    write_page,
+    write_grid_page,
 )
 from aslp_jax.sweeps.table1.cells import all_cells
 from aslp_jax.sweeps.table1.claims import claims
@@ -23,7 +21,6 @@ from aslp_jax.sweeps.table1.report import (
     table_numbers,
     table_run_line,
 )
-from aslp_jax.trainer.run_folder import writing
 from aslp_jax.webpage.html import Text
 
 
@@ -38,15 +35,13 @@ def write(grid: Grid, dataset: str) -> None:
       BadInput: the folder cannot be written, or a run in it is damaged.
     """
     records = grid.records(all_cells())
-    sections = _sections(grid, records, dataset) if records else [unfinished()]
-    with writing(grid.path):
-        write_page(
-            grid.path,
-            f"Table 1 on {dataset}",
-            "Test accuracy in % of each network, method and evaluation, over its "
-            f"seeds. {RESCALES}",
-            [*sections, ("Settings", settings_table(read_settings(grid.path)))],
-        )
+    write_grid_page(
+        grid,
+        f"Table 1 on {dataset}",
+        "Test accuracy in % of each network, method and evaluation, over its seeds. "
+        f"{RESCALES}",
+        _sections(grid, records, dataset) if records else [],
+    )
 
 
 def _sections(
@@ -55,16 +50,14 @@ def _sections(
     numbers = table_numbers(records, dataset)
     caption = "Test accuracy in %, as in table1.csv, with the interval of the mean"
     finite = [record.cell.arch for record in records if not record.diverged]
-    paths = {
-        f"{arch.capitalize()} on {dataset}: validation accuracy against epochs, mean "
-        "and standard deviation over seeds": grid.path / f"{arch}.png"
-        for arch in dict.fromkeys(finite)
-    }
+    content = (
+        "validation accuracy against epochs, mean and standard deviation over seeds"
+    )
     lines = map(table_run_line, records)
     return [
         ("Accuracy", lines_table(caption, map(_line, numbers))),
         ("Claims", claims_table(claims(records))),
-        ("Curves", plots(paths)),
+        ("Curves", network_plots(grid, finite, dataset, content)),
         ("Runs", runs_table(grid.path, records, lines)),
     ]
 
