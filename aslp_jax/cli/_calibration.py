@@ -63,9 +63,9 @@ def calibration_inputs(
     from aslp_jax.data import pipeline
     from aslp_jax.data.names import IMAGENET, NAMES, PREFIX
     from aslp_jax.data.streamed import Streamed
+    from aslp_jax.trainer.loading import load_dataset
     from aslp_jax.trainer.options import Config, check
     from aslp_jax.trainer.run_folder import RunFolder
-    from aslp_jax.trainer.session import load_dataset
 
     path = Path(source).expanduser()
     folder = None if data_dir is None else str(data_dir)

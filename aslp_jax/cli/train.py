@@ -89,9 +89,10 @@ def _run(command: Command) -> int:
             compile_seconds,
             enable_compilation_cache,
         )
+        from aslp_jax.trainer.loading import load_dataset
         from aslp_jax.trainer.loop import train_sessions
         from aslp_jax.trainer.progress import Progress
-        from aslp_jax.trainer.session import begin, load_dataset
+        from aslp_jax.trainer.session import begin
 
     enable_compilation_cache()
     config = command.config

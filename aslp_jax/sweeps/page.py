@@ -74,7 +74,7 @@ def network_plots(
       grid: folder of the grid, which holds `ARCH.png`.
       archs: name of the network of each finished run.
       dataset: name of the data set.
-      content: what the plots show, for the text in place of the pictures.
+      content: quantity of the plots, for the text in place of the pictures.
     """
     return plots(
         {

@@ -157,7 +157,7 @@ class Plan:
         with Signals():
             use_cores(seeds)
             from aslp_jax.trainer.compilation_cache import enable_compilation_cache
-            from aslp_jax.trainer.session import load_dataset
+            from aslp_jax.trainer.loading import load_dataset
 
         enable_compilation_cache()
         note = Progress().note

@@ -187,7 +187,7 @@ def _load(
 
     They are kept for the next task.
     """
-    from aslp_jax.trainer.session import load_dataset
+    from aslp_jax.trainer.loading import load_dataset
 
     data = load_dataset(config)
     labels = data.labels_sha256() if config.of_files else None

@@ -20,7 +20,7 @@ from aslp_jax._extras import MissingExtra
 from aslp_jax.cli import table1
 from aslp_jax.cli.main import main
 from aslp_jax.sweeps import cluster, worker
-from aslp_jax.trainer import session
+from aslp_jax.trainer import loading
 from aslp_jax.trainer.options import Config
 from tests.cli.runs import same_runs
 from tests.sweeps.helpers import promotion_as_for_users
@@ -141,7 +141,7 @@ def test_a_worker_refuses_other_labels(images, tmp_path, monkeypatch):
     monkeypatch.setenv("NPROC", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     options = Config(dataset="own", data=str(images), cache_dir=str(tmp_path), seed=0)
-    data = session.load_dataset(options)
+    data = loading.load_dataset(options)
     values = {
         "options": options.as_dict(),
         "images_sha256": data.images_sha256(),
@@ -166,7 +166,7 @@ def test_no_file_names_the_worker_or_its_folder(images, tmp_path, monkeypatch):
         **dense,
         **small,
     )
-    data = session.load_dataset(options)
+    data = loading.load_dataset(options)
     hashes = {
         "images_sha256": data.images_sha256(),
         "labels_sha256": data.labels_sha256(),

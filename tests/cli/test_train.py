@@ -670,7 +670,7 @@ finally:
 @pytest.mark.parametrize(
     ("module", "name", "made"),
     [
-        ("trainer.session", "load_dataset", []),
+        ("trainer.loading", "load_dataset", []),
         ("trainer.loop", "train_sessions", ["config.json"]),
         ("trainer.closing", "evaluate_best", ["checkpoints", "config.json"]),
         ("trainer.plots", "plot_curves", ["checkpoints", "config.json"]),

@@ -14,7 +14,7 @@ import pytest
 from aslp_jax import train
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets, imagenet, own, stream_sources, streamed
-from aslp_jax.trainer import loop, session
+from aslp_jax.trainer import loading, loop, session
 from aslp_jax.trainer.feeding import Streaming
 from aslp_jax.trainer.multi_seed import SeedBatch
 from aslp_jax.trainer.options import Config
@@ -200,11 +200,11 @@ def options(photos: Path, **changes) -> Config:
 def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) -> None:
     config = options(photos, cache_dir=str(tmp_path))
     monkeypatch.setattr(streamed, "STREAM_ABOVE", 40 * 8 * 8 * 3)
-    assert isinstance(session.load_dataset(config), datasets.Dataset)
+    assert isinstance(loading.load_dataset(config), datasets.Dataset)
     monkeypatch.setattr(streamed, "STREAM_ABOVE", 40 * 8 * 8 * 3 - 1)
-    assert isinstance(session.load_dataset(config), streamed.Streamed)
+    assert isinstance(loading.load_dataset(config), streamed.Streamed)
     given = dataclasses.replace(config, stream=False)
-    assert isinstance(session.load_dataset(given), datasets.Dataset)
+    assert isinstance(loading.load_dataset(given), datasets.Dataset)
     assert stream_sources.folder_size(photos, (8, 8)) > streamed.STREAM_ABOVE
 
 
@@ -218,7 +218,7 @@ def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) 
 )
 def test_what_cannot_be_streamed_is_one_line(photos, changes, message) -> None:
     with pytest.raises(BadInput, match=message):
-        session.load_dataset(options(photos, stream=True, **changes))
+        loading.load_dataset(options(photos, stream=True, **changes))
 
 
 def test_data_streamed_by_itself_names_the_way_into_memory(
@@ -230,9 +230,9 @@ def test_data_streamed_by_itself_names_the_way_into_memory(
     monkeypatch.setattr(streamed, "STREAM_ABOVE", 0)
     config = Config(dataset="tfds:imagenet2012", data_dir=str(tmp_path), image_size="8")
     with pytest.raises(BadInput, match=r"only array_record .*; --no-stream holds"):
-        session.load_dataset(config)
+        loading.load_dataset(config)
     with pytest.raises(BadInput, match=r"only array_record can be streamed$"):
-        session.load_dataset(dataclasses.replace(config, stream=True))
+        loading.load_dataset(dataclasses.replace(config, stream=True))
 
 
 def test_streamed_runs_are_no_seed_batch(stream) -> None:
