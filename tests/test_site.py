@@ -17,6 +17,13 @@ from tests.test_project import LIBRARY, is_public, module_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("sphinx", "myst_parser", "myst_nb", "furo", "latex2mathml")
+NOT_RUN = (
+    *("-D", "nb_execution_mode=off"),
+    # That of conf.py; and only a run says in which language a notebook is.
+    *("-D", "suppress_warnings=ref.python,myst-nb.lexer"),
+)
+"""Flags of a build that shows notebooks without running them."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -28,12 +35,15 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Builds the site with the command of CONTRIBUTING.md, in another folder."""
+    """Builds the site with the command of CONTRIBUTING.md, in another folder.
+
+    Notebooks are shown and not run here: test_notebooks.py runs them.
+    """
     out = tmp_path_factory.mktemp("site")
     text = (ROOT / "CONTRIBUTING.md").read_text()
     (command,) = re.findall(r"^python (-m sphinx [^#\n]*?) build/site", text, re.M)
     done = subprocess.run(
-        [sys.executable, *command.split(), str(out)],
+        [sys.executable, *command.split(), *NOT_RUN, str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,
