@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax.trainer.progress import humanise_seconds
+from benchmarks.tables import write_csv
 from benchmarks.timing import Claim
 
 GRID = ["table1", "--dataset", "digits", "--archs", "conv2", "--cells", "*-plain-*-sc"]
@@ -195,11 +196,8 @@ def _run(folder: Path) -> tuple[Any, ...]:
 
 def write(folder: Path, kills: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
     """Writes the results."""
-    with open(folder / "kills.csv", "w", newline="", encoding="utf-8") as file:
-        names = ["second", "node", "finished", "in_training"]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kills)
+    names = ("second", "node", "finished", "in_training")
+    write_csv(folder / "kills.csv", kills, names)
     text = json.dumps(about, indent=2) + "\n"
     (folder / "kills.json").write_text(text, encoding="utf-8")
 

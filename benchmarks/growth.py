@@ -9,7 +9,6 @@ growth of a time is more than twice that of the work.
 """
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from matplotlib.figure import Figure
 
 from aslp_jax import train
 from benchmarks import workload
+from benchmarks.tables import write_csv
 from benchmarks.timing import where
 
 ARCH = "conv4"
@@ -160,13 +160,11 @@ def plot(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes a CSV file with a line for each setting."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {n: round(v, 5) if n == "seconds" else v for n, v in line.items()}
-            for line in lines
-        )
+    rounded = [
+        {n: round(v, 5) if n == "seconds" else v for n, v in line.items()}
+        for line in lines
+    ]
+    write_csv(path, rounded)
 
 
 def main(arguments: Sequence[str]) -> int:

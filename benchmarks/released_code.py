@@ -11,7 +11,6 @@ code: 0; 1 if a difference is decided and larger than one point.
 """
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -29,6 +28,7 @@ from aslp_jax.sweeps.statistics import mean_and_std, t_quantile
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.programs import compile_programs
 from aslp_jax.trainer.spec import Images, program_spec
+from benchmarks.tables import write_csv
 from benchmarks.timing import where
 
 THEIRS = {
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
                 f"{time.monotonic() - began:.0f} s",
                 flush=True,
             )
-            _write(options.out / "runs.csv", runs)
+            write_csv(options.out / "runs.csv", runs)
         values = [
             run["thresholding"]
             for run in runs
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
         if len(values) > 1:
             line = {"arch": arch, "column": column, **compare(values, theirs)}
             differences.append(line)
-            _write(options.out / "differences.csv", differences)
+            write_csv(options.out / "differences.csv", differences)
             print(
                 f"{arch} {column}: {line['mean']} %, theirs {theirs} %, difference "
                 f"{line['difference']:+.2f} ± {line['half_interval']:.2f} points"
@@ -174,13 +174,6 @@ def main(arguments: Sequence[str]) -> int:
         if line["decided"] == "yes" and abs(line["difference"]) > LARGEST
     ]
     return 1 if apart else 0
-
-
-def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ code: 0; 1 if smart rescale adds more than dynamic.
 """
 
 import argparse
-import csv
 import functools
 import statistics
 import sys
@@ -24,6 +23,7 @@ import optax
 from aslp_jax import ASLP, Masked, models, train
 from aslp_jax.methods.sampled import Rescale
 from benchmarks import workload
+from benchmarks.tables import write_csv
 from benchmarks.timing import Side, interleave_all, where
 
 KINDS: tuple[Rescale, ...] = ("none", "smart", "dynamic")
@@ -119,11 +119,7 @@ def main(arguments: Sequence[str]) -> int:
                 f"{middle:+9.2f} ± {deviation:.2f} s over none"
             )
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with (options.out / "rescale.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
+        write_csv(options.out / "rescale.csv", lines)
     cost = {
         line["rescale"]: line["added_seconds_per_epoch"]
         for line in lines

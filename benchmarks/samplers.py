@@ -11,7 +11,6 @@ gives a gradient that is not finite.
 """
 
 import argparse
-import csv
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aslp_jax.sampling import bernoulli_st, naive_gumbel_softmax, stgs
+from benchmarks.tables import write_csv
 from benchmarks.timing import interleave, where
 
 Sampler = Callable[[jax.Array, jax.Array], jax.Array]
@@ -235,16 +235,14 @@ def _finish(figure: Figure, panels: Any, path: Path) -> None:
 
 
 def _write(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            writer.writerow(
-                {
-                    name: f"{value:.6g}" if isinstance(value, float) else value
-                    for name, value in line.items()
-                }
-            )
+    shown = [
+        {
+            name: f"{value:.6g}" if isinstance(value, float) else value
+            for name, value in line.items()
+        }
+        for line in lines
+    ]
+    write_csv(path, shown)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,7 +12,6 @@ core of this machine, and times an all-reduce of as many bytes between two proce
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -22,13 +21,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import workload
+from benchmarks.tables import write_csv
 
 GPUS = (1, 8, 64, 512)
 BATCH_SIZE = 256
@@ -235,14 +235,6 @@ def _free_port() -> int:
         return port
 
 
-def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="train on this machine")
@@ -258,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
         name, lines = "measured.csv", measure(options.epochs, options.repeats)
     else:
         name, lines = "predicted.csv", list(predictions())
-    _write(options.out / name, lines)
+    write_csv(options.out / name, lines)
     for line in lines:
         print("  ".join(f"{key} {value}" for key, value in line.items()))
     return 0

@@ -14,7 +14,6 @@ and dtype. Exit code: 0; 1 if a bound is not met.
 """
 
 import argparse
-import csv
 import importlib.util
 import os
 import sys
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import workload
+from benchmarks.tables import write_csv
 from benchmarks.timing import Claim, Side, interleave, where
 
 BOUNDS = {
@@ -170,10 +170,7 @@ def main(arguments: Sequence[str]) -> int:
                 met &= claim.met
             rows.append({**setting, **row, "versions": versions})
     if options.csv is not None:
-        with open(options.csv, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.csv, rows)
     return 0 if met else 1
 
 

@@ -1,6 +1,5 @@
 """Report of a campaign: a table on the screen, CSV and JSON."""
 
-import csv
 import importlib.metadata
 import json
 import platform
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.tries import LOST, TRACEBACK, Kind, Outcome
+from benchmarks.tables import write_csv
 
 COLUMNS = ("kind", "tries", "failures", "lost_data", "tracebacks", "seconds")
 _VERSIONED = ("aslp-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -67,10 +67,7 @@ def write(
       **about: further values of the JSON file, such as the seed.
     """
     lines = count(kinds, outcomes)
-    with (out / "faults.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    write_csv(out / "faults.csv", lines, COLUMNS)
     failed = [each.as_dict() for each in outcomes if each.found is not None]
     once = {kind.name for kind in kinds if kind.once}
     values = {
