@@ -51,7 +51,7 @@ class EventLog:
         earlier: Sequence[EpochRow],
         keep_probabilities: Mapping[str, np.ndarray],
     ) -> None:
-        """Writes an epoch; it is on disk when this returns.
+        """Writes an epoch; other programs can read it when this returns.
 
         Args:
           row: row of the epoch.
