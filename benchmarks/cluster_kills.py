@@ -10,7 +10,6 @@ counted twice or differs in a bit, or if there were fewer than ten kills.
 """
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax.trainer.progress import humanise_seconds
-from benchmarks.tables import write_csv
+from benchmarks.tables import read_csv, write_csv
 from benchmarks.timing import Claim
 
 GRID = ["table1", "--dataset", "digits", "--archs", "conv2", "--cells", "*-plain-*-sc"]
@@ -178,9 +177,9 @@ def _differ(left: Sequence[Any], right: Sequence[Any]) -> int:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as text:
-        lines = list(csv.DictReader(text))
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in TIMES} for line in read_csv(file)
+    ]
 
 
 def _run(folder: Path) -> tuple[Any, ...]:

@@ -9,7 +9,6 @@ because each picture has a function of its own.
 """
 
 import argparse
-import csv
 import hashlib
 import io
 import sys
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.samplers import COLOURS, DTYPES
+from benchmarks.tables import read_csv
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -48,17 +48,11 @@ MARKS = {"seed": "o", "signs": "s", "sparse": "D", "dense": "^"}
 MICROBIT_FLASH = 256 * 1024
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of a table."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def accuracy_and_kept(budget: Path) -> Figure:
     """Plots test accuracy against kept weights, mean and deviation of five seeds."""
     figure = Figure(figsize=(8.5, 4.5), dpi=100, layout="constrained")
     axes = figure.subplots()
-    cells = rows(budget)
+    cells = read_csv(budget)
     kept = sorted({float(cell["keep"]) for cell in cells})
     for (method, label), mark in zip(WAYS.items(), "v^Dso", strict=True):
         own = sorted(
@@ -95,13 +89,13 @@ def accuracy_and_flash(targets: Path, integers: Path) -> Figure:
     figure = Figure(figsize=(8.5, 4.5), dpi=100, layout="constrained")
     axes = figure.subplots()
     scored = {}
-    for row in rows(integers):
+    for row in read_csv(integers):
         scored[row["network"], "float32"] = 100 * float(row["float_accuracy"])
         if row["rule"] in ("mse", "max"):  # the default rules
             scored.setdefault(
                 (row["network"], row["activations"]), 100 * float(row["accuracy"])
             )
-    measured = [row for row in rows(targets) if row["board"] == "microbit"]
+    measured = [row for row in read_csv(targets) if row["board"] == "microbit"]
     for index, (name, short) in enumerate(TRAINED.items()):
         for row in measured:
             if row["network"] == name and row["activations"] in ("float32", "int8"):
@@ -155,8 +149,8 @@ def sampler(cost: Path, pytorch: Path, stability: Path) -> Figure:
     """Plots the time of masks and gradient, and gradients that are not finite."""
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    jax = {row["sampler"]: float(row["milliseconds"]) for row in rows(cost)}
-    other = {row["sampler"]: float(row["milliseconds"]) for row in rows(pytorch)}
+    jax = {row["sampler"]: float(row["milliseconds"]) for row in read_csv(cost)}
+    other = {row["sampler"]: float(row["milliseconds"]) for row in read_csv(pytorch)}
     bars = [
         ("stgs", other["aslp"], COLOURS["aslp"]),
         ("F.gumbel_softmax\n(PyTorch)", other["pytorch"], "tab:purple"),
@@ -170,7 +164,7 @@ def sampler(cost: Path, pytorch: Path, stability: Path) -> Figure:
     left.set_yticks(places, [name for name, _, _ in bars])
     left.set_xlim(0, 430)
     left.set_xlabel("masks of 4.3 M weights and their gradient (ms)")
-    lines = rows(stability)
+    lines = read_csv(stability)
     for name, label in (("naive", "the formula"), ("aslp", "stgs")):
         for dtype, style in zip(DTYPES, ("-o", "--s", ":^"), strict=True):
             own = [row for row in lines if row["dtype"] == dtype]

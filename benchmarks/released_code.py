@@ -6,8 +6,10 @@ Conv2 and Conv4, with neither rescale nor signed constants and with both, five s
 the preset `released_code` without augmentation, 150 epochs in batches of 64, all 1,437
 training images, no validation images, the network after the last epoch, thresholded.
 The authors' code reached the accuracies of `THEIRS` on the same images, division and
-number of epochs (means of three seeds). Writes `runs.csv` and `differences.csv`. Exit
-code: 0; 1 if a difference is decided and larger than one point.
+number of epochs (means of three seeds). Writes `runs.csv` and `differences.csv`. Runs
+that `runs.csv` holds already are kept, so a stopped command goes on if it is given again
+with the same options. Exit code: 0; 1 if a difference is decided and larger than one
+point.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from aslp_jax.sweeps.statistics import mean_and_std, t_quantile
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.programs import compile_programs
 from aslp_jax.trainer.spec import Images, program_spec
-from benchmarks.tables import write_csv
+from benchmarks.tables import read_csv, write_csv
 from benchmarks.timing import where
 
 THEIRS = {
@@ -127,6 +129,25 @@ def compare(values: Sequence[float], theirs: float) -> dict[str, Any]:
     }
 
 
+def finished(path: Path) -> list[dict[str, Any]]:
+    """Returns the runs that an earlier command wrote.
+
+    Args:
+      path: CSV file of runs, which need not be there.
+    """
+    if not path.exists():
+        return []
+    return [
+        {
+            **line,
+            "seed": int(line["seed"]),
+            "thresholding": float(line["thresholding"]),
+            "keep_fraction": float(line["keep_fraction"]),
+        }
+        for line in read_csv(path)
+    ]
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of CSV files")
@@ -136,10 +157,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     print(f"{where()}, {options.epochs} epochs")
     options.out.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
+    runs = finished(options.out / "runs.csv")
+    kept = {(run["arch"], run["column"], run["seed"]) for run in runs}
     differences: list[dict[str, Any]] = []
     for (arch, column), theirs in THEIRS.items():
         for seed in range(options.seeds):
+            if (arch, column, seed) in kept:
+                continue
             began = time.monotonic()
             result = train_once(
                 arch,

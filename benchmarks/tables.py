@@ -23,3 +23,13 @@ def write_csv(
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Returns the lines of a CSV file with a head, each by name.
+
+    Args:
+      path: file to read.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -22,3 +22,23 @@ def test_a_run_trains_and_follows_from_its_seed():
     )
     assert first == again
     assert 15 < first["thresholding"] <= 100 and 0.4 < first["keep_fraction"] < 0.6
+
+
+def test_a_stopped_command_goes_on(tmp_path, monkeypatch):
+    setting = ["--out", str(tmp_path), "--epochs", "1", "--seeds", "2"]
+    trained = []
+
+    def train_once(arch, column, seed, *, epochs, batch_size):
+        trained.append((arch, seed))
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return {"thresholding": 90.0 + seed, "keep_fraction": 0.5}
+
+    monkeypatch.setattr(released_code, "train_once", train_once)
+    with pytest.raises(KeyboardInterrupt):
+        released_code.main(setting)
+    released_code.main(setting)
+    # The fourth run was lost, and trained again.
+    assert len(trained) == 9 and trained[3] == trained[4] == ("conv2", 1)
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert len(lines) == 9 and lines[1:] == list(dict.fromkeys(lines[1:]))
