@@ -7,9 +7,8 @@ the preset `released_code` without augmentation, 150 epochs in batches of 64, al
 training images, no validation images, the network after the last epoch, thresholded.
 The authors' code reached the accuracies of `THEIRS` on the same images, division and
 number of epochs (means of three seeds). Writes `runs.csv` and `differences.csv`. Runs
-that `runs.csv` holds already are kept, so a stopped command goes on if it is given again
-with the same options. Exit code: 0; 1 if a difference is decided and larger than one
-point.
+that `runs.csv` holds are kept, so a stopped command goes on if it is given again with
+the same options. Exit code: 0; 1 if a difference is decided and larger than one point.
 """
 
 import argparse
