@@ -2,10 +2,17 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 CONFIDENCE = 0.95
 """Confidence of the intervals that verdicts rest on."""
+
+Differences = Mapping[int, Sequence[float]]
+"""Differences of the paired runs of each seed.
+
+The pairs of a seed share its weights, so they are not independent: they count as one,
+their mean, and intervals are over seeds.
+"""
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
@@ -50,7 +57,7 @@ def _central_probability(angle: float, degrees: int) -> float:
 
 
 def verdict(
-    differences: Sequence[float], *, at_least: bool = False, unit: str = "points"
+    differences: Differences, *, at_least: bool = False, unit: str = "points"
 ) -> tuple[str, str]:
     """Returns the evidence and the verdict on differences that should be positive.
 
@@ -58,22 +65,22 @@ def verdict(
     interval lies at or below 0, and is not decided if 0 lies within.
 
     Args:
-      differences: differences of paired runs.
+      differences: differences of paired runs, by seed.
       at_least: True if the claim is "not below 0": then 0 itself counts in its favour.
       unit: name of the unit of the differences.
     """
     if len(differences) < 2:
-        return _too_few(differences)
+        return _too_few(differences, unit)
     mean, half = _mean_and_half_width(differences)
-    higher = sum(difference > 0 for difference in differences)
-    evidence = f"{_interval(mean, half, unit, len(differences))}, higher in {higher}"
+    higher = sum(difference > 0 for difference in _pairs(differences))
+    evidence = f"{_interval(mean, half, unit, differences)}, higher in {higher}"
     low, high = mean - half, mean + half
     holds, fails = (low >= 0, high < 0) if at_least else (low > 0, high <= 0)
     return evidence, _name_verdict(holds, fails)
 
 
 def equivalence(
-    differences: Sequence[float], bound: float, *, unit: str = "points"
+    differences: Differences, bound: float, *, unit: str = "points"
 ) -> tuple[str, str]:
     """Returns the evidence and the verdict on differences that should be near 0.
 
@@ -81,28 +88,37 @@ def equivalence(
     hold if the interval lies outside, and is not decided if the bound lies within.
 
     Args:
-      differences: differences of paired runs.
+      differences: differences of paired runs, by seed.
       bound: largest size of a difference that counts as none.
       unit: name of the unit of the differences.
     """
     if len(differences) < 2:
-        return _too_few(differences)
+        return _too_few(differences, unit)
     mean, half = _mean_and_half_width(differences)
+    pairs = _pairs(differences)
     evidence = (
-        f"{_interval(mean, half, unit, len(differences))}, {min(differences):+.2f} "
-        f"to {max(differences):+.2f}"
+        f"{_interval(mean, half, unit, differences)}, {min(pairs):+.2f} to "
+        f"{max(pairs):+.2f}"
     )
     holds, fails = abs(mean) + half <= bound, abs(mean) - half > bound
     return evidence, _name_verdict(holds, fails)
 
 
-def _too_few(differences: Sequence[float]) -> tuple[str, str]:
-    return ("one pair" if differences else "no pairs") + " of runs", "not measured"
+def _too_few(differences: Differences, unit: str) -> tuple[str, str]:
+    if not differences:
+        return "no pairs of runs", "not measured"
+    pairs = _pairs(differences)
+    mean = statistics.fmean(pairs)
+    return f"{mean:+.2f} {unit} (one seed, {_count(len(pairs))})", "not measured"
 
 
-def _mean_and_half_width(differences: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean, and half the width of its 95 % interval."""
-    mean, std = mean_and_std(differences)
+def _pairs(differences: Differences) -> list[float]:
+    return [each for of_seed in differences.values() for each in of_seed]
+
+
+def _mean_and_half_width(differences: Differences) -> tuple[float, float]:
+    """Returns the mean over seeds, and half the width of its 95 % interval."""
+    mean, std = mean_and_std([statistics.fmean(each) for each in differences.values()])
     count = len(differences)
     return mean, t_quantile(count - 1) * std / math.sqrt(count)
 
@@ -111,6 +127,11 @@ def _name_verdict(holds: bool, fails: bool) -> str:
     return "holds" if holds else "does not hold" if fails else "not decided"
 
 
-def _interval(mean: float, half: float, unit: str, pairs: int) -> str:
+def _interval(mean: float, half: float, unit: str, differences: Differences) -> str:
     percent = f"{100 * CONFIDENCE:g} %"
-    return f"{mean:+.2f} ± {half:.2f} {unit} ({percent} interval, {pairs} pairs)"
+    count = f"{len(differences)} seeds, {_count(len(_pairs(differences)))}"
+    return f"{mean:+.2f} ± {half:.2f} {unit} ({percent} interval, {count})"
+
+
+def _count(pairs: int) -> str:
+    return f"{pairs} pair{'s' if pairs > 1 else ''}"

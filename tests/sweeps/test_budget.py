@@ -206,7 +206,10 @@ def test_claims_are_about_pairs_of_the_same_budget_and_seed():
     ]
     above, ends, pruned = claims.claims(records)
     # 25, 30 and 25 points: standard error 1.67, and t of two degrees is 4.30.
-    assert above[1] == "+26.67 ± 7.17 points (95 % interval, 3 pairs), higher in 3"
+    assert (
+        above[1]
+        == "+26.67 ± 7.17 points (95 % interval, 3 seeds, 4 pairs), higher in 4"
+    )
     assert above[2] == "holds"
     assert ends[2] == "does not hold"  # as many in every pair
     assert pruned[1].startswith("+0.00") and pruned[2] == "holds"

@@ -251,14 +251,14 @@ def test_each_claim_is_of_its_own_pairs():
             ("edge_popup", "fan", 0.7, 0.7, 0.9, 5),
         )
     ]
-    exact = "± 0.00 {} (95 % interval, {} pairs), higher in {}"
+    exact = "± 0.00 {} (95 % interval, 2 seeds, {} pairs), higher in {}"
     found = [line[1:] for line in claims.claims(records)]
     assert found[:6] == [
         ("+30.00 " + exact.format("points", 4, 4), "holds"),
         ("+20.00 " + exact.format("points", 4, 4), "holds"),
         ("+10.00 " + exact.format("points", 2, 2), "holds"),
         (
-            "-0.50 ± 1.66 points (95 % interval, 12 pairs), higher in 6",
+            "-0.50 ± 31.77 points (95 % interval, 2 seeds, 12 pairs), higher in 6",
             "not decided",
         ),
         ("49.5 ± 1.0 %, 48.5 to 50.5; 6 of 12 runs within", "holds"),

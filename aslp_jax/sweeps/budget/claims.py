@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from aslp_jax.sweeps.grid import Record, results_by_run
 from aslp_jax.sweeps.measures import Result, accuracy, other_accuracy
 from aslp_jax.sweeps.report import Claim
-from aslp_jax.sweeps.statistics import equivalence, mean_and_std, verdict
+from aslp_jax.sweeps.statistics import equivalence, verdict
 from aslp_jax.trainer.dead_units import dead_units
 from aslp_jax.trainer.results import RunResult
 
@@ -14,20 +14,34 @@ from aslp_jax.trainer.results import RunResult
 def claims(records: Sequence[Record]) -> list[Claim]:
     """Returns claims of the paper with our evidence and a verdict.
 
+    Args:
+      records: finished runs.
+    """
+    fewer = _differences_by_seed(
+        records,
+        "magnitude",
+        lambda own, other: _disconnected(other) - _disconnected(own),
+    )
+    above, unchanged = accuracy_claims(records)
+    connected = (
+        "budget-aware prevents disconnections: fewer units without input or output "
+        "than magnitude",
+        *verdict(fewer, unit="units"),
+    )
+    return [above, connected, unchanged]
+
+
+def accuracy_claims(records: Sequence[Record]) -> list[Claim]:
+    """Returns the claims of the paper that accuracies alone decide.
+
     Runs are paired with those of the same network, budget and seed. The pairs of a seed
-    count as one, their mean, so that the interval is one over seeds; see
-    `statistics.verdict`.
+    count as one, their mean; see `statistics.verdict`.
 
     Args:
       records: finished runs.
     """
     higher = _differences_by_seed(
         records, "magnitude", lambda own, other: accuracy(own) - accuracy(other)
-    )
-    fewer = _differences_by_seed(
-        records,
-        "magnitude",
-        lambda own, other: _disconnected(other) - _disconnected(own),
     )
     pruned = _differences_by_seed(
         records, "budget", lambda own, _: accuracy(own) - other_accuracy(own)
@@ -36,11 +50,6 @@ def claims(records: Sequence[Record]) -> list[Claim]:
         (
             "budget-aware is above magnitude pruning without fine-tuning",
             *verdict(higher),
-        ),
-        (
-            "budget-aware prevents disconnections: fewer units without input or output "
-            "than magnitude",
-            *verdict(fewer, unit="units"),
         ),
         (
             "the last cut changes no accuracy (budget-aware; within half a point)",
@@ -53,8 +62,8 @@ def _differences_by_seed(
     records: Sequence[Record],
     other: str,
     difference: Callable[[Result, Result], float],
-) -> list[float]:
-    """Returns the difference of budget-aware runs from others, the mean of each seed.
+) -> dict[int, list[float]]:
+    """Returns the differences of budget-aware runs from others, by seed.
 
     Args:
       records: finished runs.
@@ -67,7 +76,7 @@ def _differences_by_seed(
         partner = (dataclasses.replace(cell, method=other), seed)
         if cell.method == "budget" and partner in runs:
             found.setdefault(seed, []).append(difference(result, runs[partner]))
-    return [mean_and_std(differences)[0] for differences in found.values()]
+    return found
 
 
 def _disconnected(result: Result) -> float:
