@@ -1,16 +1,19 @@
 """Everything worth measuring on a GPU, within a time, in one folder.
 
     python -m benchmarks.gpu --minutes 25 --data-dir FOLDER --out results/gpu
+    python -m benchmarks.gpu --comparisons --minutes 10 --data-dir FOLDER --out OUT
     python -m benchmarks.gpu --platform cpu --tiny --out build/gpu-rehearsal
 
 First each measurement of speed, alone on the device. Then, until the time is up and
 several processes at once, CIFAR-10: Conv4 and Conv2 by the paper's recipe to its end,
 and cells of table 1 by the same recipe and `--epochs`, those that decide most first.
-(By the preset `fast`, masks stop changing too soon on CIFAR-10.) The same command goes
-on where an earlier one stopped: it repeats nothing that is finished. `OUT` holds what
-is worth keeping, `OUT/work` the runs themselves. The second command rehearses all of it
-on a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose output is
-in `OUT`; 2 for bad input. The file is long because it lists what is measured.
+(By the preset `fast`, masks stop changing too soon on CIFAR-10.) With `--comparisons`
+it trains what takes hours on a CPU and minutes on a GPU in place of these: methods side
+by side for ten epochs, few weights, dense networks, and a search for a recipe. The same
+command goes on where an earlier one stopped: it repeats nothing that is finished. `OUT`
+holds what is worth keeping, `OUT/work` the runs themselves. The last command rehearses
+all of it on a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose
+output is in `OUT`; 2 for bad input. The file is long because it lists what is measured.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,12 @@ CELLS = (
 
 TINY = CELLS[2:4]
 """Cells of a rehearsal."""
+
+METHODS = ("aslp-smart-sc", "supermask-dynamic-sc", "edge_popup-fan-sc")
+"""Cells of the three methods, each with its own rescale and signed constants."""
+
+WAYS = ("aslp-none-normal", "aslp-smart-normal", "aslp-none-sc")
+"""Cells of ASLP with less than both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Plan:
       epochs: epochs of a cell of table 1.
       images: options that say where the images come from.
       changes: options that a rehearsal changes in every new run.
+      fashion: options that say where Fashion-MNIST comes from; empty to leave it out.
     """
 
     out: Path
@@ -95,6 +105,7 @@ class Plan:
     epochs: int
     images: tuple[str, ...]
     changes: tuple[str, ...]
+    fashion: tuple[str, ...] = ()
 
     @property
     def work(self) -> Path:
@@ -182,6 +193,73 @@ def _table_options(plan: Plan) -> tuple[str, ...]:
     return (*recipe, *plan.images, *plan.changes)
 
 
+def comparison_jobs(plan: Plan) -> Iterator[Job]:
+    """Yields grids of short runs, and a search, those that decide most first."""
+
+    def grid(name: str, program: str, epochs: int, *words: str) -> Job:
+        length = 1 if plan.tiny else epochs
+        recipe = ("--preset", "fast", "--no-augment", "--epochs", str(length))
+        if program == "table1":  # its cells say what is augmented
+            recipe = ("--preset", "fast", "--epochs", str(length))
+        changes = plan.changes or ("--batch-size", "64")
+        out = ("--out", os.fspath(plan.work / name))
+        command = (f"experiments/{program}.py", *words, *recipe, *changes, *out)
+        return Job(name, command, 20)
+
+    def cells(arch: str, *of: str) -> tuple[str, ...]:
+        return ("--cells", *(f"{arch}-plain-{each}" for each in of))
+
+    def seeds(count: int) -> tuple[str, ...]:
+        return ("--seeds", "1" if plan.tiny else str(count))
+
+    images, archs = plan.images, ("conv2",) if plan.tiny else ("conv2", "conv4")
+    all_seeds = {"conv2": 5, "conv4": 3}
+    for arch in archs:
+        cell = cells(arch, *METHODS, *WAYS)
+        yield grid(f"{arch}-10", "table1", 10, *cell, *seeds(all_seeds[arch]), *images)
+    if not plan.tiny:
+        yield grid(
+            "conv6-10", "table1", 10, *cells("conv6", *METHODS), *seeds(2), *images
+        )
+    search = ("-m", "benchmarks.search", "--out", os.fspath(plan.work / "search"))
+    epochs = ("--dataset", "digits", "--epochs", "1", "1") if plan.tiny else images
+    yield Job("search", (*search, *epochs), 20)
+    few = ("--arch", archs[-1], "--keep", "0.1", "0.05", "0.02")
+    ways = ("--method", "aslp", "signed", "budget", "magnitude-finetune")
+    yield grid("few-weights", "budget", 10, *few, *ways, *seeds(3), *images)
+    published = ("--arch", "conv2", "--keep", "0.006", "--method", "signed")
+    yield grid("conv2-0.6-percent", "budget", 10, *published, *seeds(3), *images)
+    for arch, length in zip(archs, (60, 40), strict=False):
+        cell = cells(arch, METHODS[0])
+        yield grid(f"{arch}-long", "table1", length, *cell, *seeds(1), *images)
+        # Nothing is pruned: the network is trained, and that is all.
+        dense = ("--arch", arch, "--keep", "1", "--method", "magnitude")
+        yield grid(f"{arch}-dense", "budget", length, *dense, *seeds(1), *images)
+    if plan.fashion:
+        for arch in archs:
+            cell = (*cells(arch, *METHODS), "--dataset", "fashion_mnist", *plan.fashion)
+            yield grid(f"fashion-{arch}", "table1", 10, *cell, *seeds(3))
+            dense = ("--arch", arch, "--keep", "1", "--method", "magnitude")
+            dense = (*dense, "--dataset", "fashion_mnist", *plan.fashion)
+            yield grid(f"fashion-{arch}-dense", "budget", 10, *dense, *seeds(3))
+
+
+def keep_comparisons(plan: Plan) -> None:
+    """Copies the tables and plots of the comparisons to the folder worth keeping."""
+    for job in comparison_jobs(plan):
+        work, kept = plan.work / job.name, plan.out / job.name
+        files = [
+            *work.glob("*.csv"),
+            *work.glob("*.md"),
+            *work.glob("*.png"),
+            *work.glob("grid.json"),
+        ]
+        if files:
+            kept.mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(file, kept / file.name)
+
+
 def paper_jobs(plan: Plan) -> Iterator[Job]:
     """Yields the runs by the paper's recipe."""
     epochs = ("--epochs", "2") if plan.tiny else ()
@@ -214,11 +292,19 @@ def measure(plan: Plan) -> bool:
     return sound
 
 
-def train(plan: Plan) -> bool:
-    """Trains until nothing is left or the time is up; returns True if none failed."""
+def train(plan: Plan, kinds_of_jobs: Mapping[str, Iterable[Job]]) -> bool:
+    """Trains until nothing is left or the time is up.
+
+    Args:
+      plan: folder, time and kind of device.
+      kinds_of_jobs: jobs by kind; one process at a time takes those of `paper`.
+
+    Returns:
+      True if no job failed.
+    """
     waiting = {
-        "paper": [job for job in paper_jobs(plan) if not plan.is_done(job)],
-        "cells": [job for job in cell_jobs(plan) if not plan.is_done(job)],
+        kind: [job for job in jobs if not plan.is_done(job)]
+        for kind, jobs in kinds_of_jobs.items()
     }
     going: dict[str, subprocess.Popen[bytes]] = {}
     kinds: dict[str, str] = {}
@@ -235,7 +321,7 @@ def train(plan: Plan) -> bool:
                     plan.mark(name).touch()
             for kind, jobs in waiting.items():
                 # One process at a time takes the long runs, if there are several.
-                most = 1 if kind == "paper" else max(1, plan.workers - 1)
+                most = 1 if kind == "paper" else max(1, plan.workers - len(waiting) + 1)
                 while (
                     jobs
                     and plan.left > jobs[0].least + plan.closing
@@ -345,11 +431,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--speed-only", action="store_true", help="measure speed, train nothing"
     )
+    parser.add_argument(
+        "--comparisons",
+        action="store_true",
+        help="measure no speed; train short comparisons and a search",
+    )
     parser.add_argument("--data-dir", type=Path, help="prepared TFDS folder")
+    parser.add_argument(
+        "--fashion-dir", type=Path, help="files of Fashion-MNIST, for --comparisons"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parsed = parser.parse_args(arguments)
     images: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    fashion: tuple[str, ...] = ()
+    if parsed.fashion_dir is not None:
+        fashion = ("--manual-dir", os.fspath(parsed.fashion_dir.resolve()))
     if parsed.data_dir is not None:
         images = ("--data-dir", os.fspath(parsed.data_dir.resolve()))
     if parsed.tiny:  # what only a GPU takes: one pass a batch, bfloat16
@@ -366,15 +463,20 @@ def main(arguments: Sequence[str]) -> int:
         epochs=1 if parsed.tiny else parsed.epochs,
         images=images,
         changes=changes,
+        fashion=fashion,
     )
     plan.work.mkdir(parents=True, exist_ok=True)
     try:
         describe(plan)
     except ValueError as error:
         parser.error(str(error))
-    sound = measure(plan)
-    if not parsed.speed_only:
-        sound &= train(plan)
+    if parsed.comparisons:
+        sound = train(plan, {"comparisons": comparison_jobs(plan)})
+        keep_comparisons(plan)
+    else:
+        sound = measure(plan)
+    if not (parsed.speed_only or parsed.comparisons):
+        sound &= train(plan, {"paper": paper_jobs(plan), "cells": cell_jobs(plan)})
         close(plan)
     print(f"{plan.out}: what is worth keeping; the same command goes on", flush=True)
     return 0 if sound else 1

@@ -7,6 +7,7 @@ from aslp_jax.data import datasets
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.run_state import Run
 from benchmarks import edge_popup_gap
+from tests.sweeps.helpers import promotion_as_for_users
 
 
 @pytest.mark.slow
@@ -77,8 +78,7 @@ def test_a_command_trains_what_is_missing_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(edge_popup_gap, "train_once", count)
     for _ in range(2):
-        # Optax's Adam promotes its integer count.
-        with jax.numpy_dtype_promotion("standard"):
+        with promotion_as_for_users():
             edge_popup_gap.main(["--out", str(tmp_path), "--seeds", "1"])
     assert trained == chosen
     runs = edge_popup_gap.read_runs(tmp_path / "runs.csv")

@@ -1,11 +1,13 @@
 """GPU: nothing finished is repeated, and what the time cuts is tested all the same."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
 
 import pytest
 
+from aslp_jax.cli import budget, table1
 from benchmarks import gpu
 
 
@@ -35,6 +37,29 @@ def test_cells_are_those_of_table_1_and_seeds_come_last(tmp_path):
     assert jobs == [f"{cell}-seed0" for cell in gpu.TINY]
 
 
+@pytest.mark.parametrize("tiny", [True, False])
+def test_comparisons_are_commands_that_exist(tmp_path, tiny):
+    made = dataclasses.replace(
+        plan(tmp_path),
+        tiny=tiny,
+        images=("--data-dir", str(tmp_path)),
+        changes=(),
+        fashion=("--manual-dir", str(tmp_path)),
+    )
+    jobs = list(gpu.comparison_jobs(made))
+    assert len({job.name for job in jobs}) == len(jobs) == (8 if tiny else 14)
+    for job in jobs:
+        program, *words = job.command
+        if program == "-m":
+            assert words[0] == "benchmarks.search"
+            continue
+        command = {"table1.py": table1, "budget.py": budget}[Path(program).name]
+        found = vars(command.parser().parse_args(words))
+        assert found["epochs"] == 1 if tiny else found["epochs"] >= 10
+        assert command.choose_cells(found)
+        assert ("fashion" in job.name) == (found.get("dataset") == "fashion_mnist")
+
+
 def test_a_measurement_is_made_once_and_a_failure_again(tmp_path, monkeypatch, capsys):
     made = plan(tmp_path)
     jobs = [
@@ -52,15 +77,13 @@ def test_a_measurement_is_made_once_and_a_failure_again(tmp_path, monkeypatch, c
     assert "met: " not in capsys.readouterr().out
 
 
-def test_jobs_that_fail_are_reported_and_not_marked(tmp_path, monkeypatch):
+def test_jobs_that_fail_are_reported_and_not_marked(tmp_path):
     made = plan(tmp_path)
     good, bad = (
         gpu.Job("good", ("-c", "")),
         gpu.Job("bad", ("-c", "raise SystemExit(2)")),
     )
-    monkeypatch.setattr(gpu, "paper_jobs", lambda plan: iter([good]))
-    monkeypatch.setattr(gpu, "cell_jobs", lambda plan: iter([bad]))
-    assert not gpu.train(made)
+    assert not gpu.train(made, {"paper": [good], "cells": [bad]})
     assert made.is_done(good) and not made.is_done(bad)
 
 

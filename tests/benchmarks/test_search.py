@@ -1,0 +1,76 @@
+"""Search: halving by validation alone, and nothing is trained twice."""
+
+import csv
+
+import pytest
+
+from aslp_jax.sweeps.grid import Grid
+from aslp_jax.trainer.presets import resolve
+from benchmarks import search
+from tests.sweeps.helpers import promotion_as_for_users, write_run
+
+
+def setting(method, rate, epochs=3):
+    return search.Setting("conv2", method, (("mask_lr", rate),), epochs)
+
+
+def test_every_setting_means_something_and_has_a_name_of_its_own():
+    every = search.settings("conv2", 3, search.SETTINGS)
+    names = [each.name for each in every]
+    assert len(set(names)) == len(names) == sum(map(len, search.SETTINGS.values()))
+    # Each method has its turn: a search that is cut has tried all of them.
+    assert {each.method for each in every[:3]} == set(search.SETTINGS)
+    for each in every:
+        resolve("fast", {"dataset": "cifar10", **each.options(0)})
+    for method in search.SETTINGS:
+        rates = {
+            dict(each.changes)["mask_lr"] for each in every if each.method == method
+        }
+        assert len(rates) >= 4, method
+
+
+def test_the_best_of_each_method_go_on(tmp_path):
+    grid = Grid(tmp_path / "grid", {})
+    tried = []
+    for method, accuracies in (
+        ("aslp", (0.3, 0.9, 0.5, 0.8)),
+        ("supermask", (0.2, 0.1)),
+    ):
+        for rate, accuracy in enumerate(accuracies, 1):
+            tried.append(setting(method, float(rate)))
+            # The test accuracy says the reverse.
+            numbers = {
+                "best_validation_accuracy": accuracy,
+                "thresholding": 1 - accuracy,
+            }
+            write_run(grid, tried[-1], 0, **numbers)
+    unfinished = setting("aslp", 9.0)
+    found = [each.name for each in search.best(grid, [*tried, unfinished], 1 / 3)]
+    assert found == [tried[1].name, tried[3].name, tried[4].name]
+    assert search.best(grid, tried, 1) == [tried[1], tried[4]]
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_and_ends(tmp_path, monkeypatch, capsys):
+    few = {"aslp": [{"mask_lr": 1e-6}, {"mask_lr": 0.5}]}
+    monkeypatch.setattr(search, "SETTINGS", few)
+    words = ["--dataset", "digits", "--epochs", "1", "2", "--methods", "aslp"]
+    words += ["--out", str(tmp_path / "found")]
+    with promotion_as_for_users():
+        assert search.main([*words, "--minutes", "0.0001"]) == 0
+        assert capsys.readouterr().out.startswith("0 runs")
+        assert search.main(words) == 0
+        assert search.main(words) == 0
+    assert "0 runs to make" in capsys.readouterr().err
+    with open(tmp_path / "found/search.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    runs = [(line["mask_lr"], line["epochs"], line["seed"]) for line in lines]
+    assert runs == [
+        ("1e-06", "1", "0"),
+        ("0.5", "1", "0"),
+        ("0.5", "2", "0"),
+        ("0.5", "2", "1"),
+        ("0.5", "2", "2"),
+    ]
+    assert all(len(line["validation"].split()) == int(line["epochs"]) for line in lines)
+    assert float(lines[0]["validation_best"]) < float(lines[1]["validation_best"])
