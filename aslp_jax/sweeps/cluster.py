@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aslp_jax._address import split_address
 from aslp_jax._atomic import remove_left_behind, write_all
 from aslp_jax._claim import claim, token
 from aslp_jax._errors import BadInput
@@ -105,12 +106,13 @@ def connected(cluster: Cluster) -> Iterator[Train]:
 
 
 def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
+    try:
+        host, port = split_address(address)
+    except ValueError as error:
         raise BadInput(
-            f"--cluster {address} is neither auto nor HOST:PORT", page=worker.PAGE
-        )
-    reason = _silence(host, int(port))
+            f"--cluster {address} {error}; or give --cluster auto", page=worker.PAGE
+        ) from error
+    reason = _silence(host, port)
     if reason is not None:
         raise BadInput(
             f"--cluster {address}: no Ray cluster answers there ({reason}); start one "

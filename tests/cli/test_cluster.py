@@ -45,8 +45,9 @@ OPTIONS = (
         ("--cluster auto --job 0", "--job and --cluster exclude each other"),
         ("--checkpoints runs", "--checkpoints needs --cluster"),
         ("--gpus-per-run 1", "--gpus-per-run needs --cluster or --print-jobs"),
-        ("--cluster node1", "--cluster node1 is neither auto nor HOST:PORT"),
-        ("--cluster node1:x", "--cluster node1:x is neither auto nor HOST:PORT"),
+        ("--cluster node1", "--cluster node1 is no HOST:PORT; .* auto"),
+        ("--cluster ::1:6379", "--cluster ::1:6379 is no HOST:PORT; an IPv6 address"),
+        ("--cluster [fe80::1]:6379", r"interface, as in \[fe80::1%eth0\]:6379"),
         ("--cluster nowhere.invalid:6379", "no Ray cluster answers there"),
     ],
 )
@@ -67,11 +68,18 @@ def test_without_ray_a_line_names_the_extra(monkeypatch):
     )
 
 
+IPV6 = pytest.param(
+    "::1",
+    marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here"),
+)
+
+
+@pytest.mark.parametrize("host", ["localhost", IPV6])
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [(None, "timed out"), (b"HTTP/1.1 400 Bad Request", "another program does")],
 )
-def test_an_address_that_nobody_answers_is_given_up(answer, reason, monkeypatch):
+def test_an_address_that_nobody_answers_is_given_up(answer, reason, host, monkeypatch):
     monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.2)
 
     def serve(listener: socket.socket) -> None:
@@ -82,9 +90,12 @@ def test_an_address_that_nobody_answers_is_given_up(answer, reason, monkeypatch)
             closed.wait(10)
 
     closed = threading.Event()
-    with socket.create_server(("localhost", 0)) as listener:
+    six = ":" in host
+    family = socket.AF_INET6 if six else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        address = f"localhost:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        address = f"[{host}]:{port}" if six else f"{host}:{port}"
         with pytest.raises(BadInput, match=f"answers there \\({reason}\\)"):
             table1.main(["--dataset", "digits", "--cluster", address])
         closed.set()

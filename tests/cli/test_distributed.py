@@ -273,6 +273,15 @@ def test_a_port_that_is_in_use(options, tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_port_that_is_in_use_of_ipv6_alone() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        address = f"[::1]:{other.getsockname()[1]}"
+        with pytest.raises(BadInput, match="process 0 cannot open this port here"):
+            _distributed._check_port(address)
+    _distributed._check_port(address)
+
+
 def test_a_process_that_has_loaded_jax_is_not_forked(
     options, capsys: pytest.CaptureFixture[str]
 ) -> None:
