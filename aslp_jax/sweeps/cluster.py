@@ -46,6 +46,9 @@ _SETTINGS = b"\x04"
 _NO_IMPORT = "failed to import on the worker"
 """Words of Ray on a worker that lacks the module of its task."""
 
+_NO_TOKEN = "InvalidAuthToken"
+"""Words of Ray when a cluster asks for a token, which Ray alone sends if it is told."""
+
 _RETRIES = 100
 """Times that a job is started again after the loss of its worker."""
 
@@ -148,11 +151,22 @@ def _join(ray: Any, address: str) -> None:
             if address != "auto":
                 raise
             ray.init("local", include_dashboard=False, **quiet)
+    except ray.exceptions.AuthenticationError as error:  # no token is to be found
+        raise BadInput(_asks_for_token(address), page=worker.PAGE) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if _NO_TOKEN in str(error.__cause__):
+            raise BadInput(_asks_for_token(address), page=worker.PAGE) from error
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(
             f"--cluster {address}: Ray cannot join ({first})", page=worker.PAGE
         ) from error
+
+
+def _asks_for_token(address: str) -> str:
+    return (
+        f"--cluster {address}: this cluster asks for its token; set RAY_AUTH_MODE to "
+        "token and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head"
+    )
 
 
 def _train_grid(

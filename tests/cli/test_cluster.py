@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -372,3 +374,39 @@ def test_a_worker_without_the_package_ends_the_grid_with_one_line(
         "(ModuleNotFoundError: No module named 'only_on_the_driver'); install it "
         f"everywhere; see {worker.PAGE}"
     )
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token(tmp_path):
+    pytest.importorskip("ray")
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text(64 * "5")
+    plain = {name: value for name, value in os.environ.items() if "RAY_" not in name}
+    plain |= {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    with_token = {**plain, "RAY_AUTH_MODE": "token"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
+    start += ["--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
+    start += ["--temp-dir", tempfile.mkdtemp(), "--disable-usage-stats"]
+    grid = [sys.executable, "-m", "aslp_jax", "table1", "--dataset", "digits"]
+    grid += ["--out", str(tmp_path / "grid"), "--cluster", f"localhost:{port}"]
+
+    with subprocess.Popen(start, env=with_token, stdout=subprocess.PIPE) as head:
+        try:
+            assert any(b"Ray runtime started" in line for line in head.stdout)
+            told = (
+                f"aslp-jax: --cluster localhost:{port}: this cluster asks for its token"
+            )
+            for environment in (plain, {**with_token, "HOME": str(tmp_path)}):
+                ended = subprocess.run(
+                    grid, env=environment, capture_output=True, text=True
+                )
+                *_, last = ended.stderr.splitlines()  # Ray warns before
+                assert ended.returncode == 2 and last.startswith(told), ended.stderr
+        finally:
+            head.terminate()
+    assert not (tmp_path / "grid").exists()
