@@ -21,6 +21,7 @@ from aslp_jax.trainer.plots import fraction_limits, histogram_limits
 from aslp_jax.trainer.presets import as_flags
 from aslp_jax.trainer.progress import humanise_seconds
 from aslp_jax.trainer.results import EpochRow, RunResult
+from aslp_jax.trainer.run_folder import typed
 from aslp_jax.webpage.charts import Curve, Frame, curves, histogram
 from aslp_jax.webpage.html import (
     Cell,
@@ -302,13 +303,11 @@ def _repeat(run: Finished) -> list[Markup]:
             for each in about.get("resumed", [])
         ),
     ]
-    program, *words = map(str, about["command"])
-    started = "python -m aslp_jax" if program == "__main__.py" else shlex.quote(program)
     return [
         element("p", "With every option that is not as in the preset of the paper:"),
         _code(shlex.join(["aslp-jax", "train", *as_flags(run.config)])),
         element("p", "The command as it was given:"),
-        _code(f"{started} {shlex.join(words)}"),
+        _code(typed(map(str, about["command"]))),
         facts((name, fact) for name, fact in pairs if fact),
     ]
 

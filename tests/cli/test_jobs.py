@@ -214,3 +214,4 @@ def test_the_printed_commands_make_the_table(
     for name in ("table1.md", "table1.csv"):
         assert (grid / name).read_bytes() == (whole / name).read_bytes()
     assert not (grid / "lock.json").exists()
+    assert f"--out {grid}</code>" in (grid / "report.html").read_text()
