@@ -19,7 +19,7 @@ from aslp_jax.trainer.dead_units import dead_units
 from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.plots import fraction_limits, histogram_limits
 from aslp_jax.trainer.presets import as_flags
-from aslp_jax.trainer.progress import humanise_seconds
+from aslp_jax.trainer.progress import counted, humanise_seconds
 from aslp_jax.trainer.results import EpochRow, RunResult
 from aslp_jax.trainer.run_folder import typed
 from aslp_jax.webpage.charts import Curve, Frame, curves, histogram
@@ -122,7 +122,10 @@ def _result(run: Finished) -> Markup:
         ("Weights kept", f"{result.keep_fraction:.2%}"),
         ("Size of network.aslp", f"{run.network_bytes:,} bytes"),
         ("Size as float32", f"{result.dense_bytes:,} bytes"),
-        ("Training", f"{result.epochs} epochs in {humanise_seconds(result.seconds)}"),
+        (
+            "Training",
+            f"{counted(result.epochs, 'epoch')} in {humanise_seconds(result.seconds)}",
+        ),
         ("Device", str(about.get("device", ""))),
         ("Classes", f"{result.outputs}: {classes}" if names else str(result.outputs)),
     ]

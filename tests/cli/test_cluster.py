@@ -271,7 +271,7 @@ def test_a_grid_on_two_nodes_is_that_on_one_machine(
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     assert main([*command[:-1], "auto"]) == 0
     out, err = capsys.readouterr()
-    assert out == table and "1 runs to make, 2 finished before" in err
+    assert out == table and "1 run to make, 2 finished before" in err
     same_runs(there, here)
 
 

@@ -165,7 +165,7 @@ def test_jobs_fill_the_folder_of_a_grid(line, whole, tmp_path, capsys) -> None:
     with promotion_as_for_users():
         assert main([*command, "1"]) == 0
         out, err = capsys.readouterr()
-        assert out == "" and err.endswith(f"{grid}: 1 runs are left to other jobs\n")
+        assert out == "" and err.endswith(f"{grid}: 1 run left to other jobs\n")
         assert not (grid / "table1.md").exists()
 
         # Two started by mistake: the second stops, and does not advise to delete.
