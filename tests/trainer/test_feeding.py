@@ -211,7 +211,7 @@ def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"image_size": None}, "--stream of images of --data needs --image-size"),
+        ({"image_size": None}, "needs a folder of images by class, and --image-size"),
         ({"standardise": True}, "--standardise needs mean and deviation"),
         ({"data": "none"}, "load: there is no none; expected a folder"),
     ],
