@@ -58,10 +58,12 @@ def start(program_flags: str) -> Iterator[Callable[..., Group]]:
     """Starts `aslp-jax train` in several processes."""
     begun: list[subprocess.Popen] = []
 
-    def start(arguments: list[str], *, processes: int, devices: int) -> Group:
+    def start(
+        arguments: list[str], *, processes: int, devices: int, host: str = "localhost"
+    ) -> Group:
         with socket.socket() as free:
             free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+            address = f"{host}:{free.getsockname()[1]}"
         count = f"--xla_force_host_platform_device_count={devices}"
         environment = {
             **os.environ,
@@ -223,7 +225,9 @@ def test_what_all_processes_refuse(
     out = ["--out", str(tmp_path / "run")]
     if more == "--out .":
         out, more = ["--out", str(ROOT)], ""
-    group = start([*options, *more.split(), *out], processes=2, devices=2)
+    # They have joined before they refuse, here by IPv6 if there is any.
+    host = "[::1]" if socket.has_dualstack_ipv6() else "localhost"
+    group = start([*options, *more.split(), *out], processes=2, devices=2, host=host)
     ended = group.end()
     assert [code for code, *_ in ended] == [2, 2]
     assert words in ended[0][2] and ended[0][2].count("\n") == 1
