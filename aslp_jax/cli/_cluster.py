@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from aslp_jax._address import split_address
 from aslp_jax._errors import BadInput
 from aslp_jax.trainer.options import flag
 
@@ -58,7 +59,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="address of process 0, with a port that is free there",
+        help="address of process 0, with a port that is free there; an IPv6 address "
+        "stands in brackets",
     )
     group.add_argument("--processes", type=int, metavar="N", help="number of processes")
     group.add_argument(
@@ -115,14 +117,7 @@ def pop(values: dict[str, Any]) -> Cluster | None:
 
 
 def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5):
-        raise BadInput(
-            f"--coordinator {address} is no HOST:PORT",
-            page=_PAGE,
-        )
-    if not 1 <= int(port) <= 65535:
-        raise BadInput(
-            f"--coordinator {address}: a port is from 1 to 65535",
-            page=_PAGE,
-        )
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise BadInput(f"--coordinator {address} {error}", page=_PAGE) from error

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from aslp_jax._address import split_address
 from aslp_jax._errors import (
     BAD_INPUT,
     BUDGET_MISSED,
@@ -217,13 +218,17 @@ def _join(cluster: Cluster) -> None:
 def _check_port(address: str) -> None:
     """Checks that this process can open the port of the coordinator.
 
-    JAX would crash if it cannot (jax 0.10: a segmentation fault).
+    JAX would crash if it cannot (jax 0.10: a segmentation fault). It opens the port of
+    all addresses of this machine, IPv6 among them.
 
     Raises:
       BadInput: the port is in use, or may not be opened.
     """
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    place = ("", split_address(address)[1])
     try:
-        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+        socket.create_server(place, family=family, dualstack_ipv6=both).close()
     except OSError as error:
         raise BadInput(
             f"--coordinator {address}: process 0 cannot open this port here "

@@ -4,11 +4,12 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aslp_jax._errors import BadInput
 from aslp_jax._version import __version__
+from aslp_jax.sweeps.command import without
 from aslp_jax.sweeps.jobs import all_jobs
 from aslp_jax.sweeps.sweep import Plan
 from aslp_jax.trainer.run_folder import check_encoding
@@ -56,7 +57,7 @@ def written(
                 "time is up would count as finished",
                 page=PAGE,
             )
-    kept = _without(arguments, _OWN_FLAGS)
+    kept = without(arguments, _OWN_FLAGS)
     command = ["aslp-jax", plan.table.name, *kept, "--out", folder]
     name = plan.folder.name or plan.table.name
     return FORMS[form](command, name, len(all_jobs(plan)), cpus, gpus)
@@ -138,19 +139,6 @@ FORMS: dict[str, Callable[[Sequence[str], str, int, int, int], str]] = {
     "kubernetes": _kubernetes,
 }
 """Functions from command, name, number of jobs, CPUs and GPUs of one to a text."""
-
-
-def _without(arguments: Iterable[str], flags: Sequence[str]) -> list[str]:
-    """Returns a command line without some flags that take one value."""
-    kept, skip = [], False
-    for word in arguments:
-        if skip:
-            skip = False
-        elif word in flags:
-            skip = True
-        elif word.partition("=")[0] not in flags:
-            kept.append(word)
-    return kept
 
 
 def _yaml(value: str | Sequence[str] | dict[str, str]) -> str:

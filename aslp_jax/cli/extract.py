@@ -1,5 +1,6 @@
 """Copies the network of a finished run into a file of its own."""
 
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,5 +72,10 @@ def _extract(run_folder: Path, output: Path, *, embed: bool) -> None:
     with accessing(f"write {output}"):
         artefact.save(subnetwork, output)
         size = output.stat().st_size
+    with accessing(f"read {source}"):
+        left, same = source.stat().st_size, filecmp.cmp(output, source, shallow=False)
     weights = sum(layer.weights.size for layer in subnetwork.layers.values())
-    print(f"{output}: {size:,} bytes, {8 * size / weights:.3f} bits a weight")
+    print(
+        f"{output}: {size:,} bytes, {8 * size / weights:.3f} bits a weight; "
+        f"{'a copy of' if same else 'made from'} {source}, {left:,} bytes"
+    )

@@ -254,7 +254,8 @@ def open_records(
     if found.file_format != "array_record":
         raise ValueError(
             f"load: {found.folder} is in the format {found.file_format}, which cannot "
-            "be read in any order; only array_record can be streamed"
+            "be read in any order; only array_record can be streamed: prepare it by "
+            "`tfds build --file_format=array_record`"
         )
     measured.check_class_names(found.folder, found.class_names)
     reads = {

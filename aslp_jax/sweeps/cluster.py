@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aslp_jax._address import split_address
 from aslp_jax._atomic import remove_left_behind, write_all
 from aslp_jax._claim import claim, token
 from aslp_jax._errors import BadInput
@@ -44,6 +45,9 @@ _SETTINGS = b"\x04"
 
 _NO_IMPORT = "failed to import on the worker"
 """Words of Ray on a worker that lacks the module of its task."""
+
+_NO_TOKEN = "InvalidAuthToken"
+"""Words of Ray when a cluster asks for a token, which Ray alone sends if it is told."""
 
 _RETRIES = 100
 """Times that a job is started again after the loss of its worker."""
@@ -105,12 +109,13 @@ def connected(cluster: Cluster) -> Iterator[Train]:
 
 
 def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
+    try:
+        host, port = split_address(address)
+    except ValueError as error:
         raise BadInput(
-            f"--cluster {address} is neither auto nor HOST:PORT", page=worker.PAGE
-        )
-    reason = _silence(host, int(port))
+            f"--cluster {address} {error}; or give --cluster auto", page=worker.PAGE
+        ) from error
+    reason = _silence(host, port)
     if reason is not None:
         raise BadInput(
             f"--cluster {address}: no Ray cluster answers there ({reason}); start one "
@@ -146,11 +151,22 @@ def _join(ray: Any, address: str) -> None:
             if address != "auto":
                 raise
             ray.init("local", include_dashboard=False, **quiet)
+    except ray.exceptions.AuthenticationError as error:  # no token is to be found
+        raise BadInput(_asks_for_token(address), page=worker.PAGE) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if _NO_TOKEN in str(error.__cause__):
+            raise BadInput(_asks_for_token(address), page=worker.PAGE) from error
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(
             f"--cluster {address}: Ray cannot join ({first})", page=worker.PAGE
         ) from error
+
+
+def _asks_for_token(address: str) -> str:
+    return (
+        f"--cluster {address}: this cluster asks for its token; set RAY_AUTH_MODE to "
+        "token and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head"
+    )
 
 
 def _train_grid(

@@ -13,7 +13,7 @@ from aslp_jax._errors import BadInput
 from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Cell, Grid, open_shared
 from aslp_jax.sweeps.sweep import Plan, clear, write_reports
-from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.progress import Progress, counted
 from aslp_jax.trainer.run_folder import check_encoding, writing
 from aslp_jax.trainer.signals import Interrupted
 
@@ -104,7 +104,7 @@ def _report_if_last(plan: Plan, grid: Grid, jobs: Sequence[Job]) -> None:
         grid.record(job.cell, seed) is None for job in jobs for seed in job.seeds
     )
     if left:
-        note(f"{grid.path}: {left} runs are left to other jobs")
+        note(f"{grid.path}: {counted(left, 'run')} left to other jobs")
         return
     try:
         with writing(grid.path), claim_soon(grid.path):

@@ -2,13 +2,12 @@
 
 import itertools
 import math
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aslp_jax._atomic import write_text
+from aslp_jax.sweeps.command import given
 from aslp_jax.sweeps.grid import Grid, Record, read_settings
 from aslp_jax.sweeps.report import NONE_FINISHED, Claim
 from aslp_jax.sweeps.statistics import CONFIDENCE, t_quantile
@@ -199,7 +198,7 @@ def write_page(
     introduction: str,
     sections: Iterable[tuple[str, Text]],
 ) -> None:
-    """Writes `report.html`, with the command that was given last.
+    """Writes `report.html`, with the command that was given last, for the whole grid.
 
     Args:
       folder: folder of the grid, or of a comparison; it exists.
@@ -210,10 +209,9 @@ def write_page(
     Raises:
       OSError: the folder cannot be written.
     """
-    given = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     command = [
         element("p", "The command that was given last:"),
-        element("pre", element("code", given)),
+        element("pre", element("code", given())),
     ]
     parts = [*sections, ("Repeat it", command)]
     write_text(folder / REPORT, page(title, element("p", introduction), parts))

@@ -12,7 +12,7 @@ from aslp_jax._errors import BadInput
 from aslp_jax.sweeps.grid import Cell, Grid
 from aslp_jax.trainer import summary
 from aslp_jax.trainer.options import Config
-from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.progress import Progress, counted
 from aslp_jax.trainer.results import RunResult
 from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.signals import Signals
@@ -137,7 +137,9 @@ def begin_grid(
     runs = sum(map(len, todo.values()))
     progress = Progress(progress_file, runs=runs)
     finished = len(cells) * len(seeds) - runs
-    progress.note(f"{grid.path}: {runs} runs to make, {finished} finished before")
+    progress.note(
+        f"{grid.path}: {counted(runs, 'run')} to make, {finished} finished before"
+    )
     return todo, progress
 
 

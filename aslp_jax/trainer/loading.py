@@ -111,7 +111,7 @@ def _find_streamed(config: Config) -> Streamed:
             ) from error
     if size is None:
         raise BadInput(
-            "--stream of images of --data needs --image-size",
+            "--stream of --data needs a folder of images by class, and --image-size",
             page="docs/training.md#data-larger-than-memory",
         )
     return sources.open_folder(config.data, image_size=size)

@@ -43,6 +43,16 @@ def humanise_seconds(seconds: float) -> str:
     return f"{rounded}s"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count and its noun, such as "1 run" or "2,000 runs".
+
+    Args:
+      count: number, from 0.
+      noun: noun of one, whose plural ends in s.
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Progress:
     """Tells a person how far training is.
 

@@ -19,8 +19,9 @@ from aslp_jax.trainer.dead_units import dead_units
 from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.plots import fraction_limits, histogram_limits
 from aslp_jax.trainer.presets import as_flags
-from aslp_jax.trainer.progress import humanise_seconds
+from aslp_jax.trainer.progress import counted, humanise_seconds
 from aslp_jax.trainer.results import EpochRow, RunResult
+from aslp_jax.trainer.run_folder import typed
 from aslp_jax.webpage.charts import Curve, Frame, curves, histogram
 from aslp_jax.webpage.html import (
     Cell,
@@ -121,7 +122,10 @@ def _result(run: Finished) -> Markup:
         ("Weights kept", f"{result.keep_fraction:.2%}"),
         ("Size of network.aslp", f"{run.network_bytes:,} bytes"),
         ("Size as float32", f"{result.dense_bytes:,} bytes"),
-        ("Training", f"{result.epochs} epochs in {humanise_seconds(result.seconds)}"),
+        (
+            "Training",
+            f"{counted(result.epochs, 'epoch')} in {humanise_seconds(result.seconds)}",
+        ),
         ("Device", str(about.get("device", ""))),
         ("Classes", f"{result.outputs}: {classes}" if names else str(result.outputs)),
     ]
@@ -302,13 +306,11 @@ def _repeat(run: Finished) -> list[Markup]:
             for each in about.get("resumed", [])
         ),
     ]
-    program, *words = map(str, about["command"])
-    started = "python -m aslp_jax" if program == "__main__.py" else shlex.quote(program)
     return [
         element("p", "With every option that is not as in the preset of the paper:"),
         _code(shlex.join(["aslp-jax", "train", *as_flags(run.config)])),
         element("p", "The command as it was given:"),
-        _code(f"{started} {shlex.join(words)}"),
+        _code(typed(map(str, about["command"]))),
         facts((name, fact) for name, fact in pairs if fact),
     ]
 

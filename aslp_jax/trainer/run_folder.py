@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from aslp_jax._json import read as read_json
 from aslp_jax.trainer.options import FIELDS, Config, flag
 from aslp_jax.trainer.results import EpochRow
 
-__all__ = ["LONGEST_METRICS", "REPORT", "RunFolder", "check_encoding", "writing"]
+__all__ = [
+    "LONGEST_METRICS",
+    "REPORT",
+    "RunFolder",
+    "check_encoding",
+    "typed",
+    "writing",
+]
 
 _DAMAGED = "docs/what_can_go_wrong.md#damaged-files"
 """Page of the site on damaged files."""
@@ -416,6 +423,17 @@ def writing(path: Path) -> Iterator[None]:
             "a run that had begun continues with --resume",
             page="docs/what_can_go_wrong.md#output-disk-or-device-fails",
         ) from error
+
+
+def typed(command: Iterable[str]) -> str:
+    """Returns a command as a person types it.
+
+    Args:
+      command: file name of the program, and its arguments.
+    """
+    program, *words = command
+    started = "python -m aslp_jax" if program == "__main__.py" else shlex.quote(program)
+    return " ".join([started, *map(shlex.quote, words)])
 
 
 def _describe(config: Config, device: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Importing this module imports no JAX.
 from collections.abc import Mapping
 
 from aslp_jax.trainer.dead_units import dead_units
-from aslp_jax.trainer.progress import humanise_seconds
+from aslp_jax.trainer.progress import counted, humanise_seconds
 from aslp_jax.trainer.results import RunResult
 
 __all__ = ["describe_budget_miss", "others", "table", "warnings"]
@@ -84,7 +84,7 @@ def _facts(result: RunResult, compile_seconds: float) -> list[str]:
         ("test accuracy", f"{result.thresholding:.2%} thresholding"),
         ("", others(result)),
         ("validation", f"{validation}, epoch {result.best_epoch}"),
-        ("training", f"{result.epochs} epochs in {duration} ({reason})"),
+        ("training", f"{counted(result.epochs, 'epoch')} in {duration} ({reason})"),
         ("compiling", humanise_seconds(compile_seconds)),
         *zip(("paths", ""), _paths(result), strict=True),
         ("size", f"{result.dense_bytes / 1e6:,.2f} MB dense, as float32"),
@@ -114,8 +114,8 @@ def _paths(result: RunResult) -> tuple[str, str]:
     found = dead_units(result)
     return (
         f"{100 - found.off_path:.1f}% of kept weights on one",
-        f"{found.without_input:,} units get no input, "
-        f"{found.without_output:,} reach no output",
+        f"{counted(found.without_input, 'unit')} without input, "
+        f"{found.without_output:,} without a path to the output",
     )
 
 

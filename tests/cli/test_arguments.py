@@ -368,7 +368,8 @@ def test_every_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
         ("--processes 2", "--processes needs --distributed"),
         ("--distributed --coordinator node1", "node1 is no HOST:PORT"),
         ("--distributed --coordinator :5000", ":5000 is no HOST:PORT"),
-        ("--distributed --coordinator a:65536", "a port is from 1 to 65535"),
+        ("--distributed --coordinator ::1:5000", "::1:5000 is no HOST:PORT; an IPv6"),
+        ("--distributed --coordinator a:65536", "a:65536 has no port from 1 to 65535"),
         ("--distributed --join-seconds 0", "--join-seconds must be from 1 to"),
         (
             "--distributed --processes 2 --process-index 2",

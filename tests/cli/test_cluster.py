@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -45,8 +47,9 @@ OPTIONS = (
         ("--cluster auto --job 0", "--job and --cluster exclude each other"),
         ("--checkpoints runs", "--checkpoints needs --cluster"),
         ("--gpus-per-run 1", "--gpus-per-run needs --cluster or --print-jobs"),
-        ("--cluster node1", "--cluster node1 is neither auto nor HOST:PORT"),
-        ("--cluster node1:x", "--cluster node1:x is neither auto nor HOST:PORT"),
+        ("--cluster node1", "--cluster node1 is no HOST:PORT; .* auto"),
+        ("--cluster ::1:6379", "--cluster ::1:6379 is no HOST:PORT; an IPv6 address"),
+        ("--cluster [fe80::1]:6379", r"interface, as in \[fe80::1%eth0\]:6379"),
         ("--cluster nowhere.invalid:6379", "no Ray cluster answers there"),
     ],
 )
@@ -67,11 +70,18 @@ def test_without_ray_a_line_names_the_extra(monkeypatch):
     )
 
 
+IPV6 = pytest.param(
+    "::1",
+    marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here"),
+)
+
+
+@pytest.mark.parametrize("host", ["localhost", IPV6])
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [(None, "timed out"), (b"HTTP/1.1 400 Bad Request", "another program does")],
 )
-def test_an_address_that_nobody_answers_is_given_up(answer, reason, monkeypatch):
+def test_an_address_that_nobody_answers_is_given_up(answer, reason, host, monkeypatch):
     monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.2)
 
     def serve(listener: socket.socket) -> None:
@@ -82,9 +92,12 @@ def test_an_address_that_nobody_answers_is_given_up(answer, reason, monkeypatch)
             closed.wait(10)
 
     closed = threading.Event()
-    with socket.create_server(("localhost", 0)) as listener:
+    six = ":" in host
+    family = socket.AF_INET6 if six else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        address = f"localhost:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        address = f"[{host}]:{port}" if six else f"{host}:{port}"
         with pytest.raises(BadInput, match=f"answers there \\({reason}\\)"):
             table1.main(["--dataset", "digits", "--cluster", address])
         closed.set()
@@ -258,7 +271,7 @@ def test_a_grid_on_two_nodes_is_that_on_one_machine(
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     assert main([*command[:-1], "auto"]) == 0
     out, err = capsys.readouterr()
-    assert out == table and "1 runs to make, 2 finished before" in err
+    assert out == table and "1 run to make, 2 finished before" in err
     same_runs(there, here)
 
 
@@ -361,3 +374,39 @@ def test_a_worker_without_the_package_ends_the_grid_with_one_line(
         "(ModuleNotFoundError: No module named 'only_on_the_driver'); install it "
         f"everywhere; see {worker.PAGE}"
     )
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token(tmp_path):
+    pytest.importorskip("ray")
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text(64 * "5")
+    plain = {name: value for name, value in os.environ.items() if "RAY_" not in name}
+    plain |= {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    with_token = {**plain, "RAY_AUTH_MODE": "token"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
+    start += ["--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
+    start += ["--temp-dir", tempfile.mkdtemp(), "--disable-usage-stats"]
+    grid = [sys.executable, "-m", "aslp_jax", "table1", "--dataset", "digits"]
+    grid += ["--out", str(tmp_path / "grid"), "--cluster", f"localhost:{port}"]
+
+    with subprocess.Popen(start, env=with_token, stdout=subprocess.PIPE) as head:
+        try:
+            assert any(b"Ray runtime started" in line for line in head.stdout)
+            told = (
+                f"aslp-jax: --cluster localhost:{port}: this cluster asks for its token"
+            )
+            for environment in (plain, {**with_token, "HOME": str(tmp_path)}):
+                ended = subprocess.run(
+                    grid, env=environment, capture_output=True, text=True
+                )
+                *_, last = ended.stderr.splitlines()  # Ray warns before
+                assert ended.returncode == 2 and last.startswith(told), ended.stderr
+        finally:
+            head.terminate()
+    assert not (tmp_path / "grid").exists()

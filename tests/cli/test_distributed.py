@@ -58,10 +58,12 @@ def start(program_flags: str) -> Iterator[Callable[..., Group]]:
     """Starts `aslp-jax train` in several processes."""
     begun: list[subprocess.Popen] = []
 
-    def start(arguments: list[str], *, processes: int, devices: int) -> Group:
+    def start(
+        arguments: list[str], *, processes: int, devices: int, host: str = "localhost"
+    ) -> Group:
         with socket.socket() as free:
             free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+            address = f"{host}:{free.getsockname()[1]}"
         count = f"--xla_force_host_platform_device_count={devices}"
         environment = {
             **os.environ,
@@ -223,7 +225,9 @@ def test_what_all_processes_refuse(
     out = ["--out", str(tmp_path / "run")]
     if more == "--out .":
         out, more = ["--out", str(ROOT)], ""
-    group = start([*options, *more.split(), *out], processes=2, devices=2)
+    # They have joined before they refuse, here by IPv6 if there is any.
+    host = "[::1]" if socket.has_dualstack_ipv6() else "localhost"
+    group = start([*options, *more.split(), *out], processes=2, devices=2, host=host)
     ended = group.end()
     assert [code for code, *_ in ended] == [2, 2]
     assert words in ended[0][2] and ended[0][2].count("\n") == 1
@@ -271,6 +275,15 @@ def test_a_port_that_is_in_use(options, tmp_path: Path) -> None:
     assert f"--coordinator {address}: process 0 cannot open" in ended.stderr
     assert "Address already in use" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_port_that_is_in_use_of_ipv6_alone() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        address = f"[::1]:{other.getsockname()[1]}"
+        with pytest.raises(BadInput, match="process 0 cannot open this port here"):
+            _distributed._check_port(address)
+    _distributed._check_port(address)
 
 
 def test_a_process_that_has_loaded_jax_is_not_forked(

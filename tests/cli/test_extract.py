@@ -143,7 +143,11 @@ def test_a_network_of_ones_own_needs_no_module(embed, tmp_path, capsys):
     out = tmp_path / "own.aslp"
     flags = ["--embed-weights"] if embed else []
     assert main(["extract", str(tmp_path), "-o", str(out), *flags]) == 0
-    assert "bits a weight" in capsys.readouterr().out
+    (said,) = capsys.readouterr().out.splitlines()
+    left = f"{tmp_path / NETWORK}, {len(own_file('linen')):,} bytes"
+    assert said.endswith(
+        f"bits a weight; {'made from' if embed else 'a copy of'} {left}"
+    )
     assert (out.read_bytes() == own_file("linen")) != embed
     read = aslp_jax.load(out, net=Depthwise())
     assert (read.layers["stem/kernel"].recipe is None) == embed

@@ -165,7 +165,7 @@ def test_jobs_fill_the_folder_of_a_grid(line, whole, tmp_path, capsys) -> None:
     with promotion_as_for_users():
         assert main([*command, "1"]) == 0
         out, err = capsys.readouterr()
-        assert out == "" and err.endswith(f"{grid}: 1 runs are left to other jobs\n")
+        assert out == "" and err.endswith(f"{grid}: 1 run left to other jobs\n")
         assert not (grid / "table1.md").exists()
 
         # Two started by mistake: the second stops, and does not advise to delete.
@@ -214,3 +214,4 @@ def test_the_printed_commands_make_the_table(
     for name in ("table1.md", "table1.csv"):
         assert (grid / name).read_bytes() == (whole / name).read_bytes()
     assert not (grid / "lock.json").exists()
+    assert f"--out {grid}</code>" in (grid / "report.html").read_text()

@@ -191,7 +191,7 @@ def test_table1_from_first_run_to_last(folder, capsys):
     assert main.main(["table1", *TABLE1.split()]) == 0
     out, err = capsys.readouterr()
     assert out == (made / "table1.md").read_text()
-    assert "1 runs to make, 0 finished before" in err
+    assert "1 run to make, 0 finished before" in err
     assert "conv2-plain-aslp-none-sc seed 0  epoch 1/1  train " in err
     names = [path.name for path in (made / "cells").iterdir()]
     assert names == ["conv2-plain-aslp-none-sc-seed0"]

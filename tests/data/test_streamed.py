@@ -241,7 +241,7 @@ def test_what_cannot_be_streamed_is_refused(photos, fruit, tmp_path) -> None:
     features.write_text(declared)
     described = info.read_text()
     info.write_text(described.replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(ValueError, match=r"format tfrecord.*only array_record"):
+    with pytest.raises(ValueError, match=r"format tfrecord.*`tfds build --file_form"):
         stream_sources.open_prepared("tfds:fruit", tmp_path)
     info.write_text(described.replace('"13"', '"14"'))
     with pytest.raises(

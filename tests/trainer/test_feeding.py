@@ -211,7 +211,7 @@ def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"image_size": None}, "--stream of images of --data needs --image-size"),
+        ({"image_size": None}, "needs a folder of images by class, and --image-size"),
         ({"standardise": True}, "--standardise needs mean and deviation"),
         ({"data": "none"}, "load: there is no none; expected a folder"),
     ],
@@ -224,15 +224,17 @@ def test_what_cannot_be_streamed_is_one_line(photos, changes, message) -> None:
 def test_data_streamed_by_itself_names_the_way_into_memory(
     tmp_path, monkeypatch
 ) -> None:
-    folder = imagenet_writer.write(tmp_path, {"train": 4, "test": 2})
+    folder = imagenet_writer.write(tmp_path, {"train": 4, "validation": 2, "test": 2})
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     monkeypatch.setattr(streamed, "STREAM_ABOVE", 0)
     config = Config(dataset="tfds:imagenet2012", data_dir=str(tmp_path), image_size="8")
-    with pytest.raises(BadInput, match=r"only array_record .*; --no-stream holds"):
+    with pytest.raises(BadInput, match=r"=array_record` .*; --no-stream holds"):
         loading.load_dataset(config)
-    with pytest.raises(BadInput, match=r"only array_record can be streamed$"):
-        loading.load_dataset(dataclasses.replace(config, stream=True))
+    mended = r"prepare it by `tfds build --file_format=array_record`$"
+    for changes in ({"stream": True}, {"dataset": "imagenet"}):
+        with pytest.raises(BadInput, match=mended):
+            loading.load_dataset(dataclasses.replace(config, **changes))
 
 
 def test_streamed_runs_are_no_seed_batch(stream) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aslp_jax.trainer.progress import Progress, humanise_seconds
+from aslp_jax.trainer.progress import Progress, counted, humanise_seconds
 from tests.helpers import epoch_row as row
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -76,6 +76,11 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 )
 def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
     assert humanise_seconds(seconds) == text
+
+
+def test_one_is_no_plural() -> None:
+    found = [counted(count, "run") for count in (0, 1, 2, 2000)]
+    assert found == ["0 runs", "1 run", "2 runs", "2,000 runs"]
 
 
 def test_a_log_gets_one_plain_line_an_epoch() -> None:

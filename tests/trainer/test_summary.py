@@ -146,11 +146,15 @@ def test_the_table_has_every_layer_and_the_total() -> None:
         "training       150 epochs in 1h02m (stopped early)",
         "compiling      12s",
         "paths          98.0% of kept weights on one",
-        "               9 units get no input, 0 reach no output",
+        "               9 units without input, 0 without a path to the output",
         "size           4.00 MB dense, as float32",
         # 125,000 bytes of masks, 8 of the seed, 9 scales of 4 bytes.
         "               125.04 kB as one bit a weight, seed and scales (32.0x less)",
     ]
+
+
+def test_a_run_of_one_epoch_is_told_in_the_singular() -> None:
+    assert "training       1 epoch in " in table(result(epochs=1))
 
 
 def test_a_trained_network_is_told_before_pruning_and_keeps_its_weights() -> None:

@@ -47,6 +47,7 @@ def encode_graph(
     classes: bool = True,
     layers: Mapping[str, LayerWeights] | None = None,
     about: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> Code:
     """Returns the source and the header of a graph.
 
@@ -60,13 +61,21 @@ def encode_graph(
         `NAME_logits` and `NAME_class`, otherwise `NAME_run`.
       layers: parts of the weights by name, for `"seed"`. None for none.
       about: first lines of the header.
+      class_names: name of each class, for the header; empty if unknown.
 
     Raises:
       UnsupportedError: the C code cannot compute an operation.
       ValueError: the name is not an identifier, or the storage is unknown or cannot
         hold the weights.
     """
-    interface = Interface(name, graph.input_shape, graph.shapes[-1], pixels, classes)
+    interface = Interface(
+        name,
+        graph.input_shape,
+        graph.shapes[-1],
+        pixels,
+        classes,
+        class_names=class_names,
+    )
     return _encode(graph, interface, storage, layers or {}, about)
 
 
@@ -78,6 +87,7 @@ def encode_integer_graph(
     classes: bool = True,
     layers: Mapping[str, LayerWeights] | None = None,
     about: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> Code:
     """Returns the source and the header of a graph of integers.
 
@@ -93,6 +103,7 @@ def encode_integer_graph(
       classes: True if the output is a vector of logits, as in `encode_graph`.
       layers: parts of the weights by name, for `"seed"`. None for none.
       about: first lines of the header.
+      class_names: name of each class, for the header; empty if unknown.
 
     Raises:
       UnsupportedError: the C code cannot compute an operation.
@@ -111,6 +122,7 @@ def encode_integer_graph(
         taken=cast(Number, TYPES[first.kind]),
         scale=last.scale,
         taken_scale=first.scale,
+        class_names=class_names,
     )
     return _encode(graph, interface, storage, layers or {}, about)
 

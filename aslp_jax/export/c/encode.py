@@ -46,7 +46,8 @@ def encode(
 
     The files declare and define `NAME_logits` and `NAME_class`. Both functions take an
     image of bytes, row by row and channels last, as cameras give them. A network whose
-    output is no vector of classes has `NAME_run` instead. Inputs that are no images,
+    output is no vector of classes has `NAME_run` instead. The macro `NAME_CLASS_NAMES`
+    lists the names of the classes, if the artefact has them. Inputs that are no images,
     such as a vector or a sequence `[length, channels]`, are float32, as the module
     takes them. All values between layers share one static array, so two calls must not
     run at the same time.
@@ -118,6 +119,7 @@ def encode(
             classes=classes,
             layers=subnetwork.layers,
             about=_about(subnetwork),
+            class_names=description.class_names,
         )
     else:
         if inputs != "uint8":
@@ -131,6 +133,7 @@ def encode(
             classes=classes,
             layers=subnetwork.layers,
             about=_about(subnetwork),
+            class_names=description.class_names,
         )
     _check_size(code, ram, flash)
     return ExportResult(

@@ -44,6 +44,7 @@ class Interface(NamedTuple):
       taken: type of a number of the input, if it is no pixel.
       scale: real number that an output of 1 stands for; None for floats.
       taken_scale: real number that an input of 1 stands for; None for floats.
+      class_names: name of each class; empty if unknown.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Interface(NamedTuple):
     taken: Number = "float"
     scale: float | None = None
     taken_scale: float | None = None
+    class_names: Sequence[str] = ()
 
     @property
     def is_image(self) -> bool:
@@ -131,6 +133,7 @@ int {interface.name}_class({interface.parameter});
             f"#define {upper}_{key} {value}"
             for key, value in _macros(interface).items()
         ),
+        names=_class_names(interface),
         types="\n\n".join(_types(interface)),
         functions=f"/* {says} {takes}\n{interface.declaration};\n{more}",
     )
@@ -143,7 +146,7 @@ _HEADER = """/* {comment} */
 #include <stdint.h>
 
 {macros}
-
+{names}
 {types}
 
 #ifdef __cplusplus
@@ -187,3 +190,34 @@ def _macros(interface: Interface) -> dict[str, str]:
         macros["INPUTS"] = str(math.prod(interface.input_shape))
     macros["INTEGERS"] = str(int(interface.number != "float"))
     return macros
+
+
+def _class_names(interface: Interface) -> str:
+    """Returns the macro that lists the classes; "" if their names are unknown.
+
+    A program pays for a list that it uses. An array would also lie in each that does
+    not, where a compiler keeps unused constants, as gcc does at `-O0`.
+    """
+    if not (interface.classes and interface.class_names):
+        return ""
+    macro = f"{interface.name.upper()}_CLASS_NAMES"
+    lines = [
+        "",
+        "/* Names of the classes, from 0 up, in UTF-8:",
+        f"   static const char *const names[] = {macro}; */",
+        f"#define {macro} {{ \\",
+        *(f"    {_string(name)}, \\" for name in interface.class_names),
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _string(text: str) -> str:
+    """Returns a string literal of ASCII, whatever the compiler takes a source for."""
+    # Three octal digits end an escape, and ?? could begin a trigraph.
+    escaped = (
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(escaped)}"'

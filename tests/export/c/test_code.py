@@ -282,6 +282,54 @@ def test_the_header_names_the_type_of_a_logit(tmp_path):
     assert "const net_input image[NET_INPUTS]" in head
 
 
+NAMES_MAIN = """
+#include <stdio.h>
+#include "net.h"
+static const char *const names[] = NET_CLASS_NAMES;
+int main()
+{
+    const int count = sizeof names / sizeof *names;
+    for (int i = 0; i < count; i++) {
+        puts(names[i]);
+    }
+    return count != NET_CLASSES;
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "g++"])
+@pytest.mark.parametrize("activations", ["float32", "int8"])
+def test_the_header_lists_the_classes_for_a_program_that_asks(
+    tmp_path, compiler, activations
+):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is missing")
+    names = ("cat", 'a "dog"\\', "caf\xe9 1??/", "*/ #error %d")
+    plain = small("conv")
+    about = dataclasses.replace(plain.description, class_names=names)
+    named = dataclasses.replace(plain, description=about)
+    calibration = None if activations == "float32" else random_images()
+    options = {"activations": activations, "calibration": calibration}
+    files = c.encode(named, "net", **options).files
+    assert files[".h"].isascii()
+    (tmp_path / "net.h").write_bytes(files[".h"])
+    (tmp_path / "main.c").write_text(NAMES_MAIN)
+    flags = STRICT if compiler == "gcc" else STRICT[1:]
+    command = [compiler, *flags, "main.c", "-o", "names"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    listed = subprocess.run([tmp_path / "names"], check=True, capture_output=True)
+    assert tuple(listed.stdout.decode().splitlines()) == names
+
+    # Nobody else pays: the source is the same, and the header has one macro more.
+    without = c.encode(plain, "net", **options).files
+    assert files[".c"] == without[".c"]
+    assert b"CLASS_NAMES" not in without[".h"]
+    shorter = re.sub(rb"\n/\* Names of.*?\n}\n", b"", files[".h"], flags=re.DOTALL)
+    assert shorter == without[".h"]
+    head = header(Interface("net", (4,), (3,), None, False, class_names=names), [])
+    assert "CLASS_NAMES" not in head
+
+
 LANGUAGES = {
     "gcc": ("c99", "c11", "c17", "gnu11"),
     "g++": ("c++11", "c++17", "gnu++11", "gnu++17"),
