@@ -198,13 +198,18 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
 
     def grid(name: str, program: str, epochs: int, *words: str) -> Job:
         length = 1 if plan.tiny else epochs
-        recipe = ("--preset", "fast", "--no-augment", "--epochs", str(length))
-        if program == "table1":  # its cells say what is augmented
-            recipe = ("--preset", "fast", "--epochs", str(length))
+        recipe = ("--preset", "fast", "--epochs", str(length))
+        # The cells of table 1 say themselves what is augmented.
+        images = ("--no-augment",) if program == "budget" else ()
         changes = plan.changes or ("--batch-size", "64")
         out = ("--out", os.fspath(plan.work / name))
-        command = (f"experiments/{program}.py", *words, *recipe, *changes, *out)
-        return Job(name, command, 20)
+        options = (*words, *recipe, *images, *changes, *out)
+        return Job(name, (f"experiments/{program}.py", *options), 20)
+
+    def dense(name: str, arch: str, epochs: int, *words: str) -> Job:
+        # Nothing is pruned: the network is trained, and that is all.
+        method = ("--arch", arch, "--keep", "1", "--method", "magnitude")
+        return grid(f"{name}-dense", "budget", epochs, *method, *words)
 
     def cells(arch: str, *of: str) -> tuple[str, ...]:
         return ("--cells", *(f"{arch}-plain-{each}" for each in of))
@@ -230,18 +235,16 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
     published = ("--arch", "conv2", "--keep", "0.006", "--method", "signed")
     yield grid("conv2-0.6-percent", "budget", 10, *published, *seeds(3), *images)
     for arch, length in zip(archs, (60, 40), strict=False):
+        words = (*seeds(1), *images)
         cell = cells(arch, METHODS[0])
-        yield grid(f"{arch}-long", "table1", length, *cell, *seeds(1), *images)
-        # Nothing is pruned: the network is trained, and that is all.
-        dense = ("--arch", arch, "--keep", "1", "--method", "magnitude")
-        yield grid(f"{arch}-dense", "budget", length, *dense, *seeds(1), *images)
+        yield grid(f"{arch}-long", "table1", length, *cell, *words)
+        yield dense(arch, arch, length, *words)
     if plan.fashion:
         for arch in archs:
-            cell = (*cells(arch, *METHODS), "--dataset", "fashion_mnist", *plan.fashion)
-            yield grid(f"fashion-{arch}", "table1", 10, *cell, *seeds(3))
-            dense = ("--arch", arch, "--keep", "1", "--method", "magnitude")
-            dense = (*dense, "--dataset", "fashion_mnist", *plan.fashion)
-            yield grid(f"fashion-{arch}-dense", "budget", 10, *dense, *seeds(3))
+            words = ("--dataset", "fashion_mnist", *plan.fashion, *seeds(3))
+            name = f"fashion-{arch}"
+            yield grid(name, "table1", 10, *cells(arch, *METHODS), *words)
+            yield dense(name, arch, 10, *words)
 
 
 def keep_comparisons(plan: Plan) -> None:
