@@ -22,10 +22,12 @@ from aslp_jax._extras import MissingExtra
 from aslp_jax.cli import table1
 from aslp_jax.cli.main import main
 from aslp_jax.sweeps import cluster, worker
+from aslp_jax.sweeps.store import Store
 from aslp_jax.trainer import loading
 from aslp_jax.trainer.options import Config
 from tests.cli.runs import same_runs
 from tests.sweeps.helpers import promotion_as_for_users
+from tests.sweeps.stores import SECRET, Server, serving
 
 # Ray starts its processes by a fork, where JAX may be loaded by then.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -51,6 +53,10 @@ OPTIONS = (
         ("--cluster ::1:6379", "--cluster ::1:6379 is no HOST:PORT; an IPv6 address"),
         ("--cluster [fe80::1]:6379", r"interface, as in \[fe80::1%eth0\]:6379"),
         ("--cluster nowhere.invalid:6379", "no Ray cluster answers there"),
+        (
+            "--cluster auto --checkpoints hdfs://host/runs",
+            "--checkpoints hdfs://... is no folder and no store; name a folder, gs://",
+        ),
     ],
 )
 def test_bad_input_is_one_line(line, message, tmp_path, monkeypatch):
@@ -145,7 +151,7 @@ def test_a_worker_refuses_what_it_cannot_train(changes, message, monkeypatch):
     monkeypatch.setenv("NPROC", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     answer = worker.work(task(**changes))
-    assert set(answer) == {"refused", "page"}
+    assert set(answer) == {"refused", "page", "notes"} and not answer["notes"]
     assert answer["refused"].startswith(f"worker {socket.gethostname()}: ")
     assert re.search(message, answer["refused"])
 
@@ -193,6 +199,148 @@ def test_no_file_names_the_worker_or_its_folder(images, tmp_path, monkeypatch):
     for name, content in files.items():
         assert b"aslp-jax-" not in content and b"secret" not in content, name
     assert sys.argv[0] == "default_worker.py"
+
+
+# With an object store.
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def stored(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An object store, to which the environment of workers leads."""
+    with serving(request.param) as found:
+        yield found
+
+
+ONLY_S3 = pytest.mark.parametrize("stored", ["s3"], indirect=True)
+
+
+@pytest.fixture
+def one_run(images: Path, tmp_path: Path, monkeypatch) -> dict[str, Any]:
+    """A task of one run, which saves a checkpoint each epoch."""
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    small = {"arch": "conv2", "batch_size": 8, "epochs": 30, "patience": 30}
+    options = Config(
+        dataset="own",
+        data=str(images),
+        cache_dir=str(tmp_path / "cache"),
+        checkpoint_seconds=0.0,
+        eval_samples=2,
+        **small,
+    )
+    data = loading.load_dataset(options)
+    return task(
+        options=options.as_dict(),
+        images_sha256=data.images_sha256(),
+        labels_sha256=data.labels_sha256(),
+    )
+
+
+def stored_rows(store: Store, run: str, folder: Path) -> int:
+    """Number of epochs that a store has of a run."""
+    with tempfile.TemporaryDirectory(dir=folder) as found:
+        store.fetch(Path(found) / run, worker.FILES)
+        file = Path(found) / run / "metrics.jsonl"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def numbers(files: dict[str, bytes]) -> list[Any]:
+    """All that a run computed, but for times."""
+    lines = [files["result.json"], *files["metrics.jsonl"].splitlines()]
+    apart = {"seconds", "images_per_second"}
+    found = [{k: v for k, v in json.loads(x).items() if k not in apart} for x in lines]
+    return [*found, files["network.aslp"]]
+
+
+def once(true: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
+    """Acts as soon as something is true."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while not true():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+def test_another_worker_goes_on_from_the_store(stored, one_run, tmp_path) -> None:
+    undisturbed = worker.work(one_run)["runs"][0]
+    uri, run = f"{stored.uri}/grid", f"{CELL}-seed0"
+    store, values = Store(uri), {**one_run, "checkpoints": uri}
+    stop = once(
+        lambda: stored_rows(store, run, tmp_path) >= 3,
+        lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    assert worker.work(values) == {"notes": []}
+    stop.join()
+    begun = stored_rows(store, run, tmp_path)
+    assert 3 <= begun < 30
+    answer = worker.work(values)
+    assert answer["notes"] == []
+    files = answer["runs"][0]
+    assert numbers(files) == numbers(undisturbed)
+    about = json.loads(files["config.json"])
+    assert [each["after_epoch"] for each in about["resumed"]] == [begun]
+
+    # What is finished is not trained again, and nothing names a secret.
+    assert worker.work(values)["runs"][0] == files
+    store.fetch(tmp_path / run, worker.FILES)
+    assert {path.name for path in (tmp_path / run).iterdir()} == {*worker.FILES}
+    for content in files.values():
+        assert SECRET.encode() not in content
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_ends_no_run(one_run, tmp_path) -> None:
+    undisturbed = worker.work(one_run)["runs"][0]
+    with serving("s3") as server:
+        uri = f"{server.uri}/grid"
+        store, run = Store(uri), f"{CELL}-seed0"
+        stop = once(lambda: stored_rows(store, run, tmp_path) >= 3, server.stop)
+        answer = worker.work({**one_run, "checkpoints": uri})
+        stop.join()
+        assert server.process.poll() is not None
+    assert numbers(answer["runs"][0]) == numbers(undisturbed)
+    (note,) = answer["notes"]
+    assert re.fullmatch(
+        rf"worker {socket.gethostname()}: {run}: \d+ of \d+ uploads failed, the run went "
+        rf"on \(--checkpoints {uri} cannot be written: .*\)",
+        note,
+    )
+
+
+@ONLY_S3
+def test_a_worker_without_permission_refuses(stored, one_run, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    answer = worker.work({**one_run, "checkpoints": stored.uri})
+    assert answer["refused"].startswith(
+        f"worker {socket.gethostname()}: --checkpoints {stored.uri} cannot be used: no "
+        "permission, or no credentials"
+    )
+
+
+@ONLY_S3
+def test_a_missing_bucket_ends_the_grid_before_ray_starts(
+    stored, tmp_path, monkeypatch, capsys
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    command = ["table1", "--dataset", "digits", "--cluster", "auto"]
+    assert main([*command, "--checkpoints", "s3://no-such-bucket/runs"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "aslp-jax: --checkpoints s3://no-such-bucket/runs cannot be used: there is no "
+        "such bucket ("
+    )
+    assert not ray.is_initialized() and not list(tmp_path.iterdir())
 
 
 # With Ray.
