@@ -149,10 +149,17 @@ class Session:
         return result
 
     def close(self) -> None:
-        """Lets other processes write into the folder; a second call does nothing."""
-        if self.events is not None:
-            self.events.close()
-        self.folder.release()
+        """Lets other processes write into the folder; a second call does nothing.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
+        try:
+            if self.events is not None:
+                with writing(self.folder.path):
+                    self.events.close()
+        finally:
+            self.folder.release()
 
 
 def begin(
