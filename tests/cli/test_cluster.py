@@ -1,5 +1,6 @@
 """Grids on a Ray cluster, which here has two nodes on one machine."""
 
+import contextlib
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from aslp_jax.trainer import loading
 from aslp_jax.trainer.options import Config
 from tests.cli.runs import same_runs
 from tests.sweeps.helpers import promotion_as_for_users
-from tests.sweeps.stores import SECRET, Server, serving
+from tests.sweeps.stores import SECRET, Server, missing, serving
 
 # Ray starts its processes by a fork, where JAX may be loaded by then.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -214,26 +215,31 @@ def stored(request: pytest.FixtureRequest) -> Iterator[Server]:
 ONLY_S3 = pytest.mark.parametrize("stored", ["s3"], indirect=True)
 
 
-@pytest.fixture
-def one_run(images: Path, tmp_path: Path, monkeypatch) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def one_run(
+    images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
     """A task of one run, which saves a checkpoint each epoch."""
-    monkeypatch.setenv("NPROC", "1")
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    small = {"arch": "conv2", "batch_size": 8, "epochs": 30, "patience": 30}
-    options = Config(
-        dataset="own",
-        data=str(images),
-        cache_dir=str(tmp_path / "cache"),
-        checkpoint_seconds=0.0,
-        eval_samples=2,
-        **small,
-    )
+    small = {"arch": "conv2", "batch_size": 8, "epochs": 12, "eval_samples": 2}
+    cache = tmp_path_factory.mktemp("cache")
+    named = {"dataset": "own", "data": str(images), "cache_dir": str(cache)}
+    options = Config(**small, **named, checkpoint_seconds=0.0)
     data = loading.load_dataset(options)
-    return task(
-        options=options.as_dict(),
-        images_sha256=data.images_sha256(),
-        labels_sha256=data.labels_sha256(),
-    )
+    hashes = {
+        "images_sha256": data.images_sha256(),
+        "labels_sha256": data.labels_sha256(),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPROC", "1")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        yield task(options=options.as_dict(), **hashes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(one_run: dict[str, Any]) -> dict[str, bytes]:
+    """Files of this run, without a store."""
+    with promotion_as_for_users():
+        return worker.work(one_run)["runs"][0]
 
 
 def stored_rows(store: Store, run: str, folder: Path) -> int:
@@ -270,18 +276,19 @@ def once(true: Callable[[], bool], act: Callable[[], object]) -> threading.Threa
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-def test_another_worker_goes_on_from_the_store(stored, one_run, tmp_path) -> None:
-    undisturbed = worker.work(one_run)["runs"][0]
+def test_another_worker_goes_on_from_the_store(
+    stored, one_run, undisturbed, tmp_path
+) -> None:
     uri, run = f"{stored.uri}/grid", f"{CELL}-seed0"
     store, values = Store(uri), {**one_run, "checkpoints": uri}
     stop = once(
-        lambda: stored_rows(store, run, tmp_path) >= 3,
-        lambda: os.kill(os.getpid(), signal.SIGTERM),
+        lambda: stored_rows(store, run, tmp_path) >= 2,
+        lambda: os.kill(os.getpid(), signal.SIGINT),
     )
     assert worker.work(values) == {"notes": []}
     stop.join()
     begun = stored_rows(store, run, tmp_path)
-    assert 3 <= begun < 30
+    assert 2 <= begun < 12
     answer = worker.work(values)
     assert answer["notes"] == []
     files = answer["runs"][0]
@@ -298,12 +305,11 @@ def test_another_worker_goes_on_from_the_store(stored, one_run, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_a_store_that_fails_ends_no_run(one_run, tmp_path) -> None:
-    undisturbed = worker.work(one_run)["runs"][0]
+def test_a_store_that_fails_ends_no_run(one_run, undisturbed, tmp_path) -> None:
     with serving("s3") as server:
         uri = f"{server.uri}/grid"
         store, run = Store(uri), f"{CELL}-seed0"
-        stop = once(lambda: stored_rows(store, run, tmp_path) >= 3, server.stop)
+        stop = once(lambda: stored_rows(store, run, tmp_path) >= 2, server.stop)
         answer = worker.work({**one_run, "checkpoints": uri})
         stop.join()
         assert server.process.poll() is not None
@@ -359,10 +365,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         )
         del small["include_dashboard"]
         found.start_node = lambda: found.add_node(num_cpus=1, **small)
-        for _ in range(2):
-            found.start_node()
-        yield found
-        found.shutdown()
+        found.s3 = None
+        with contextlib.ExitStack() as stack:
+            stack.callback(found.shutdown)
+            if missing("s3") is None:
+                found.s3 = stack.enter_context(serving("s3"))
+            for _ in range(2):
+                found.start_node()
+            yield found
 
 
 @pytest.fixture(scope="module")
@@ -440,6 +450,23 @@ def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading
     return thread
 
 
+def node_of(nodes: Any, worker_pid: int) -> Any:
+    """The node that a worker belongs to; None if it belongs to none."""
+    stat = Path(f"/proc/{worker_pid}/stat")
+    parent = int(stat.read_text().rpartition(")")[2].split()[1])
+    raylets = {
+        node.all_processes["raylet"][0].process.pid: node for node in nodes.worker_nodes
+    }
+    return raylets.get(parent)
+
+
+def kill_node(nodes: Any, worker_pid: int) -> None:
+    """Kills a worker, before it finishes its run, and the node that it belongs to."""
+    busy = node_of(nodes, worker_pid)
+    os.kill(worker_pid, signal.SIGKILL)
+    nodes.remove_node(busy, allow_graceful=False)
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
@@ -463,22 +490,9 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     def busy_worker() -> int:
         return json.loads((run / "lock.json").read_text())["pid"]
 
-    def kill_busy_node() -> None:
-        owner = busy_worker()
-        parent = int(
-            Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[1]
-        )
-        (busy,) = (
-            node
-            for node in nodes.worker_nodes
-            if parent == node.all_processes["raylet"][0].process.pid
-        )
-        os.kill(owner, signal.SIGKILL)  # before it finishes the run
-        nodes.remove_node(busy, allow_graceful=False)
-
     begun = (run / "metrics.jsonl").read_bytes().count(b"\n")
     stop = after_rows(run, begun + 3, lambda: os.kill(busy_worker(), signal.SIGTERM))
-    kill = after_rows(run, begun + 10, kill_busy_node)
+    kill = after_rows(run, begun + 10, lambda: kill_node(nodes, busy_worker()))
     assert main(command) == 0
     stop.join()
     kill.join()
@@ -488,6 +502,53 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     first, second, third = (each["after_epoch"] for each in resumed)
     assert 3 <= first <= begun < second <= third < 240
     same_runs(there, here)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
+def test_a_run_whose_node_is_killed_goes_on_from_an_object_store(
+    nodes, line, tmp_path, capsys
+) -> None:
+    if nodes.s3 is None:
+        pytest.skip(missing("s3"))
+    line = [*line, "--epochs", "60", "--patience", "60", "--seeds", "1"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main([*line, "--out", str(here)]) == 0
+    capsys.readouterr()
+    uri, run = f"{nodes.s3.uri}/grids/one", f"{CELL}-seed0"
+    store = Store(uri)
+
+    def kill_busy_node() -> None:
+        # The folder of the run is one of its worker alone.
+        locks = Path(tempfile.gettempdir()).glob(
+            f"aslp-jax-*/grid/cells/{run}/lock.json"
+        )
+        pids = [json.loads(lock.read_text())["pid"] for lock in locks]
+        (busy,) = (pid for pid in pids if node_of(nodes, pid) is not None)
+        kill_node(nodes, busy)
+
+    kill = once(lambda: stored_rows(store, run, tmp_path) >= 10, kill_busy_node)
+    command = [*line, "--out", str(there), "--cluster", nodes.address]
+    assert main([*command, "--checkpoints", uri, "--checkpoint-seconds", "0"]) == 0
+    kill.join()
+    assert len(nodes.worker_nodes) == 1
+    nodes.start_node()
+    (resumed,) = json.loads((there / "cells" / run / "config.json").read_text())[
+        "resumed"
+    ]
+    assert 10 <= resumed["after_epoch"] < 60
+    same_runs(there, here)
+    for file in there.rglob("*"):
+        assert file.is_dir() or SECRET.encode() not in file.read_bytes(), file
+
+    # Another grid does not take the place of this one.
+    other = [*line[:-5], "5", "--seeds", "1", "--out", str(tmp_path / "other")]
+    other += ["--cluster", nodes.address, "--checkpoints", uri]
+    capsys.readouterr()
+    assert main(other) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert f"--checkpoints {uri} holds a grid with options epochs 60, not 5" in last
 
 
 @pytest.mark.cluster

@@ -29,6 +29,15 @@ _COMMANDS = {
 _CLIENTS = {"s3": "s3fs", "gs": "gcsfs"}
 
 
+def missing(scheme: str) -> str | None:
+    """Why there can be no server of a scheme here; None if there can be."""
+    module, package, _ = _COMMANDS[scheme]
+    for name in (module.partition(".")[0], _CLIENTS[scheme]):
+        if importlib.util.find_spec(name) is None:
+            return f"needs {package} and {_CLIENTS[scheme]} (extra [test])"
+    return None
+
+
 class Server:
     """Object store of one scheme, with one bucket, in a process of its own.
 
@@ -39,11 +48,10 @@ class Server:
     """
 
     def __init__(self, scheme: str) -> None:
-        module, package, self._arguments = _COMMANDS[scheme]
-        for name in (module.partition(".")[0], _CLIENTS[scheme]):
-            if importlib.util.find_spec(name) is None:
-                pytest.skip(f"needs {package} and {_CLIENTS[scheme]} (extra [test])")
-        self._scheme, self._module = scheme, module
+        if (reason := missing(scheme)) is not None:
+            pytest.skip(reason)
+        self._scheme = scheme
+        self._module, _, self._arguments = _COMMANDS[scheme]
         self.uri = f"{scheme}://{BUCKET}"
         with socket.create_server(("localhost", 0)) as free:
             self._port = free.getsockname()[1]
