@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -452,8 +453,11 @@ def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading
 
 def node_of(nodes: Any, worker_pid: int) -> Any:
     """The node that a worker belongs to; None if it belongs to none."""
-    stat = Path(f"/proc/{worker_pid}/stat")
-    parent = int(stat.read_text().rpartition(")")[2].split()[1])
+    try:
+        stat = Path(f"/proc/{worker_pid}/stat").read_text()
+    except FileNotFoundError:
+        return None
+    parent = int(stat.rpartition(")")[2].split()[1])
     raylets = {
         node.all_processes["raylet"][0].process.pid: node for node in nodes.worker_nodes
     }
@@ -521,12 +525,12 @@ def test_a_run_whose_node_is_killed_goes_on_from_an_object_store(
 
     def kill_busy_node() -> None:
         # The folder of the run is one of its worker alone.
-        locks = Path(tempfile.gettempdir()).glob(
-            f"aslp-jax-*/grid/cells/{run}/lock.json"
-        )
-        pids = [json.loads(lock.read_text())["pid"] for lock in locks]
-        (busy,) = (pid for pid in pids if node_of(nodes, pid) is not None)
-        kill_node(nodes, busy)
+        found = f"aslp-jax-*/grid/cells/{run}/lock.json"
+        for lock in Path(tempfile.gettempdir()).glob(found):
+            pid = json.loads(lock.read_text())["pid"]
+            if node_of(nodes, pid) is not None:
+                kill_node(nodes, pid)
+                shutil.rmtree(lock.parents[3])
 
     kill = once(lambda: stored_rows(store, run, tmp_path) >= 10, kill_busy_node)
     command = [*line, "--out", str(there), "--cluster", nodes.address]
