@@ -22,8 +22,7 @@ _COMMANDS = {
     "gs": (
         "gcp_storage_emulator",
         "gcp-storage-emulator",
-        ["start", "--in-memory", "--default-bucket", BUCKET, "--host", "localhost"]
-        + ["--port"],
+        f"start --in-memory --default-bucket {BUCKET} --host localhost --port".split(),
     ),
 }
 _CLIENTS = {"s3": "s3fs", "gs": "gcsfs"}

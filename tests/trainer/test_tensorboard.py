@@ -178,7 +178,7 @@ def test_a_full_disk_at_the_end_is_one_line_and_frees_the_folder(tmp_path):
     log._add(2, summary=[])  # waits in memory
     session = Session(None, folder, [], events=log)
     with no_file_grows_beyond(10):
-        with pytest.raises(BadInput, match="cannot write to .*too large"):
+        with pytest.raises(BadInput, match=r"cannot write to .*too large"):
             session.close()
         session.close()
     assert writer_here(tmp_path) is None
