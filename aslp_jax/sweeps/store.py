@@ -36,6 +36,9 @@ PAGE = "docs/scaling.md#checkpoints-in-an-object-store"
 _MODULES = {"gs": "gcsfs", "s3": "s3fs"}
 """Module that speaks to a store, by scheme."""
 
+_LOGGERS = {"gs": ("gcsfs", "google.auth"), "s3": ("s3fs", "aiobotocore")}
+"""Loggers that would print lines of their own, by scheme."""
+
 _URI = re.compile(r"(?P<scheme>[^:/]*)://(?P<bucket>[\w.-]+)(?P<path>(/[^?#]*)?)", re.A)
 # A `?` or `#` would ask for a version of an object; an `@` may follow a password.
 
@@ -109,8 +112,9 @@ class Store:
         self.uri = uri.rstrip("/")
         scheme, _, self._root = self.uri.partition("://")
         require(_MODULES[scheme], by=f"--checkpoints {scheme}://")
-        # What it logs comes as an exception, too.
-        logging.getLogger(_MODULES[scheme]).setLevel(logging.CRITICAL)
+        # What they log comes as an exception, too.
+        for name in _LOGGERS[scheme]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         # One of its own: the errors of another are no longer ours.
         options: dict[str, Any] = {
             "skip_instance_cache": True,
