@@ -96,7 +96,15 @@ def test_what_the_library_imports_is_declared():
 
 
 def test_every_package_of_an_extra_has_its_message():
-    for extra in ("data", "train", "export", "tensorboard", "cluster", "stream"):
+    for extra in (
+        "data",
+        "train",
+        "export",
+        "tensorboard",
+        "cluster",
+        "cloud",
+        "stream",
+    ):
         listed = set(requirements("options.extras_require", extra)) - {"aslp-jax[data]"}
         named = {normalise(package) for package, of in OPTIONAL.values() if of == extra}
         assert listed == named

@@ -11,6 +11,7 @@ from aslp_jax.cli import _jobs
 from aslp_jax.cli.arguments import add_report_flag, option_parser, path_argument
 from aslp_jax.cli.errors import command_name, program_name
 from aslp_jax.sweeps.jobs import run_job
+from aslp_jax.sweeps.store import check_uri, is_uri
 from aslp_jax.sweeps.sweep import Plan, Schedule, SweepOutcome, Table, plan, run_sweep
 from aslp_jax.trainer.options import FIELDS, flag
 from aslp_jax.trainer.signals import Interrupted, interruptible
@@ -108,11 +109,11 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--checkpoints",
-        type=path_argument,
-        metavar="FOLDER",
-        help="folder that all workers of --cluster reach, in which a run that lost its "
-        "worker continues (default: --out if they reach it; else such a run begins "
-        "anew)",
+        type=_checkpoints,
+        metavar="PLACE",
+        help="folder that all workers of --cluster reach, or gs://BUCKET/PATH or "
+        "s3://BUCKET/PATH, from which a run that lost its worker continues (default: "
+        "--out if they reach it; else such a run begins anew)",
     )
     group.add_argument(
         "--cpus-per-run",
@@ -218,6 +219,13 @@ def _check_machines(given: dict[str, Any]) -> None:
             raise BadInput(
                 f"{flag(name)} needs --cluster or --print-jobs", page=_jobs.PAGE
             )
+
+
+def _checkpoints(text: str) -> str:
+    if not is_uri(text):
+        return str(path_argument(text))
+    check_uri(text)
+    return text
 
 
 def _positive(text: str) -> int:

@@ -27,6 +27,7 @@ from aslp_jax._extras import require
 from aslp_jax.sweeps import runner, worker
 from aslp_jax.sweeps.grid import Cell, Grid, read_settings
 from aslp_jax.sweeps.jobs import Job, split
+from aslp_jax.sweeps.store import Store, is_uri
 from aslp_jax.sweeps.sweep import Train
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.progress import Progress
@@ -69,14 +70,15 @@ class Cluster:
     Attributes:
       address: `HOST:PORT` of a Ray cluster, or `"auto"` for the one that runs here; a
         local one is started if there is none.
-      checkpoints: folder that all workers reach, in which a killed run resumes; None
-        takes the grid's if workers reach it, and else begins the run anew.
+      checkpoints: folder that all workers reach, or URI of an object store, from which
+        a killed run resumes; None takes the grid's folder if workers reach it, and else
+        begins the run anew.
       cpus: CPUs of a task.
       gpus: GPUs of a task; None takes one where the cluster has any.
     """
 
     address: str
-    checkpoints: Path | None = None
+    checkpoints: str | None = None
     cpus: int = 1
     gpus: int | None = None
 
@@ -89,10 +91,15 @@ def connected(cluster: Cluster) -> Iterator[Train]:
       cluster: cluster to join.
 
     Raises:
-      MissingExtra: Ray is not installed.
-      BadInput: there is no cluster, or it is of another version.
+      MissingExtra: Ray, or the client of the object store, is not installed.
+      BadInput: there is no cluster, or it is of another version; or the object store
+        cannot be used.
     """
     require("ray", by="--cluster")
+    store = None
+    if cluster.checkpoints is not None and is_uri(cluster.checkpoints):
+        store = Store(cluster.checkpoints)
+        store.check()
     if cluster.address != "auto":
         _check_address(cluster.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -103,7 +110,7 @@ def connected(cluster: Cluster) -> Iterator[Train]:
         _join(ray, cluster.address)
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray takes SIGTERM
-        yield functools.partial(_train_grid, ray, cluster)
+        yield functools.partial(_train_grid, ray, cluster, store)
     finally:
         ray.shutdown()
 
@@ -172,6 +179,7 @@ def _asks_for_token(address: str) -> str:
 def _train_grid(
     ray: Any,
     cluster: Cluster,
+    store: Store | None,
     grid: Grid,
     cells: Sequence[Cell],
     seeds: Sequence[int],
@@ -191,6 +199,8 @@ def _train_grid(
     if not any(todo.values()):
         return
     runner.check_budgets((configure(cell, seeds[0]) for cell in todo), data)
+    if store is not None:
+        store.settle(read_settings(grid.path))
     cluster = _with_gpus(ray, cluster, progress.note)
     task = ray.remote(
         num_cpus=cluster.cpus,
@@ -217,7 +227,7 @@ def _train_grid(
                 signals.check()
                 for done in ray.wait(list(running), timeout=_LOOK_SECONDS)[0]:
                     job = running.pop(done)
-                    runs = _result(ray, done, job)
+                    runs = _result(ray, done, job, progress.note)
                     if runs is None:  # its worker was told to stop
                         running[start(job)] = job
                     else:
@@ -245,6 +255,8 @@ def _shared_values(
 ) -> dict[str, Any]:
     """Returns the fields of a `worker.Task` that all tasks of a grid share."""
     checkpoints, settings = cluster.checkpoints, read_settings(grid.path)
+    if checkpoints is not None and not is_uri(checkpoints):
+        checkpoints = os.path.abspath(checkpoints)
     return {
         "versions": worker.versions(),
         "command": [*sys.argv],
@@ -253,7 +265,7 @@ def _shared_values(
         "labels_sha256": settings.get("labels_sha256"),
         "out": os.path.abspath(grid.path),
         "out_token": token(grid.path),
-        "checkpoints": None if checkpoints is None else os.path.abspath(checkpoints),
+        "checkpoints": checkpoints,
         "cpus": cluster.cpus,
         "gpus": cluster.gpus,
     }
@@ -268,8 +280,12 @@ def _sent(config: Config) -> dict[str, Any]:
     return options
 
 
-def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]] | None:
+def _result(
+    ray: Any, done: Any, job: Job, note: Callable[[str], None]
+) -> dict[int, dict[str, bytes]] | None:
     """Returns the files of a job by seed and name; None if its worker had to stop.
+
+    Shows what the worker notes.
 
     Raises:
       BadInput: a worker refused the job, or lost it too often.
@@ -290,6 +306,8 @@ def _result(ray: Any, done: Any, job: Job) -> dict[int, dict[str, bytes]] | None
         raise BadInput(
             f"{name}: lost {_RETRIES + 1} times; {first}", page=worker.PAGE
         ) from error
+    for text in answer["notes"]:
+        note(text)
     if "refused" in answer:
         raise BadInput(f"{name}: {answer['refused']}", page=answer["page"])
     return answer.get("runs")

@@ -132,21 +132,13 @@ class Grid:
                 write_text(file, json.dumps(about, indent=2) + "\n")
                 return
             try:
-                found = _flatten(read_json(file))
+                found = read_json(file)
             except Unreadable:
                 raise BadInput(
                     f"{file} is damaged; name another --out",
                     page=_DAMAGED,
                 ) from None
-        wanted = _flatten(about)
-        for name in sorted({*wanted, *found}):
-            if wanted.get(name) != found.get(name):
-                raise BadInput(
-                    f"--out {path} holds a grid with {name:.80} "
-                    f"{found.get(name)!r:.200}, not {wanted.get(name)!r}; name another "
-                    "--out for this one",
-                    page=_CONTINUING,
-                )
+        compare_settings(found, about, flag="--out", place=str(path))
 
     def folder(self, cell: Cell, seed: int) -> Path:
         """Returns the run folder of a cell and seed."""
@@ -170,6 +162,31 @@ class Grid:
     def records(self, cells: Iterable[Cell]) -> list[Record]:
         """Reads all finished runs of some cells; see `read_records`."""
         return read_records(self.path, cells)
+
+
+def compare_settings(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], *, flag: str, place: str
+) -> None:
+    """Checks that the grid in a place has the wanted settings.
+
+    Args:
+      found: content of its grid.json.
+      wanted: content that grid.json would have.
+      flag: flag that names the place, for the message.
+      place: folder or URI of the grid, for the message.
+
+    Raises:
+      BadInput: a setting differs.
+    """
+    ours, theirs = _flatten(wanted), _flatten(found)
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            raise BadInput(
+                f"{flag} {place} holds a grid with {name:.80} "
+                f"{theirs.get(name)!r:.200}, not {ours.get(name)!r}; name another "
+                f"{flag} for this one",
+                page=_CONTINUING,
+            )
 
 
 def open_shared(path: Path, settings: Mapping[str, Any]) -> Grid:

@@ -41,6 +41,7 @@ def train_grid(
     lasting: bool = True,
     devices: Sequence["jax.Device"] | None = None,
     progress_file: TextIO | None = None,
+    saved: Callable[[Path], None] | None = None,
 ) -> None:
     """Trains every run of some cells that is not finished yet.
 
@@ -59,6 +60,8 @@ def train_grid(
       lasting: False if the folder of the grid is soon deleted; then no result names it.
       devices: devices to train on; None takes all of this process.
       progress_file: file that shows the progress; None is the present `sys.stderr`.
+      saved: function that is called with a run folder after each checkpoint of the run;
+        None for none.
 
     Raises:
       BadInput: data, a folder or an option that cannot be used.
@@ -89,6 +92,7 @@ def train_grid(
                             progress.finish("finished by another process")
                             continue
                         claims.callback(session.close)
+                        session.saved = saved
                         begun[seed] = session
                     if not begun:
                         continue

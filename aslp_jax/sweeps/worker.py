@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from aslp_jax._errors import BadInput, page_on
 from aslp_jax._extras import MissingExtra
 from aslp_jax.artefact import NETWORK
 from aslp_jax.sweeps.grid import open_shared
+from aslp_jax.sweeps.store import Store, StoreError, Uploads, is_uri
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.run_folder import REPORT
 from aslp_jax.trainer.signals import Interrupted
@@ -37,7 +38,8 @@ FILES = ("config.json", "metrics.jsonl", NETWORK, REPORT, "result.json")
 """Files of a finished run; the last says that the run is finished."""
 
 _PATIENCE_SECONDS = STALE_SECONDS + 60
-"""Longest time to wait for a run folder that a lost worker may still hold."""
+"""Longest time to wait for a run folder that a lost worker may still hold, or a store.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Task:
       out: folder of the grid on the driver's machine.
       out_token: name of the claim on that folder. A worker that reads the same name
         there has the folder on shared storage.
-      checkpoints: folder for runs that all workers reach; None if there is none.
+      checkpoints: folder for runs that all workers reach, or URI of an object store;
+        None if there is none.
       cpus: CPUs of the task.
       gpus: GPUs of the task.
     """
@@ -104,8 +107,11 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
       `runs`, the content of `FILES` by seed and name; or `refused`, one line on bad
-      input, with its `page`; or nothing, if a signal stopped the run.
+      input, with its `page`; or neither, if a signal stopped the run. And `notes`,
+      lines on what failed and did not end the runs.
     """
+    notes: list[str] = []
+    host = socket.gethostname()
     try:
         for name, version in versions().items():
             if values["versions"].get(name) != version:
@@ -114,15 +120,16 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
                     f"{values['versions'].get(name)}; install the same everywhere",
                     page=PAGE,
                 )
-        return {"runs": _train(Task(**values))}
+        answer: dict[str, Any] = {"runs": _train(Task(**values), notes)}
     except (BadInput, MissingExtra, OSError) as error:
-        host = socket.gethostname()
-        return {"refused": f"worker {host}: {error}", "page": page_on(error) or PAGE}
+        page = page_on(error) or PAGE
+        answer = {"refused": f"worker {host}: {error}", "page": page}
     except Interrupted:
-        return {}
+        answer = {}
+    return {**answer, "notes": [f"worker {host}: {note}" for note in notes]}
 
 
-def _train(task: Task) -> dict[int, dict[str, bytes]]:
+def _train(task: Task, notes: list[str]) -> dict[int, dict[str, bytes]]:
     # Before JAX starts its devices. XLA takes its number of threads from NPROC.
     os.environ["NPROC"] = str(task.cpus)
     if not task.gpus:
@@ -143,8 +150,12 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                 f"its {name} of {first.dataset_name} are not the driver's", page=PAGE
             )
     cell = _Cell(task.cell)
-    with _command(task.command), _folder(task) as (path, lasting):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_command(task.command))
+        path, lasting = stack.enter_context(_folder(task))
         grid = open_shared(path, task.settings)
+        folders = {seed: grid.folder(cell, seed) for seed in configs}
+        upload = stack.enter_context(_uploads(task, [*folders.values()], notes))
         began = time.monotonic()
         while True:
             try:
@@ -159,6 +170,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                     lasting=lasting,
                     devices=jax.local_devices()[:1],
                     progress_file=io.StringIO(),
+                    saved=upload,
                 )
                 break
             except Held:
@@ -166,7 +178,7 @@ def _train(task: Task) -> dict[int, dict[str, bytes]]:
                 if time.monotonic() - began > _PATIENCE_SECONDS:
                     raise
                 time.sleep(1.0)
-        return {seed: read_run(grid.folder(cell, seed)) for seed in configs}
+        return {seed: read_run(folder) for seed, folder in folders.items()}
 
 
 def read_run(folder: Path) -> dict[str, bytes]:
@@ -210,11 +222,51 @@ def _command(words: Sequence[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _folder(task: Task) -> Iterator[tuple[Path, bool]]:
     """Yields the folder of the grid that this worker fills, and True if it lasts."""
-    out = Path(task.out)
-    if task.checkpoints is not None:
+    out, stored = Path(task.out), is_uri(task.checkpoints or "")
+    if task.checkpoints is not None and not stored:
         yield Path(task.checkpoints), True
-    elif task.out_token is not None and token(out) == task.out_token:
+    elif not stored and task.out_token is not None and token(out) == task.out_token:
         yield out, True
     else:
         with tempfile.TemporaryDirectory(prefix="aslp-jax-") as folder:
             yield Path(folder) / "grid", False
+
+
+@contextlib.contextmanager
+def _uploads(
+    task: Task, folders: Sequence[Path], notes: list[str]
+) -> Iterator[Callable[[Path], None] | None]:
+    """Yields the function that uploads a run to the object store; None without one.
+
+    First the files of the runs are fetched, and at the end those of finished runs are
+    uploaded.
+    """
+    if task.checkpoints is None or not is_uri(task.checkpoints):
+        yield None
+        return
+    store = Store(task.checkpoints)
+    _patiently(store.check)
+    for folder in folders:
+        _patiently(functools.partial(store.fetch, folder, FILES))
+    left = [folder for folder in folders if not (folder / "result.json").exists()]
+    with tempfile.TemporaryDirectory(prefix="aslp-jax-") as waiting:
+        uploads = Uploads(store, FILES, Path(waiting))
+        try:
+            with uploads:
+                yield uploads.upload
+                for folder in left:
+                    uploads.upload(folder)
+        finally:
+            notes += uploads.notes()
+
+
+def _patiently(ask: Callable[[], None]) -> None:
+    """Asks a store again while it is away for a while."""
+    began = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            if not error.passing or time.monotonic() - began > _PATIENCE_SECONDS:
+                raise
+        time.sleep(1.0)

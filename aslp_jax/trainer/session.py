@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Session:
       rows: rows of metrics.jsonl, one an epoch.
       divergence: loss or parameter that is not finite; None while the run is sound.
       events: event files of TensorBoard; None for none.
+      saved: function that is called with the run folder after each checkpoint; None
+        for none.
     """
 
     run: Run
@@ -39,6 +42,7 @@ class Session:
     rows: list[EpochRow]
     divergence: Divergence | None = None
     events: EventLog | None = None
+    saved: Callable[[Path], None] | None = None
 
     @property
     def active(self) -> bool:
@@ -104,6 +108,8 @@ class Session:
                 snapshot,
                 _identity(self.run),
             )
+        if self.saved is not None:
+            self.saved(self.folder.file("."))
 
     def finish(self, *, plot: bool, report: bool = True) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
@@ -143,10 +149,17 @@ class Session:
         return result
 
     def close(self) -> None:
-        """Lets other processes write into the folder; a second call does nothing."""
-        if self.events is not None:
-            self.events.close()
-        self.folder.release()
+        """Lets other processes write into the folder; a second call does nothing.
+
+        Raises:
+          BadInput: the folder cannot be written.
+        """
+        try:
+            if self.events is not None:
+                with writing(self.folder.path):
+                    self.events.close()
+        finally:
+            self.folder.release()
 
 
 def begin(

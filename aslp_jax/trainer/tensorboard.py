@@ -5,6 +5,7 @@ tensorboardX writes them: it needs NumPy, packaging and protobuf alone. Its
 the disk to itself.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,22 +60,36 @@ class EventLog:
           keep_probabilities: arrays of any shape in [0, 1], by layer.
 
         Raises:
-          OSError: the folder cannot be written.
+          OSError: the folder cannot be written. The present file is then closed.
         """
-        if self._writer is None:
-            self._open(row.epoch, earlier)
         histograms = [
             _histogram(f"keep-probability/{name}", values)
             for name, values in keep_probabilities.items()
         ]
-        self._add(row.epoch, summary=[*_scalars(row), *histograms])
-        self._writer.flush()
+        try:
+            if self._writer is None:
+                self._open(row.epoch, earlier)
+            self._add(row.epoch, summary=[*_scalars(row), *histograms])
+            self._writer.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # the same once more
+                self.close()
+            raise
 
     def close(self) -> None:
-        """Closes the present file; a second call does nothing."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Closes the present file; a second call does nothing.
+
+        Raises:
+          OSError: the folder cannot be written. The file is closed all the same.
+        """
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            writer.close()
+        finally:
+            # The writer leaves the file open if it cannot be flushed.
+            writer._py_recordio_writer.close()
 
     def _open(self, epoch: int, earlier: Sequence[EpochRow]) -> None:
         """Begins a file whose first epoch is `epoch`."""

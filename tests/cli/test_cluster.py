@@ -1,8 +1,10 @@
 """Grids on a Ray cluster, which here has two nodes on one machine."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +24,12 @@ from aslp_jax._extras import MissingExtra
 from aslp_jax.cli import table1
 from aslp_jax.cli.main import main
 from aslp_jax.sweeps import cluster, worker
+from aslp_jax.sweeps.store import Store
 from aslp_jax.trainer import loading
 from aslp_jax.trainer.options import Config
 from tests.cli.runs import same_runs
 from tests.sweeps.helpers import promotion_as_for_users
+from tests.sweeps.stores import SECRET, Server, missing, serving
 
 # Ray starts its processes by a fork, where JAX may be loaded by then.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -51,6 +55,10 @@ OPTIONS = (
         ("--cluster ::1:6379", "--cluster ::1:6379 is no HOST:PORT; an IPv6 address"),
         ("--cluster [fe80::1]:6379", r"interface, as in \[fe80::1%eth0\]:6379"),
         ("--cluster nowhere.invalid:6379", "no Ray cluster answers there"),
+        (
+            "--cluster auto --checkpoints hdfs://host/runs",
+            "--checkpoints hdfs://... is no folder and no store; name a folder, gs://",
+        ),
     ],
 )
 def test_bad_input_is_one_line(line, message, tmp_path, monkeypatch):
@@ -145,7 +153,7 @@ def test_a_worker_refuses_what_it_cannot_train(changes, message, monkeypatch):
     monkeypatch.setenv("NPROC", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     answer = worker.work(task(**changes))
-    assert set(answer) == {"refused", "page"}
+    assert set(answer) == {"refused", "page", "notes"} and not answer["notes"]
     assert answer["refused"].startswith(f"worker {socket.gethostname()}: ")
     assert re.search(message, answer["refused"])
 
@@ -195,6 +203,155 @@ def test_no_file_names_the_worker_or_its_folder(images, tmp_path, monkeypatch):
     assert sys.argv[0] == "default_worker.py"
 
 
+# With an object store.
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def stored(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An object store, to which the environment of workers leads."""
+    with serving(request.param) as found:
+        yield found
+
+
+ONLY_S3 = pytest.mark.parametrize("stored", ["s3"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def one_run(
+    images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """A task of one run, which saves a checkpoint each epoch."""
+    small = {"arch": "conv2", "batch_size": 8, "epochs": 12, "eval_samples": 2}
+    cache = tmp_path_factory.mktemp("cache")
+    named = {"dataset": "own", "data": str(images), "cache_dir": str(cache)}
+    options = Config(**small, **named, checkpoint_seconds=0.0)
+    data = loading.load_dataset(options)
+    hashes = {
+        "images_sha256": data.images_sha256(),
+        "labels_sha256": data.labels_sha256(),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPROC", "1")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        yield task(options=options.as_dict(), **hashes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(one_run: dict[str, Any]) -> dict[str, bytes]:
+    """Files of this run, without a store."""
+    with promotion_as_for_users():
+        return worker.work(one_run)["runs"][0]
+
+
+def stored_rows(store: Store, run: str, folder: Path) -> int:
+    """Number of epochs that a store has of a run."""
+    with tempfile.TemporaryDirectory(dir=folder) as found:
+        store.fetch(Path(found) / run, worker.FILES)
+        file = Path(found) / run / "metrics.jsonl"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def numbers(files: dict[str, bytes]) -> list[Any]:
+    """All that a run computed, but for times."""
+    lines = [files["result.json"], *files["metrics.jsonl"].splitlines()]
+    apart = {"seconds", "images_per_second"}
+    found = [{k: v for k, v in json.loads(x).items() if k not in apart} for x in lines]
+    return [*found, files["network.aslp"]]
+
+
+def once(true: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
+    """Acts as soon as something is true."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while not true():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+def test_another_worker_goes_on_from_the_store(
+    stored, one_run, undisturbed, tmp_path
+) -> None:
+    uri, run = f"{stored.uri}/grid", f"{CELL}-seed0"
+    store, values = Store(uri), {**one_run, "checkpoints": uri}
+
+    def interrupt() -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            os.kill(os.getpid(), signal.SIGINT)  # else the run is over
+
+    stop = once(lambda: stored_rows(store, run, tmp_path) >= 2, interrupt)
+    assert worker.work(values) == {"notes": []}
+    stop.join()
+    begun = stored_rows(store, run, tmp_path)
+    assert 2 <= begun < 12
+    answer = worker.work(values)
+    assert answer["notes"] == []
+    files = answer["runs"][0]
+    assert numbers(files) == numbers(undisturbed)
+    about = json.loads(files["config.json"])
+    assert [each["after_epoch"] for each in about["resumed"]] == [begun]
+
+    # What is finished is not trained again, and nothing names a secret.
+    assert worker.work(values)["runs"][0] == files
+    store.fetch(tmp_path / run, worker.FILES)
+    assert {path.name for path in (tmp_path / run).iterdir()} == {*worker.FILES}
+    for content in files.values():
+        assert SECRET.encode() not in content
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_ends_no_run(one_run, undisturbed, tmp_path) -> None:
+    with serving("s3") as server:
+        uri = f"{server.uri}/grid"
+        store, run = Store(uri), f"{CELL}-seed0"
+        stop = once(lambda: stored_rows(store, run, tmp_path) >= 2, server.stop)
+        answer = worker.work({**one_run, "checkpoints": uri})
+        stop.join()
+        assert server.process.poll() is not None
+    assert numbers(answer["runs"][0]) == numbers(undisturbed)
+    (note,) = answer["notes"]
+    assert re.fullmatch(
+        rf"worker {socket.gethostname()}: {run}: \d+ of \d+ uploads failed, the run "
+        rf"went on \(--checkpoints {uri} cannot be written: .*\)",
+        note,
+    )
+
+
+@ONLY_S3
+def test_a_worker_without_permission_refuses(stored, one_run, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    answer = worker.work({**one_run, "checkpoints": stored.uri})
+    assert answer["refused"].startswith(
+        f"worker {socket.gethostname()}: --checkpoints {stored.uri} cannot be used: no "
+        "permission, or no credentials"
+    )
+
+
+@ONLY_S3
+def test_a_missing_bucket_ends_the_grid_before_ray_starts(
+    stored, tmp_path, monkeypatch, capsys
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    command = ["table1", "--dataset", "digits", "--cluster", "auto"]
+    assert main([*command, "--checkpoints", "s3://no-such-bucket/runs"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "aslp-jax: --checkpoints s3://no-such-bucket/runs cannot be used: there is no "
+        "such bucket ("
+    )
+    assert not ray.is_initialized() and not list(tmp_path.iterdir())
+
+
 # With Ray.
 
 
@@ -211,10 +368,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         )
         del small["include_dashboard"]
         found.start_node = lambda: found.add_node(num_cpus=1, **small)
-        for _ in range(2):
-            found.start_node()
-        yield found
-        found.shutdown()
+        found.s3 = None
+        with contextlib.ExitStack() as stack:
+            stack.callback(found.shutdown)
+            if missing("s3") is None:
+                found.s3 = stack.enter_context(serving("s3"))
+            for _ in range(2):
+                found.start_node()
+            yield found
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +453,26 @@ def after_rows(folder: Path, count: int, act: Callable[[], object]) -> threading
     return thread
 
 
+def node_of(nodes: Any, worker_pid: int) -> Any:
+    """The node that a worker belongs to; None if it belongs to none."""
+    try:
+        stat = Path(f"/proc/{worker_pid}/stat").read_text()
+    except FileNotFoundError:
+        return None
+    parent = int(stat.rpartition(")")[2].split()[1])
+    raylets = {
+        node.all_processes["raylet"][0].process.pid: node for node in nodes.worker_nodes
+    }
+    return raylets.get(parent)
+
+
+def kill_node(nodes: Any, worker_pid: int) -> None:
+    """Kills a worker, before it finishes its run, and the node that it belongs to."""
+    busy = node_of(nodes, worker_pid)
+    os.kill(worker_pid, signal.SIGKILL)
+    nodes.remove_node(busy, allow_graceful=False)
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
@@ -315,22 +496,9 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     def busy_worker() -> int:
         return json.loads((run / "lock.json").read_text())["pid"]
 
-    def kill_busy_node() -> None:
-        owner = busy_worker()
-        parent = int(
-            Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[1]
-        )
-        (busy,) = (
-            node
-            for node in nodes.worker_nodes
-            if parent == node.all_processes["raylet"][0].process.pid
-        )
-        os.kill(owner, signal.SIGKILL)  # before it finishes the run
-        nodes.remove_node(busy, allow_graceful=False)
-
     begun = (run / "metrics.jsonl").read_bytes().count(b"\n")
     stop = after_rows(run, begun + 3, lambda: os.kill(busy_worker(), signal.SIGTERM))
-    kill = after_rows(run, begun + 10, kill_busy_node)
+    kill = after_rows(run, begun + 10, lambda: kill_node(nodes, busy_worker()))
     assert main(command) == 0
     stop.join()
     kill.join()
@@ -340,6 +508,55 @@ def test_what_ends_in_the_middle_of_a_run_costs_nothing(
     first, second, third = (each["after_epoch"] for each in resumed)
     assert 3 <= first <= begun < second <= third < 240
     same_runs(there, here)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts a node
+def test_a_run_whose_node_is_killed_goes_on_from_an_object_store(
+    nodes, line, tmp_path, capsys
+) -> None:
+    if nodes.s3 is None:
+        pytest.skip(missing("s3"))
+    line = [*line, "--epochs", "30", "--patience", "30", "--seeds", "1"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main([*line, "--out", str(here)]) == 0
+    capsys.readouterr()
+    uri, run = f"{nodes.s3.uri}/grids/one", f"{CELL}-seed0"
+    store = Store(uri)
+
+    def kill_busy_node() -> None:
+        # The folder of the run is one of its worker alone.
+        found = f"aslp-jax-*/grid/cells/{run}/lock.json"
+        for lock in Path(tempfile.gettempdir()).glob(found):
+            pid = json.loads(lock.read_text())["pid"]
+            if node_of(nodes, pid) is not None:
+                kill_node(nodes, pid)
+                shutil.rmtree(lock.parents[3])
+
+    kill = once(lambda: stored_rows(store, run, tmp_path) >= 4, kill_busy_node)
+    command = [*line, "--out", str(there), "--cluster", nodes.address]
+    assert main([*command, "--checkpoints", uri, "--checkpoint-seconds", "0"]) == 0
+    kill.join()
+    assert len(nodes.worker_nodes) == 1
+    nodes.start_node()
+    (resumed,) = json.loads((there / "cells" / run / "config.json").read_text())[
+        "resumed"
+    ]
+    assert 4 <= resumed["after_epoch"] < 30
+    same_runs(there, here)
+    for file in there.rglob("*"):
+        assert file.is_dir() or SECRET.encode() not in file.read_bytes(), file
+
+    # Another grid does not take the place of this one.
+    other = [*line[:-5], "5", "--seeds", "1", "--out", str(tmp_path / "other")]
+    other += ["--cluster", nodes.address, "--checkpoints", uri]
+    capsys.readouterr()
+    assert main(other) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert (
+        f"--checkpoints {uri} holds a grid with options aslp epochs 30, not 5" in last
+    )
 
 
 @pytest.mark.cluster

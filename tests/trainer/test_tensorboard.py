@@ -1,11 +1,19 @@
 """Event files, read back by TensorBoard's own reader."""
 
+import contextlib
+import gc
+import resource
+import signal
 import sys
 
 import numpy as np
 import pytest
 
+from aslp_jax._claim import writer_here
+from aslp_jax._errors import BadInput
 from aslp_jax._extras import MissingExtra
+from aslp_jax.trainer.run_folder import RunFolder
+from aslp_jax.trainer.session import Session
 from aslp_jax.trainer.tensorboard import EventLog
 from tests.helpers import SIX, epoch_row
 from tests.trainer.events import histogram_steps, read, scalars
@@ -127,3 +135,50 @@ def test_without_the_package_one_line_names_its_extra(tmp_path, monkeypatch):
         "--tensorboard needs the package tensorboardX; "
         'pip install "aslp-jax[tensorboard]"'
     )
+
+
+@contextlib.contextmanager
+def no_file_grows_beyond(size):
+    """Lets this process meet what a full disk is: a write that fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_said_once_and_leaves_no_open_file(tmp_path):
+    log = EventLog(tmp_path)
+    rows = write(log, [1])
+    (file,) = tmp_path.iterdir()
+    size = file.stat().st_size
+    with no_file_grows_beyond(size + 100):
+        with pytest.raises(OSError, match="too large"):
+            log.write(epoch_row(2), rows, {})  # so little that a buffer keeps it
+        log.close()
+        del log
+        gc.collect()  # a file that is still open would be written once more
+    assert file.stat().st_size <= size + 100
+    log = EventLog(tmp_path)
+    write(log, [2], rows)
+    log.close()
+    steps = [step for step, _ in scalars(read(tmp_path), "loss/training")]
+    assert steps == [1, 2]
+
+
+def test_a_full_disk_at_the_end_is_one_line_and_frees_the_folder(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim()
+    assert writer_here(tmp_path) is not None
+    log = EventLog(tmp_path / "tensorboard")
+    write(log, [1])
+    log._add(2, summary=[])  # waits in memory
+    session = Session(None, folder, [], events=log)
+    with no_file_grows_beyond(10):
+        with pytest.raises(BadInput, match=r"cannot write to .*too large"):
+            session.close()
+        session.close()
+    assert writer_here(tmp_path) is None
