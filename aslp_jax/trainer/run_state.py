@@ -31,7 +31,7 @@ from aslp_jax.trainer.devices import choose_devices, choose_micro_batch, wait_fo
 from aslp_jax.trainer.feeding import Resident, Streaming
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.position import Position
-from aslp_jax.trainer.processes import place
+from aslp_jax.trainer.processes import of_first, place
 from aslp_jax.trainer.programs import compile_programs
 from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.spec import Images, ProgramSpec, program_spec
@@ -100,11 +100,6 @@ class Run:
             self._everywhere = self.scoring = NamedSharding(mesh, PartitionSpec())
 
         self._spread = mesh if config.shard == "params" else None
-        if self._spread is not None and jax.process_count() > 1:
-            raise BadInput(
-                "--shard params takes one process; leave out --distributed",
-                page="docs/scaling.md#weights-larger-than-a-device",
-            )
 
         root = jax.random.key(config.seed)
         self.key = self._place(train.stream(root, "train"))
@@ -134,7 +129,9 @@ class Run:
         )
         self.programs = compile_programs(self.spec)
         with _naming_network(config):
-            state = self.programs.create(self.weights_key)
+            state = self.programs.create(
+                self.weights_key if self._spread is None else self._place(self.weights_key)
+            )
         self.state = self._place_state(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
@@ -302,26 +299,46 @@ class Run:
         """Returns a copy of all values that a resumed run needs."""
         # A copy, because the next step is given the state's own buffers to overwrite.
         changing = {"state": self.state, "totals": self.totals}
+        return {**self._values, **jax.tree.map(jnp.copy, changing)}
+
+    def blank_snapshot(self) -> dict[str, Any]:
+        """Returns arrays of the structure, shapes and dtypes of a snapshot.
+
+        They are NumPy arrays of any values; no memory is touched.
+        """
+        return jax.tree.map(
+            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._values
+        )
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Continues from the snapshot of the first process; all must call this.
+
+        Args:
+          snapshot: snapshot of a run with the same options, on the host if there are
+            several processes; `blank_snapshot` will do in others than the first.
+        """
+        self.position = Position.from_arrays(of_first(snapshot["position"]))
+        self.state = self._receive(snapshot["state"])
+        self.totals = self._receive(snapshot["totals"])
+        self.previous = self._receive(snapshot["previous"])
+        self.best = self._receive(snapshot["best"])
+        if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
+            self._begin_finetuning()
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """Values that a resumed run needs."""
         return {
-            **jax.tree.map(jnp.copy, changing),
+            "state": self.state,
+            "totals": self.totals,
             "previous": self.previous,
             "best": self.best,
             "position": self.position.as_arrays(),
         }
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Continues from a snapshot.
-
-        Args:
-          snapshot: snapshot of a run with the same options.
-        """
-        self.position = Position.from_arrays(snapshot["position"])
-        self.state = self._place_state(snapshot["state"])
-        self.totals = self._place(snapshot["totals"])
-        self.previous = self._place_state(snapshot["previous"])
-        self.best = self._place_state(snapshot["best"])
-        if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
-            self._begin_finetuning()
+    def _receive(self, tree: Any) -> Any:
+        """Places arrays of the first process, one after another."""
+        return jax.tree.map(lambda leaf: self._place_state(of_first(leaf)), tree)
 
     def _place(self, tree: Any) -> Any:
         return place(tree, self._everywhere)
