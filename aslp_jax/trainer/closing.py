@@ -1,7 +1,7 @@
 """Closing of a run: test accuracies, network and pictures of the best state."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,16 +19,20 @@ from aslp_jax.trainer.run_state import Run, as_floats, summarise
 __all__ = ["evaluate_best", "extract_best", "keep_probabilities", "write_pictures"]
 
 
-def evaluate_best(run: Run) -> RunResult:
+def evaluate_best(run: Run, check: Callable[[], None] | None = None) -> RunResult:
     """Evaluates the best state on the test images, for the first time in the run.
 
     Args:
       run: run whose training is over.
+      check: function called before each batch of streamed images is scored, which ends
+        the evaluation if it raises; default: none.
     """
     config, position, programs = run.config, run.position, run.programs
     best = run.state.replace(**run.best)
     variables = run.place_scored(best.variables)
-    scores = run.images.evaluate(programs, variables, run.test_key, config.eval_samples)
+    scores = run.images.evaluate(
+        programs, variables, run.test_key, config.eval_samples, check
+    )
     masks = programs.masks(best.frozen, best.params)
     selection = jax.device_get(summarise(masks, masks, best.params))
     weights = {name: mask.size for name, mask in masks.items()}
@@ -156,9 +160,7 @@ def keep_probabilities(run: Run, *, best: bool) -> dict[str, np.ndarray]:
       best: True for the best state, False for the present one.
     """
     params = run.best["params"] if best else run.state.params
-    return _sharding.on_host(
-        run.programs.method.keep_probabilities(run.state.frozen, params)
-    )
+    return _sharding.on_host(run.programs.keep_probabilities(run.state.frozen, params))
 
 
 def write_pictures(

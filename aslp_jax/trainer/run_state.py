@@ -7,7 +7,7 @@ run.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,9 +129,7 @@ class Run:
         )
         self.programs = compile_programs(self.spec)
         with _naming_network(config):
-            state = self.programs.create(
-                self.weights_key if self._spread is None else self._place(self.weights_key)
-            )
+            state = self.programs.create(self.weights_key)
         self.state = self._place_state(state)
         self.totals = self._place(train.Totals.zeros())
         self.previous = self.programs.masks(self.state.frozen, self.state.params)
@@ -195,11 +193,15 @@ class Run:
         self.seconds_per_step = seconds / count
         return None
 
-    def finish_epoch(self, images_per_second: float) -> EpochRow | Divergence:
+    def finish_epoch(
+        self, images_per_second: float, check: Callable[[], None] | None = None
+    ) -> EpochRow | Divergence:
         """Validates, keeps the state if it is the best, and starts the next epoch.
 
         Args:
           images_per_second: training speed over the epoch, in images per second.
+          check: function called before each batch of streamed images is scored; if it
+            raises, nothing changes. Default: none.
 
         Returns:
           The row of the epoch; or the divergence if the validation loss is not finite
@@ -211,7 +213,7 @@ class Run:
         if self.config.select_by == "sample":
             key = jax.random.fold_in(self._validation_key, position.epoch)
         accuracy, loss = self.images.score(
-            self.programs, self.place_scored(state.variables), key
+            self.programs, self.place_scored(state.variables), key, check
         )
         # Thresholding hides a NaN logit: the weight is merely dropped.
         if not (math.isfinite(loss) and without_nan(state.params)):
@@ -306,9 +308,7 @@ class Run:
 
         They are NumPy arrays of any values; no memory is touched.
         """
-        return jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype), self._values
-        )
+        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self._values)
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Continues from the snapshot of the first process; all must call this.

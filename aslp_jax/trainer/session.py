@@ -115,7 +115,13 @@ class Session:
         if self.saved is not None:
             self.saved(self.folder.file("."))
 
-    def finish(self, *, plot: bool, report: bool = True) -> RunResult:
+    def finish(
+        self,
+        *,
+        plot: bool,
+        report: bool = True,
+        check: Callable[[], None] | None = None,
+    ) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
 
         All processes must call this.
@@ -123,6 +129,8 @@ class Session:
         Args:
           plot: True to plot curves.png.
           report: True (default) to write report.html.
+          check: function called before each batch of streamed images is scored; if it
+            raises, no file is written. Default: none.
 
         Returns:
           The result that result.json holds.
@@ -134,7 +142,7 @@ class Session:
         from aslp_jax import artefact
         from aslp_jax.trainer import closing
 
-        result = closing.evaluate_best(self.run)
+        result = closing.evaluate_best(self.run, check)
         subnetwork = closing.extract_best(self.run, result)
         probabilities = {}
         if plot or report:
