@@ -128,10 +128,21 @@ def _train_epoch(
         progress.step(position.epoch + 1, position.step, first.steps, speed)
     if not taken:  # a stop came in the validation of this epoch
         speed = len(group) * _speed_before(group[0])
+    return _validate(going, speed / len(group), before, progress, signals)
+
+
+def _validate(
+    going: Sequence[Session],
+    images_per_second: float,
+    before: Mapping[int, Mapping[str, Any]],
+    progress: Watcher,
+    signals: Signals,
+) -> tuple[list[Session], Interrupted | None]:
+    """Ends an epoch of all sessions; returns the same as `_train_epoch`."""
     check = functools.partial(_check, signals)
     for session in going:
         try:
-            row = session.run.finish_epoch(speed / len(group), check)
+            row = session.run.finish_epoch(images_per_second, check)
         except Interrupted as stop:
             return [each for each in going if each.divergence is None], stop
         if isinstance(row, Divergence):
