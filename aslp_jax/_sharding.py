@@ -1,11 +1,12 @@
-"""Shardings: arrays on meshes of explicit axes, and arrays spread over a mesh."""
+"""Shardings: arrays on meshes of explicit axes, and arrays in parts over a mesh."""
 
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["like", "replicated", "spread"]
+__all__ = ["is_in_reach", "like", "on_host", "replicated", "spread"]
 
 
 def replicated(array: jax.Array) -> jax.Array:
@@ -51,6 +52,37 @@ def spread(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*names))
 
     return jax.tree.map(choose, tree)
+
+
+def is_in_reach(leaf: Any) -> bool:
+    """Returns True unless some elements of an array lie in other processes alone.
+
+    Args:
+      leaf: array of any kind.
+    """
+    return (
+        not isinstance(leaf, jax.Array)
+        or leaf.is_fully_addressable
+        or leaf.is_fully_replicated
+    )
+
+
+def on_host(tree: Any) -> Any:
+    """Returns arrays as NumPy arrays, wherever their elements lie.
+
+    If elements lie in other processes, these must call this too, with the same arrays
+    in the same order. One such array at a time is gathered, on every device.
+
+    Args:
+      tree: pytree of arrays.
+    """
+
+    def gather(leaf: Any) -> Any:
+        if is_in_reach(leaf):
+            return leaf
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.device_get(jax.tree.map(gather, tree))
 
 
 def _is_explicit(array: jax.Array) -> bool:

@@ -279,7 +279,8 @@ def evaluate_batches(
 
     Raises:
       TypeError: `key` is no PRNG key.
-      ValueError: `samples` is below 1, or `key` is an array of keys.
+      ValueError: `samples` is below 1, `key` is an array of keys, there is no batch, or
+        a batch has no label.
     """
     if samples < 1:
         raise ValueError(f"evaluate: samples must be at least 1, got {samples}")
@@ -311,7 +312,9 @@ def evaluate_batches(
         norms = _norms(logits[0], logits[-1]) if method.trains_dense else ()
         return (accuracies, losses[0]), norms
 
-    graded = [(len(labels), *parts) for labels, parts in _in_turn(grade, batches)]
+    graded = [
+        (len(labels), *parts) for labels, parts in _in_turn("evaluate", grade, batches)
+    ]
     counts = np.array([count for count, *_ in graded], np.float64)
     accuracies, loss = jax.tree.map(
         lambda *values: _mean(values, counts), *(means for _, means, _ in graded)
@@ -353,6 +356,9 @@ def score_batches(
 
     Returns:
       Accuracy in [0, 1] and mean cross-entropy in nats.
+
+    Raises:
+      ValueError: there is no batch, or a batch has no label.
     """
 
     def grade(images: jax.Array, labels: jax.Array) -> Any:
@@ -361,7 +367,10 @@ def score_batches(
         )
         return _grade(logits[: labels.shape[0]], labels)
 
-    graded = [(len(labels), parts) for labels, parts in _in_turn(grade, batches)]
+    graded = [
+        (len(labels), parts)
+        for labels, parts in _in_turn("score_batches", grade, batches)
+    ]
     counts = np.array([count for count, _ in graded], np.float64)
     accuracy, loss = (
         float(_mean(values, counts))
@@ -371,6 +380,7 @@ def score_batches(
 
 
 def _in_turn(
+    name: str,
     grade: Callable[[jax.Array, jax.Array], Any],
     batches: Iterable[tuple[jax.Array, jax.Array]],
 ) -> Iterator[tuple[jax.Array, Any]]:
@@ -380,9 +390,13 @@ def _in_turn(
     """
     waiting: list[tuple[jax.Array, Any]] = []
     for images, labels in batches:
+        if labels.shape[0] == 0:
+            raise ValueError(f"{name}: a batch has no label; expected at least one")
         for before, grades in waiting:
             yield before, jax.device_get(grades)
         waiting = [(labels, grade(images, labels))]
+    if not waiting:
+        raise ValueError(f"{name}: there is no batch; expected at least one")
     for before, grades in waiting:
         yield before, jax.device_get(grades)
 

@@ -106,6 +106,18 @@ def test_batches_score_as_all_images_together(trained, key):
     np.testing.assert_allclose(found, whole, rtol=1e-5)
 
 
+def test_no_batch_and_no_image_are_one_clear_error(trained, key):
+    variables, images, labels = trained
+    empty = [(images[:20], labels[:20]), (images[:0], labels[:0])]
+    for batches, words in (([], "there is no batch"), (empty, "a batch has no label")):
+        with pytest.raises(ValueError, match=f"^score_batches: {words}; expected at"):
+            score_batches(variables, batches, **OPTIONS)
+        with pytest.raises(ValueError, match=f"^evaluate: {words}; expected at least"):
+            evaluate_batches(variables, iter(batches), key, samples=1, **OPTIONS)
+    with pytest.raises(ValueError, match=r"^evaluate: a batch has no label"):
+        evaluate(variables, images[:0], labels[:0], key, samples=1, **OPTIONS)
+
+
 @pytest.mark.slow
 def test_pruning_changes_the_outputs_of_a_network_that_trains_dense(trained, key):
     _, images, labels = trained

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aslp_jax import functional
+from aslp_jax import _sharding, functional
 from aslp_jax._frameworks import is_nnx
 from aslp_jax._tree import map_named, named_leaves
 from aslp_jax._version import __version__
@@ -40,6 +40,8 @@ def extract(
     source: Source | None = None,
 ) -> Subnetwork:
     """Returns the deterministic network that a method selected.
+
+    If parts of the variables lie in other processes, these must call this too.
 
     Args:
       model: network of any framework with its method.
@@ -81,7 +83,7 @@ def extract(
     tree = effective_weights(frozen, params, None, method=given.method)
     all_masks = _masks(frozen, params, method=given.method)
     # One transfer, so that the host waits only once.
-    effective, (masks, scaled_masks), sources, others = jax.device_get(
+    effective, (masks, scaled_masks), sources, others = _sharding.on_host(
         (named_leaves(tree), all_masks, named_leaves(frozen), collections)
     )
     arrays = named_leaves({"params": effective, **others})

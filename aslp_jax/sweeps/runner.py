@@ -107,7 +107,7 @@ def train_grid(
                     for session in sessions:
                         signals.check()
                         result, path = (
-                            _finish(session, report=report, lasting=lasting),
+                            _finish(session, signals, report, lasting),
                             session.folder.path,
                         )
                         outcomes.append(describe(result, path, progress.note))
@@ -235,7 +235,9 @@ def _begin(
         ) from error
 
 
-def _finish(session: "Session", *, report: bool, lasting: bool) -> dict[str, Any]:
+def _finish(
+    session: "Session", signals: Signals, report: bool, lasting: bool
+) -> dict[str, Any]:
     """Writes the closing files of a run, and returns the content of result.json."""
     if session.divergence is not None:
         stochastic = session.run.programs.method.stochastic
@@ -243,7 +245,7 @@ def _finish(session: "Session", *, report: bool, lasting: bool) -> dict[str, Any
         result = {"stochastic": stochastic, "diverged": problem}
         session.folder.write_result(result)
         return result
-    result = session.finish(plot=False, report=report).to_json()
+    result = session.finish(plot=False, report=report, check=signals.check).to_json()
     # Hundreds of runs of millions of weights: a finished run needs none of them.
     shutil.rmtree(session.folder.checkpoints, ignore_errors=True)
     return result

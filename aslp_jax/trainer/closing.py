@@ -1,13 +1,13 @@
 """Closing of a run: test accuracies, network and pictures of the best state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from aslp_jax import artefact
+from aslp_jax import _sharding, artefact
 from aslp_jax._atomic import write_text
 from aslp_jax.trainer import own_network, plots
 from aslp_jax.trainer.options import Config
@@ -19,16 +19,20 @@ from aslp_jax.trainer.run_state import Run, as_floats, summarise
 __all__ = ["evaluate_best", "extract_best", "keep_probabilities", "write_pictures"]
 
 
-def evaluate_best(run: Run) -> RunResult:
+def evaluate_best(run: Run, check: Callable[[], None] | None = None) -> RunResult:
     """Evaluates the best state on the test images, for the first time in the run.
 
     Args:
       run: run whose training is over.
+      check: function called before each batch of streamed images is scored, which ends
+        the evaluation if it raises; default: none.
     """
     config, position, programs = run.config, run.position, run.programs
     best = run.state.replace(**run.best)
     variables = run.place_scored(best.variables)
-    scores = run.images.evaluate(programs, variables, run.test_key, config.eval_samples)
+    scores = run.images.evaluate(
+        programs, variables, run.test_key, config.eval_samples, check
+    )
     masks = programs.masks(best.frozen, best.params)
     selection = jax.device_get(summarise(masks, masks, best.params))
     weights = {name: mask.size for name, mask in masks.items()}
@@ -149,22 +153,23 @@ def _source(config: Config) -> artefact.Source | None:
 def keep_probabilities(run: Run, *, best: bool) -> dict[str, np.ndarray]:
     """Returns the keep-probabilities of a run by layer, on the host.
 
+    All processes must call this.
+
     Args:
       run: run.
       best: True for the best state, False for the present one.
     """
     params = run.best["params"] if best else run.state.params
-    return jax.device_get(
-        run.programs.method.keep_probabilities(run.state.frozen, params)
-    )
+    return _sharding.on_host(run.programs.keep_probabilities(run.state.frozen, params))
 
 
 def write_pictures(
-    run: Run,
+    config: Config,
     folder: RunFolder,
     rows: Sequence[EpochRow],
     result: RunResult,
     subnetwork: artefact.Subnetwork,
+    probabilities: Mapping[str, np.ndarray],
     *,
     plot: bool,
     report: bool,
@@ -172,11 +177,12 @@ def write_pictures(
     """Writes curves.png and report.html, as far as they are asked for.
 
     Args:
-      run: run whose training is over.
+      config: options of the run.
       folder: folder of the run, with its network.
       rows: rows of metrics.jsonl.
       result: result of the run.
       subnetwork: network of the best state.
+      probabilities: keep-probabilities of the best state, by layer.
       plot: True to plot curves.png.
       report: True to write report.html.
 
@@ -185,8 +191,7 @@ def write_pictures(
     """
     if not (plot or report):
         return
-    config = run.config
-    fractions = plots.histogram(keep_probabilities(run, best=True))
+    fractions = plots.histogram(probabilities)
     if plot:
         title = f"{config.network_name} on {config.dataset_name}, {config.method}, "
         plots.plot_curves(

@@ -5,7 +5,7 @@ The file is long because both kinds state what each function of the interface do
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ __all__ = ["Resident", "Streaming"]
 
 _State = tuple[train.TrainState, train.Totals]
 _Batch = tuple[jax.Array, jax.Array]
+_Check = Callable[[], None]
 
 
 class Resident:
@@ -99,7 +100,11 @@ class Resident:
         return programs.steps.lower(state, totals, *self.training, key, *bounds)
 
     def score(
-        self, programs: Programs, variables: Any, key: jax.Array | None
+        self,
+        programs: Programs,
+        variables: Any,
+        key: jax.Array | None,
+        check: _Check | None = None,
     ) -> tuple[float, float]:
         """Returns accuracy and loss on the images held out for validation.
 
@@ -107,11 +112,17 @@ class Resident:
           programs: programs of the run.
           variables: variables of the model, where they are scored.
           key: PRNG key of one sampled network; None takes the deterministic one.
+          check: function that is not called, as one program scores all images.
         """
         return jax.device_get(programs.score(variables, *self._validation, key))
 
     def evaluate(
-        self, programs: Programs, variables: Any, key: jax.Array, samples: int
+        self,
+        programs: Programs,
+        variables: Any,
+        key: jax.Array,
+        samples: int,
+        check: _Check | None = None,
     ) -> evaluate.Evaluation:
         """Returns accuracies and loss on the test images.
 
@@ -120,6 +131,7 @@ class Resident:
           variables: variables of the model, where they are scored.
           key: PRNG key of the sampled networks.
           samples: number of networks to sample.
+          check: function that is not called, as one program scores all images.
         """
         test = place((self._data.test_images, self._data.test_labels), self._scoring)
         return programs.evaluate(variables, *test, key, samples=samples)
@@ -217,7 +229,11 @@ class Streaming:
         return programs.batch_step.lower(state, totals, images, labels, key)
 
     def score(
-        self, programs: Programs, variables: Any, key: jax.Array | None
+        self,
+        programs: Programs,
+        variables: Any,
+        key: jax.Array | None,
+        check: _Check | None = None,
     ) -> tuple[float, float]:
         """Returns accuracy and loss on the images held out for validation.
 
@@ -225,15 +241,22 @@ class Streaming:
           programs: programs of the run.
           variables: variables of the model, where they are scored.
           key: PRNG key of one sampled network; None takes the deterministic one.
+          check: function called before each batch, which ends the scoring if it raises;
+            default: none.
 
         Raises:
           BadInput: an image cannot be read.
         """
-        held_out = self._scored(programs, self._data.train, self._held_out)
+        held_out = self._scored(programs, self._data.train, self._held_out, check)
         return programs.score_batches(variables, held_out, key)
 
     def evaluate(
-        self, programs: Programs, variables: Any, key: jax.Array, samples: int
+        self,
+        programs: Programs,
+        variables: Any,
+        key: jax.Array,
+        samples: int,
+        check: _Check | None = None,
     ) -> evaluate.Evaluation:
         """Returns accuracies and loss on the test images.
 
@@ -242,12 +265,14 @@ class Streaming:
           variables: variables of the model, where they are scored.
           key: PRNG key of the sampled networks.
           samples: number of networks to sample.
+          check: function called before each batch, which ends the scoring if it raises;
+            default: none.
 
         Raises:
           BadInput: an image cannot be read.
         """
         part = self._data.test
-        test = self._scored(programs, part, np.arange(part.count))
+        test = self._scored(programs, part, np.arange(part.count), check)
         return programs.evaluate_batches(variables, test, key, samples=samples)
 
     def _take(self, epoch: int, step: int) -> _Batch:
@@ -285,10 +310,12 @@ class Streaming:
         return min(low for low, *_ in bounds), max(high for _, high, _ in bounds)
 
     def _scored(
-        self, programs: Programs, part: Part, rows: np.ndarray
+        self, programs: Programs, part: Part, rows: np.ndarray, check: _Check | None
     ) -> Iterator[_Batch]:
         """Yields batches as the programs score them, all of one size."""
         for images, labels in _read(part, rows, programs.scored):
+            if check is not None:
+                check()
             missing = programs.scored - len(images)
             if missing:  # so that a last, smaller batch is not compiled again
                 images = np.pad(images, ((0, missing), *3 * ((0, 0),)), mode="edge")

@@ -1,6 +1,7 @@
 """Training loop: epochs until the runs end, by themselves, a signal or the clock."""
 
 import collections
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -96,6 +97,8 @@ def _train_epoch(
 ) -> tuple[list[Session], Interrupted | None]:
     """Takes the remaining steps of an epoch and validates, unless a stop is requested.
 
+    A stop while streamed images are validated leaves the epoch at its last step.
+
     Returns:
       The sessions that have not diverged; and the stop, if one was requested.
     """
@@ -123,8 +126,25 @@ def _train_epoch(
                 return [], None
             take_steps = step_function([session.run for session in going])
         progress.step(position.epoch + 1, position.step, first.steps, speed)
+    if not taken:  # a stop came in the validation of this epoch
+        speed = len(group) * _speed_before(group[0])
+    return _validate(going, speed / len(group), before, progress, signals)
+
+
+def _validate(
+    going: Sequence[Session],
+    images_per_second: float,
+    before: Mapping[int, Mapping[str, Any]],
+    progress: Watcher,
+    signals: Signals,
+) -> tuple[list[Session], Interrupted | None]:
+    """Ends an epoch of all sessions; returns the same as `_train_epoch`."""
+    check = functools.partial(_check, signals)
     for session in going:
-        row = session.run.finish_epoch(speed / len(group))
+        try:
+            row = session.run.finish_epoch(images_per_second, check)
+        except Interrupted as stop:
+            return [each for each in going if each.divergence is None], stop
         if isinstance(row, Divergence):
             _give_up(session, row, before[id(session)])
             continue
@@ -138,6 +158,19 @@ def _stop_requested(signals: Signals) -> Interrupted | None:
     asked = every_process([signals.stop_requested, signals.received])
     stop, number = (int(column.max()) for column in asked.T)
     return Interrupted(number) if stop else None
+
+
+def _check(signals: Signals) -> None:
+    """Raises `Interrupted` in all processes if a stop is requested in any."""
+    if stop := _stop_requested(signals):
+        raise stop
+
+
+def _speed_before(session: Session) -> float:
+    """Returns the speed of an epoch whose steps are all taken, in images a second."""
+    run, rows = session.run, session.rows
+    seconds = run.position.seconds - (rows[-1].seconds if rows else 0.0)
+    return run.steps * run.config.batch_size / seconds
 
 
 def _give_up(

@@ -357,8 +357,8 @@ class Config:
     )
     shard: str = _option(
         "none",
-        "what is spread over the devices besides each batch: none, or params, the "
-        "frozen weights, all that is learnt and the state of the optimiser",
+        "what is spread over the devices of all processes besides each batch: none, or "
+        "params, the frozen weights, all that is learnt and the state of the optimiser",
         choices=("none", "params"),
         resumable=True,
         added=True,

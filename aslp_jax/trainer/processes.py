@@ -1,7 +1,8 @@
 """Processes of a run: what they tell one another, and what the first does alone.
 
-All processes take the same steps and hold the same values; the first one alone reads
-and writes the run folder. In a run of one process every function returns at once.
+All processes take the same steps and hold the same values, or each a part of them; the
+first one alone reads and writes the run folder. In a run of one process every function
+returns at once.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-__all__ = ["every_process", "is_first", "of_first", "place", "text_of_first"]
+from aslp_jax import _sharding
+
+__all__ = [
+    "every_process",
+    "is_first",
+    "of_first",
+    "place",
+    "text_of_first",
+    "to_first",
+]
 
 
 def is_first() -> bool:
@@ -39,25 +49,46 @@ def of_first(tree: Any) -> Any:
     """Returns the arrays of the first process, bit for bit; all must call this.
 
     Args:
-      tree: pytree of arrays, of the same structure, shapes and dtypes in each process.
+      tree: pytree of NumPy arrays, of the same structure, shapes and dtypes in each
+        process.
 
     Returns:
       Pytree of NumPy arrays.
     """
     if jax.process_count() == 1:
         return tree
-    arrays = jax.tree.map(np.asarray, tree)
-    # As bytes, because JAX would make 32 bits of 64.
-    sent = multihost_utils.broadcast_one_to_all(
-        jax.tree.map(lambda array: np.frombuffer(array.tobytes(), np.uint8), arrays)
-    )
-    return jax.tree.map(
-        lambda array, sent: np.frombuffer(
-            np.asarray(sent).tobytes(), array.dtype
-        ).reshape(array.shape),
-        arrays,
-        sent,
-    )
+
+    def send(array: np.ndarray) -> np.ndarray:
+        # As bytes, because JAX would make 32 bits of 64.
+        sent = multihost_utils.broadcast_one_to_all(
+            np.frombuffer(array.tobytes(), np.uint8)
+        )
+        return np.frombuffer(sent.tobytes(), array.dtype).reshape(array.shape)
+
+    return jax.tree.map(send, tree)
+
+
+def to_first(tree: Any) -> Any:
+    """Returns arrays on the host of the first process; all must call this.
+
+    Args:
+      tree: pytree of arrays, whose parts may lie in several processes.
+
+    Returns:
+      Pytree of NumPy arrays in the first process; of None in the others, which gather
+      one array at a time. In a run of one process, `tree` as it is.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def fetch(leaf: Any) -> Any:
+        if is_first():
+            return _sharding.on_host(leaf)
+        if not _sharding.is_in_reach(leaf):
+            _sharding.on_host(leaf)  # lends its parts
+        return None
+
+    return jax.tree.map(fetch, tree)
 
 
 def text_of_first(text: str) -> str:
@@ -79,7 +110,7 @@ def place(tree: Any, sharding: Sharding) -> Any:
 
     Args:
       tree: pytree of arrays, the same in each process.
-      sharding: sharding that leaves every array in one piece.
+      sharding: sharding of every array.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

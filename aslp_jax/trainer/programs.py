@@ -62,6 +62,7 @@ class Programs:
       scored: images scored in one pass.
       masks: `method.masks`.
       keep_counts: `method.keep_counts`.
+      keep_probabilities: `method.keep_probabilities`.
       metrics: `method.metrics`.
       prune: function from a state to the state that fine-tuning starts from; only for
         methods that can prune.
@@ -81,6 +82,7 @@ class Programs:
     scored: int
     masks: Callable[..., Any]
     keep_counts: Callable[..., Any]
+    keep_probabilities: Callable[..., dict[str, jax.Array]]
     metrics: Callable[..., Any]
     prune: Callable[[train.TrainState], train.TrainState]
     connectivity: Callable[..., "Connectivity"]
@@ -154,6 +156,7 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         scored=scored,
         masks=jax.jit(method.masks),
         keep_counts=jax.jit(method.keep_counts),
+        keep_probabilities=jax.jit(method.keep_probabilities),
         metrics=jax.jit(method.metrics),
         prune=jax.jit(prune),
         connectivity=jax.jit(connect),

@@ -7,7 +7,7 @@ run.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ from aslp_jax.trainer.devices import choose_devices, choose_micro_batch, wait_fo
 from aslp_jax.trainer.feeding import Resident, Streaming
 from aslp_jax.trainer.options import Config
 from aslp_jax.trainer.position import Position
-from aslp_jax.trainer.processes import place
+from aslp_jax.trainer.processes import of_first, place
 from aslp_jax.trainer.programs import compile_programs
 from aslp_jax.trainer.results import Divergence, EpochRow
 from aslp_jax.trainer.spec import Images, ProgramSpec, program_spec
@@ -100,11 +100,6 @@ class Run:
             self._everywhere = self.scoring = NamedSharding(mesh, PartitionSpec())
 
         self._spread = mesh if config.shard == "params" else None
-        if self._spread is not None and jax.process_count() > 1:
-            raise BadInput(
-                "--shard params takes one process; leave out --distributed",
-                page="docs/scaling.md#weights-larger-than-a-device",
-            )
 
         root = jax.random.key(config.seed)
         self.key = self._place(train.stream(root, "train"))
@@ -198,11 +193,15 @@ class Run:
         self.seconds_per_step = seconds / count
         return None
 
-    def finish_epoch(self, images_per_second: float) -> EpochRow | Divergence:
+    def finish_epoch(
+        self, images_per_second: float, check: Callable[[], None] | None = None
+    ) -> EpochRow | Divergence:
         """Validates, keeps the state if it is the best, and starts the next epoch.
 
         Args:
           images_per_second: training speed over the epoch, in images per second.
+          check: function called before each batch of streamed images is scored; if it
+            raises, nothing changes. Default: none.
 
         Returns:
           The row of the epoch; or the divergence if the validation loss is not finite
@@ -214,7 +213,7 @@ class Run:
         if self.config.select_by == "sample":
             key = jax.random.fold_in(self._validation_key, position.epoch)
         accuracy, loss = self.images.score(
-            self.programs, self.place_scored(state.variables), key
+            self.programs, self.place_scored(state.variables), key, check
         )
         # Thresholding hides a NaN logit: the weight is merely dropped.
         if not (math.isfinite(loss) and without_nan(state.params)):
@@ -302,26 +301,44 @@ class Run:
         """Returns a copy of all values that a resumed run needs."""
         # A copy, because the next step is given the state's own buffers to overwrite.
         changing = {"state": self.state, "totals": self.totals}
+        return {**self._values, **jax.tree.map(jnp.copy, changing)}
+
+    def blank_snapshot(self) -> dict[str, Any]:
+        """Returns arrays of the structure, shapes and dtypes of a snapshot.
+
+        They are NumPy arrays of any values; no memory is touched.
+        """
+        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self._values)
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Continues from the snapshot of the first process; all must call this.
+
+        Args:
+          snapshot: snapshot of a run with the same options, on the host if there are
+            several processes; `blank_snapshot` will do in others than the first.
+        """
+        self.position = Position.from_arrays(of_first(snapshot["position"]))
+        self.state = self._receive(snapshot["state"])
+        self.totals = self._receive(snapshot["totals"])
+        self.previous = self._receive(snapshot["previous"])
+        self.best = self._receive(snapshot["best"])
+        if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
+            self._begin_finetuning()
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """Values that a resumed run needs."""
         return {
-            **jax.tree.map(jnp.copy, changing),
+            "state": self.state,
+            "totals": self.totals,
             "previous": self.previous,
             "best": self.best,
             "position": self.position.as_arrays(),
         }
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Continues from a snapshot.
-
-        Args:
-          snapshot: snapshot of a run with the same options.
-        """
-        self.position = Position.from_arrays(snapshot["position"])
-        self.state = self._place_state(snapshot["state"])
-        self.totals = self._place(snapshot["totals"])
-        self.previous = self._place_state(snapshot["previous"])
-        self.best = self._place_state(snapshot["best"])
-        if self._next_is_finetuning:  # epochs or patience became fewer meanwhile
-            self._begin_finetuning()
+    def _receive(self, tree: Any) -> Any:
+        """Places arrays of the first process, one after another."""
+        return jax.tree.map(lambda leaf: self._place_state(of_first(leaf)), tree)
 
     def _place(self, tree: Any) -> Any:
         return place(tree, self._everywhere)

@@ -14,7 +14,7 @@ from aslp_jax.data import datasets
 from aslp_jax.data.streamed import Streamed
 from aslp_jax.trainer.options import Config, fixed_options
 from aslp_jax.trainer.position import Position
-from aslp_jax.trainer.processes import every_process, is_first, of_first
+from aslp_jax.trainer.processes import every_process, is_first, to_first
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
 from aslp_jax.trainer.run_folder import REPORT, RunFolder, writing
 from aslp_jax.trainer.run_state import Run
@@ -32,7 +32,8 @@ class Session:
       folder: files of the run.
       rows: rows of metrics.jsonl, one an epoch.
       divergence: loss or parameter that is not finite; None while the run is sound.
-      events: event files of TensorBoard; None for none.
+      logs_events: True if the first process writes event files of TensorBoard.
+      events: event files of TensorBoard; None for none, or in another process.
       saved: function that is called with the run folder after each checkpoint; None
         for none.
     """
@@ -41,6 +42,7 @@ class Session:
     folder: RunFolder
     rows: list[EpochRow]
     divergence: Divergence | None = None
+    logs_events: bool = False
     events: EventLog | None = None
     saved: Callable[[Path], None] | None = None
 
@@ -71,7 +73,7 @@ class Session:
         return f"{text}, or evaluate what there is with {flags}"
 
     def record(self, row: EpochRow) -> None:
-        """Adds the row of an epoch, on disk when this returns.
+        """Adds the row of an epoch, on disk when this returns; all must call this.
 
         Args:
           row: row of the epoch.
@@ -81,16 +83,17 @@ class Session:
         """
         if is_first():
             self.folder.append_row(row)
-            if self.events is not None:
-                from aslp_jax.trainer.closing import keep_probabilities
+        if self.logs_events:
+            from aslp_jax.trainer.closing import keep_probabilities
 
-                probabilities = keep_probabilities(self.run, best=False)
+            probabilities = keep_probabilities(self.run, best=False)
+            if self.events is not None:
                 with writing(self.folder.path):
                     self.events.write(row, self.rows, probabilities)
         self.rows.append(row)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
-        """Saves a snapshot of the run as a checkpoint.
+        """Saves a snapshot of the run as a checkpoint; all processes must call this.
 
         Args:
           snapshot: snapshot from `Run.snapshot`.
@@ -98,6 +101,7 @@ class Session:
         Raises:
           BadInput: the folder cannot be written.
         """
+        snapshot = to_first(snapshot)
         if not is_first():
             return
         self.folder.check()
@@ -111,12 +115,22 @@ class Session:
         if self.saved is not None:
             self.saved(self.folder.file("."))
 
-    def finish(self, *, plot: bool, report: bool = True) -> RunResult:
+    def finish(
+        self,
+        *,
+        plot: bool,
+        report: bool = True,
+        check: Callable[[], None] | None = None,
+    ) -> RunResult:
         """Evaluates the best state on the test set and writes the closing files.
+
+        All processes must call this.
 
         Args:
           plot: True to plot curves.png.
           report: True (default) to write report.html.
+          check: function called before each batch of streamed images is scored; if it
+            raises, no file is written. Default: none.
 
         Returns:
           The result that result.json holds.
@@ -128,8 +142,11 @@ class Session:
         from aslp_jax import artefact
         from aslp_jax.trainer import closing
 
-        result = closing.evaluate_best(self.run)
+        result = closing.evaluate_best(self.run, check)
         subnetwork = closing.extract_best(self.run, result)
+        probabilities = {}
+        if plot or report:
+            probabilities = closing.keep_probabilities(self.run, best=True)
         if not is_first():
             return result
         # Before the result, which says that the run is finished.
@@ -137,11 +154,12 @@ class Session:
         with writing(self.folder.path):
             artefact.save(subnetwork, self.folder.file(artefact.NETWORK))
             closing.write_pictures(
-                self.run,
+                self.run.config,
                 self.folder,
                 self.rows,
                 result,
                 subnetwork,
+                probabilities,
                 plot=plot,
                 report=report,
             )
@@ -207,6 +225,7 @@ def begin(
             folder.create(config, session.run.device)
         if is_first() and (tensorboard or folder.file(EVENTS).is_dir()):
             session.events = EventLog(folder.file(EVENTS))
+        session.logs_events = bool(every_process([session.events is not None])[0, 0])
     except BaseException:
         folder.release()
         raise
@@ -220,7 +239,10 @@ def _resume(session: Session, note: Callable[[str], None]) -> None:
     run, folder = session.run, session.folder
     if is_first():
         folder.remove_left_behind(NETWORK)
-    run.restore(of_first(_restored(session, note) if is_first() else run.snapshot()))
+    snapshot = _restored(session, note) if is_first() else run.blank_snapshot()
+    found = every_process([snapshot is not None]).all()
+    if found and snapshot is not None:
+        run.restore(snapshot)
     if not is_first():
         return
     if session.active:
@@ -254,18 +276,23 @@ def _check_images(run: Run) -> None:
             )
 
 
-def _restored(session: Session, note: Callable[[str], None]) -> Mapping[str, Any]:
-    """Returns the newest undamaged checkpoint, and restores the metrics up to it."""
+def _restored(
+    session: Session, note: Callable[[str], None]
+) -> Mapping[str, Any] | None:
+    """Returns the newest undamaged checkpoint, and restores the metrics up to it.
+
+    A run that has saved none yet begins anew: None.
+    """
     run, folder = session.run, session.folder
     found = checkpoint.steps(folder.checkpoints)
     if not found:
         session.rows = folder.rows(0)
-        return run.snapshot()
+        return None
     problems = []
     for step in reversed(found):
         try:
             snapshot = checkpoint.restore(
-                folder.checkpoints, step, run.snapshot(), _identity(run)
+                folder.checkpoints, step, run.blank_snapshot(), _identity(run)
             )
         except checkpoint.CheckpointError as error:
             problems.append(str(error))

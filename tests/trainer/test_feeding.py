@@ -1,7 +1,10 @@
 """Streamed images train as those on the devices do, and resume anywhere."""
 
 import dataclasses
+import io
+import math
 import shutil
+import signal
 import types
 from pathlib import Path
 
@@ -18,7 +21,10 @@ from aslp_jax.trainer import loading, loop, session
 from aslp_jax.trainer.feeding import Streaming
 from aslp_jax.trainer.multi_seed import SeedBatch
 from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.progress import Progress
+from aslp_jax.trainer.run_folder import RunFolder
 from aslp_jax.trainer.run_state import Run
+from aslp_jax.trainer.signals import Interrupted, Signals
 from tests.data import imagenet_writer
 
 OPTIONS = {"arch": "conv2", "batch_size": 4, "eval_samples": 2, "dataset": "own"}
@@ -176,6 +182,88 @@ def test_a_run_that_stops_within_an_epoch_goes_on_bit_for_bit(natural, devices) 
     assert (again.position.epoch, again.position.step) == (1, 3)
     for one, other in zip(finish(again), expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Reads:
+    """Reader of images that raises SIGTERM once, and notes the images after it."""
+
+    def __init__(self, read, wanted) -> None:
+        self.read, self.wanted = read, set(wanted)
+        self.armed, self.after = False, []
+
+    def __call__(self, row: int):
+        if row in self.wanted:
+            if self.armed:
+                self.armed = False
+                self.after.clear()
+                signal.raise_signal(signal.SIGTERM)
+            self.after.append(row)
+        return self.read(row)
+
+
+@pytest.mark.slow
+def test_a_stop_while_images_are_scored_is_noticed_at_the_next_batch(
+    stream, photos, tmp_path
+) -> None:
+    config = options(photos, stream=True, devices=1, epochs=2)
+    _, held_out = datasets.split(32, 16, config.seed)
+    reads = Reads(stream.train.read, held_out), Reads(stream.test.read, range(8))
+    parts = [
+        dataclasses.replace(part, read=read)
+        for part, read in zip((stream.train, stream.test), reads, strict=True)
+    ]
+    data = dataclasses.replace(stream, train=parts[0], test=parts[1], validation=16)
+
+    def begin(name: str, *, resume: bool = False) -> session.Session:
+        folder = tmp_path / name
+        begun = session.begin(
+            config,
+            data,
+            RunFolder(folder) if resume else RunFolder.new(folder, config),
+            resume=resume,
+            note=print,
+        )
+        # In many batches.
+        begun.run.programs = dataclasses.replace(begun.run.programs, scored=1)
+        return begun
+
+    def train_on(begun: session.Session, signals: Signals) -> None:
+        loop.train_sessions([begun], Progress(io.StringIO(), epochs=2), signals)
+
+    whole = begin("whole")
+    with Signals() as signals:
+        train_on(whole, signals)
+        expected = whole.finish(plot=False, report=False, check=signals.check)
+    whole.close()
+
+    first = begin("stopped")
+    with pytest.raises(Interrupted, match="SIGTERM"), Signals() as signals:
+        first.run.take_steps(4)
+        first.run.account(4, 1.0)
+        first.record(first.run.finish_epoch(1.0))
+        reads[0].armed = True
+        train_on(first, signals)
+    # In an iterator's own threads, two batches are read ahead.
+    assert len(reads[0].after) < 8
+    assert first.place == (1, 4) and len(first.rows) == 1
+    first.close()
+
+    again = begin("stopped", resume=True)
+    assert again.place == (1, 4)
+    with pytest.raises(Interrupted, match="SIGTERM"), Signals() as signals:
+        train_on(again, signals)
+        reads[1].armed = True
+        again.finish(plot=False, report=False, check=signals.check)
+    assert len(reads[1].after) < 5
+    assert not (tmp_path / "stopped" / "result.json").exists()
+    speed, same = again.rows[-1].images_per_second, {"seconds": 0.0}
+    assert math.isfinite(speed) and speed > 0
+    for one, other in zip(again.rows, whole.rows, strict=True):
+        alike = {**same, "images_per_second": 0.0}
+        assert dataclasses.replace(one, **alike) == dataclasses.replace(other, **alike)
+    found = again.finish(plot=False, report=False)
+    assert dataclasses.replace(found, **same) == dataclasses.replace(expected, **same)
+    again.close()
 
 
 def test_an_image_that_cannot_be_read_ends_a_run_with_one_line(photos, tmp_path):
