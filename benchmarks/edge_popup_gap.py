@@ -220,16 +220,21 @@ def changes(runs: Sequence[Line]) -> list[tuple[str, Differences]]:
     Args:
       runs: all runs.
     """
+
+    def augmented(run: Line) -> bool:
+        return bool(run["augment"])
+
+    def plain(run: Line) -> bool:
+        return not run["augment"]
+
+    last: dict[str, Any] = {"ours": "last", "theirs": "last"}
     return [
-        ("the preset, as in table 1", differences(runs)),
+        ("nothing", differences(runs)),
         (
-            "each method's best of four learning rates",
+            "each method's best of four learning rates, by validation",
             differences(runs, best_rates=True),
         ),
-        (
-            "the network after the last epoch",
-            differences(runs, ours="last", theirs="last"),
-        ),
+        ("the network after the last epoch", differences(runs, **last)),
         (
             "exactly half of each layer of ASLP kept",
             differences(runs, ours="selected_half"),
@@ -238,20 +243,15 @@ def changes(runs: Sequence[Line]) -> list[tuple[str, Differences]]:
             "the first scale of ASLP that of edge-popup, 1.41",
             differences(runs, scale=OTHER_SCALE),
         ),
-        ("augmented images alone", differences(runs, keep=lambda run: run["augment"])),
+        ("augmented images alone", differences(runs, keep=augmented)),
+        ("images as they are alone", differences(runs, keep=plain)),
         (
-            "images as they are alone",
-            differences(runs, keep=lambda run: not run["augment"]),
+            "augmented images, best learning rates, last epoch",
+            differences(runs, keep=augmented, best_rates=True, **last),
         ),
         (
             "images as they are, best learning rates, last epoch",
-            differences(
-                runs,
-                keep=lambda run: not run["augment"],
-                ours="last",
-                theirs="last",
-                best_rates=True,
-            ),
+            differences(runs, keep=plain, best_rates=True, **last),
         ),
     ]
 

@@ -1,5 +1,8 @@
 """Gap: exactly half is half of each layer, and one choice is changed at a time."""
 
+import shutil
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -61,8 +64,18 @@ def test_each_line_changes_one_choice():
         {0: [3.0]},
         {0: [-20.0]},
         {0: [-3.0], 1: [-2.0]},
+        {0: [-20.0]},
         {0: [2.0]},
     ]
+
+
+def test_the_committed_table_is_that_of_the_committed_runs(tmp_path, monkeypatch):
+    kept = Path(__file__).parents[2] / "results/edge-popup-gap"
+    shutil.copy(kept / "runs.csv", tmp_path)
+    monkeypatch.setattr(edge_popup_gap, "settings", lambda seeds: iter(()))
+    edge_popup_gap.main(["--out", str(tmp_path)])
+    for name in ("gap.csv", "gap.md"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
 
 
 @pytest.mark.slow
