@@ -50,7 +50,14 @@ Line = Mapping[str, Any]
 
 
 def train_once(
-    arch: str, method: str, augment: bool, rate: float, scale: float | None, seed: int
+    arch: str,
+    method: str,
+    augment: bool,
+    rate: float,
+    scale: float | None,
+    seed: int,
+    *,
+    epochs: int,
 ) -> dict[str, float]:
     """Trains one network and tests it at the four places.
 
@@ -61,6 +68,7 @@ def train_once(
       rate: learning rate of logits or scores.
       scale: initial scale of ASLP; None for that of the preset.
       seed: seed of the run.
+      epochs: epochs to train.
 
     Returns:
       Best validation accuracy and the four test accuracies, in %.
@@ -74,6 +82,7 @@ def train_once(
         "signed_constant": "all",
         "mask_lr": rate,
         "seed": seed,
+        "epochs": epochs,
     }
     if scale is not None:
         chosen["scale_init"] = scale
@@ -260,6 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12, help="of each run")
     options = parser.parse_args(arguments)
     print(where())
     file = options.out / "runs.csv"
@@ -267,7 +277,7 @@ def main(arguments: Sequence[str]) -> int:
     for setting in settings(options.seeds):
         if any(setting.items() <= run.items() for run in runs):
             continue
-        result = train_once(**setting)
+        result = train_once(**setting, epochs=options.epochs)
         runs.append({**setting, **result})
         write_csv(file, runs)
         print(
