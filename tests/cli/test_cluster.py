@@ -589,7 +589,7 @@ def test_a_run_whose_node_is_killed_goes_on_from_an_object_store(
     assert main(other) == 2
     *_, last = capsys.readouterr().err.splitlines()
     assert (
-        f"--checkpoints {uri} holds a grid with options aslp epochs 30, not 5" in last
+        f"--checkpoints {uri} holds a grid with options aslp epochs 60, not 5" in last
     )
 
 
