@@ -27,6 +27,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from aslp_jax._errors import BUDGET_MISSED, LOSS_NOT_FINITE
+
 ROOT = Path(__file__).parent.parent
 
 CLOSING = 50.0
@@ -319,9 +321,11 @@ def train(plan: Plan, kinds_of_jobs: Mapping[str, Iterable[Job]]) -> bool:
                     continue
                 del going[name]
                 print(f"{name} ended with {process.returncode}", flush=True)
-                sound &= process.returncode == 0
-                if process.returncode == 0:
+                # A loss that diverged and a budget that was missed are results.
+                if process.returncode in (0, LOSS_NOT_FINITE, BUDGET_MISSED):
                     plan.mark(name).touch()
+                else:
+                    sound = False
             for kind, jobs in waiting.items():
                 # One process at a time takes the long runs, if there are several.
                 most = 1 if kind == "paper" else max(1, plan.workers - len(waiting) + 1)

@@ -79,12 +79,14 @@ def test_a_measurement_is_made_once_and_a_failure_again(tmp_path, monkeypatch, c
 
 def test_jobs_that_fail_are_reported_and_not_marked(tmp_path):
     made = plan(tmp_path)
-    good, bad = (
+    good, missed, bad = (
         gpu.Job("good", ("-c", "")),
+        gpu.Job("missed", ("-c", "raise SystemExit(4)")),  # its budget
         gpu.Job("bad", ("-c", "raise SystemExit(2)")),
     )
+    assert gpu.train(made, {"paper": [good], "cells": [missed]})
     assert not gpu.train(made, {"paper": [good], "cells": [bad]})
-    assert made.is_done(good) and not made.is_done(bad)
+    assert made.is_done(good) and made.is_done(missed) and not made.is_done(bad)
 
 
 @pytest.mark.slow
