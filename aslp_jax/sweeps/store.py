@@ -8,6 +8,9 @@ and any of them continues to the same bits.
 
 gcsfs and s3fs speak to the stores, and take credentials from the environment as they
 document it. Their errors are of many types; all become `StoreError`.
+
+The file is long because uploads that wait, objects that are damaged and each error of a
+store are answered in one place.
 """
 
 import collections

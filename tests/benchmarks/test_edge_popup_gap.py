@@ -1,6 +1,5 @@
 """Gap: exactly half is half of each layer, and one choice is changed at a time."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from aslp_jax.data import datasets
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.run_state import Run
 from benchmarks import edge_popup_gap
-from tests.sweeps.helpers import promotion_as_for_users
+from tests.sweeps.helpers import few_digits, promotion_as_for_users
 
 
 @pytest.mark.slow
@@ -82,13 +81,7 @@ def test_the_committed_table_is_that_of_the_committed_runs(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_command_trains_what_is_missing_alone(tmp_path, monkeypatch):
     trained = []
-    digits = datasets.load("digits")
-    few = dataclasses.replace(
-        digits,
-        train_images=digits.train_images[:320],
-        train_labels=digits.train_labels[:320],
-        validation=64,
-    )
+    few = few_digits(320, 64)
     monkeypatch.setattr(edge_popup_gap.datasets, "load", lambda name: few)
     chosen = list(edge_popup_gap.settings(1))[:2]
     monkeypatch.setattr(edge_popup_gap, "settings", lambda seeds: iter(chosen))

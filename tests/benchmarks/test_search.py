@@ -1,15 +1,13 @@
 """Search: halving by validation alone, and nothing is trained twice."""
 
 import csv
-import dataclasses
 
 import pytest
 
-from aslp_jax.data import datasets
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.presets import resolve
 from benchmarks import search
-from tests.sweeps.helpers import promotion_as_for_users, write_run
+from tests.sweeps.helpers import few_digits, promotion_as_for_users, write_run
 
 
 def setting(method, rate, epochs=3):
@@ -54,13 +52,7 @@ def test_the_best_of_each_method_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_search_goes_on_and_ends(tmp_path, monkeypatch, capsys):
-    digits = datasets.load("digits")
-    few = dataclasses.replace(
-        digits,
-        train_images=digits.train_images[:640],
-        train_labels=digits.train_labels[:640],
-        validation=128,
-    )
+    few = few_digits(640, 128)
     monkeypatch.setattr(search.datasets, "load", lambda name: few)
     slow = {"batch_size": 32, "mask_lr": 1e-6}
     fast = {**slow, "mask_lr": 0.5}

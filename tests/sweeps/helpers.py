@@ -1,10 +1,12 @@
 """Finished runs that tests of grids make up."""
 
 import contextlib
+import dataclasses
 import json
 
 import jax
 
+from aslp_jax.data import datasets
 from aslp_jax.sweeps.grid import RESULT, Cell, Grid, Record
 from aslp_jax.sweeps.table1 import cells
 
@@ -34,3 +36,14 @@ def promotion_as_for_users():
     """Lets optax's Adam multiply floats by whole numbers, which tests forbid."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+def few_digits(count: int, validation: int) -> datasets.Dataset:
+    """Returns the first training images of the digits, some of them held out."""
+    digits = datasets.load("digits")
+    return dataclasses.replace(
+        digits,
+        train_images=digits.train_images[:count],
+        train_labels=digits.train_labels[:count],
+        validation=validation,
+    )
