@@ -1,7 +1,7 @@
 """Optimisers that give each group of `params` a rule of its own."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,86 @@ import optax
 
 from aslp_jax._tree import path_name
 
-__all__ = ["by_group", "relative_sign_sgd", "sgd_by_group"]
+if TYPE_CHECKING:
+    from aslp_jax.train import TrainState
+
+__all__ = [
+    "Ema",
+    "averaged",
+    "by_group",
+    "relative_sign_sgd",
+    "sgd_by_group",
+    "with_ema",
+]
+
+
+class Ema(NamedTuple):
+    """State of an optimiser that keeps moving averages of the params.
+
+    Attributes:
+      inner: state of the optimiser itself.
+      mean: moving averages, of the structure, shapes and dtypes of the params.
+    """
+
+    inner: optax.OptState
+    mean: optax.Params
+
+
+def with_ema(
+    optimiser: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformation:
+    """Keeps exponential moving averages (EMA) of the params beside an optimiser.
+
+    After each step `mean = decay * mean + (1 - decay) * params`; it starts as the
+    params do. The steps are those of the optimiser alone. `averaged` takes the averages
+    out of a state.
+
+    Args:
+      optimiser: optimiser of the params.
+      decay: weight of the average before, in [0, 1).
+
+    Returns:
+      Transformation whose state is an `Ema` and whose `update` needs the params.
+
+    Raises:
+      ValueError: `decay` is outside [0, 1).
+
+    Source: Polyak and Juditsky 1992, with weights that decay.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"with_ema: decay must be in [0, 1), got {decay}")
+
+    def init(params: optax.Params) -> Ema:
+        return Ema(optimiser.init(params), jax.tree.map(jnp.copy, params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: Any = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if params is None or not isinstance(state, Ema):
+            raise ValueError("with_ema: update needs the params, and a state of init")
+        updates, inner = optimiser.update(updates, state.inner, params)
+        moved = optax.apply_updates(params, updates)
+        mean = optax.incremental_update(moved, state.mean, 1 - decay)
+        return updates, Ema(inner, mean)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged(state: "TrainState") -> "TrainState":
+    """Returns a train state whose params are their moving averages.
+
+    Args:
+      state: state whose optimiser is one of `with_ema`.
+
+    Raises:
+      TypeError: the optimiser keeps no averages.
+    """
+    if not isinstance(state.opt_state, Ema):
+        raise TypeError(
+            "averaged: the optimiser of the state keeps no averages; make it with "
+            "optim.with_ema"
+        )
+    return state.replace(params=state.opt_state.mean)
 
 
 def by_group(

@@ -4,6 +4,7 @@ The file is long because it states the behaviour of a step under `jit`, `pmap` a
 `shard_map`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -143,6 +144,8 @@ def step(
     micro_batch: int | None = None,
     axis_name: str | None = None,
     spread: Mesh | None = None,
+    label_smoothing: float = 0.0,
+    temperature: optax.Schedule | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """Samples one network and updates `params` with the gradient of its loss.
 
@@ -171,6 +174,10 @@ def step(
         devices divides. Each device samples its part of the masks; the effective
         weights are gathered for the network, and the gradient is spread again. None
         (default) leaves the state where it is.
+      label_smoothing: share of each label that is spread evenly over all classes, in
+        [0, 1), default 0 (Szegedy et al. 2016, section 7).
+      temperature: function from the number of steps taken to the temperature of the
+        method; None (default) leaves the method's own.
 
     Returns:
       State after the step, mean loss of the batch (float32 scalar, penalty included)
@@ -178,10 +185,18 @@ def step(
 
     Raises:
       TypeError: `key` is no PRNG key.
-      ValueError: `micro_batch` does not divide the batch, or `key` is an array of keys.
+      ValueError: `micro_batch` does not divide the batch, `label_smoothing` is outside
+        [0, 1), or `key` is an array of keys.
     """
     key = single_key("train.step", key)
-    net, method = functional.network(model.net), model.method
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"train.step: label_smoothing must be in [0, 1), got {label_smoothing}"
+        )
+    net = functional.network(model.net)
+    method: Any = model.method
+    if temperature is not None:
+        method = dataclasses.replace(method, temperature=temperature(state.step))
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights = method.effective_weights(state.frozen, state.params, key=mask_key)
     collections = state.collections
@@ -200,7 +215,7 @@ def step(
         logits, collections = net.apply(
             weights, collections, inputs, train=True, key=key
         )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        loss = _cross_entropy(logits, labels, label_smoothing).mean()
         predicted = jnp.argmax(logits, -1).astype(labels.dtype)
         correct = jnp.sum(predicted == labels, dtype=jnp.int32)
         return loss, (correct, dict(collections))
@@ -242,6 +257,13 @@ def step(
         state = _spread(state, spread)
     loss = loss.astype(jnp.float32) + penalty.astype(jnp.float32)
     return state, loss, correct
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    if smoothing == 0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    sure = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(sure, smoothing))
 
 
 def _spread(tree: Any, mesh: Mesh) -> Any:

@@ -9,7 +9,14 @@ from flax import nnx
 
 import aslp_jax.nnx
 from aslp_jax import ASLP, Masked
-from aslp_jax.optim import by_group, relative_sign_sgd, sgd_by_group
+from aslp_jax.optim import (
+    averaged,
+    by_group,
+    relative_sign_sgd,
+    sgd_by_group,
+    with_ema,
+)
+from aslp_jax.train import TrainState
 from tests.helpers import quick_only
 
 RATES = {"logits": 50.0, "scale": 1e-3}
@@ -221,3 +228,42 @@ def test_groups_are_found_below_layers_of_a_module(container):
     assert np.all(moves["LayerNorm_0"]["scale"] == -5)
     with pytest.raises(KeyError, match=r"no rule for 'LayerNorm_0'.*default= takes"):
         by_group(rules).init(params)
+
+
+def test_moving_averages_follow_the_params_and_leave_the_steps_alone():
+    plain = sgd_by_group(RATES, momentum=0.5)
+    optimiser = with_ema(plain, 0.9)
+    params = jax.tree.map(jnp.asarray, random_tree(0))
+    state, alone = optimiser.init(params), plain.init(params)
+    mean = jax.tree.map(np.float64, random_tree(0))
+    for step in range(1, 4):
+        gradients = random_tree(step)
+        expected, alone = plain.update(gradients, alone, params)
+        updates, state = jax.jit(optimiser.update)(gradients, state, params)
+        jax.tree.map(np.testing.assert_array_equal, updates, expected)
+        params = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, p: 0.9 * m + 0.1 * np.float64(p), mean, params)
+    whole = TrainState(jnp.asarray(3), {}, params, {}, state)
+    jax.tree.map(
+        lambda found, each: np.testing.assert_allclose(found, each, rtol=1e-5),
+        averaged(whole).params,
+        mean,
+    )
+    assert averaged(whole).opt_state is state
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_the_decay_of_averages_is_below_one(decay):
+    with pytest.raises(ValueError, match=r"with_ema: decay must be in \[0, 1\)"):
+        with_ema(optax.sgd(1.0), decay)
+
+
+def test_averages_that_nobody_keeps_are_refused():
+    params = {"logits": jnp.zeros(2)}
+    optimiser = optax.sgd(1.0)
+    state = TrainState(jnp.asarray(0), {}, params, {}, optimiser.init(params))
+    with pytest.raises(TypeError, match=r"keeps no averages; make it with optim\.with"):
+        averaged(state)
+    kept = with_ema(optimiser, 0.5)
+    with pytest.raises(ValueError, match="update needs the params"):
+        kept.update(params, kept.init(params))

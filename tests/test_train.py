@@ -116,6 +116,65 @@ def test_a_step_follows_the_gradient_of_the_sampled_network(key):
     chex.assert_trees_all_equal(after.frozen, state.frozen)
 
 
+def test_smoothed_labels_share_their_surplus_among_all_classes(key):
+    state, images, labels, options = problem(key, net=DENSE)
+    batch = whole_batch(images, labels)
+    value, slope = {}, {}
+    for smoothing in (0.0, 0.3):
+        step = one_step(label_smoothing=smoothing, **options)
+        after, value[smoothing], _ = step(state, *batch, key)
+        slope[smoothing] = change(state.params, after.params)
+    drawn = train.stream(key, "mask")
+    weights = ASLP().effective_weights(state.frozen, state.params, key=drawn)
+
+    def loss(weights):
+        log_p = jax.nn.log_softmax(DENSE.apply({"params": weights}, batch[0]))
+        wanted = np.full((BATCH, 3), 0.1, np.float32)
+        wanted[np.arange(BATCH), batch[1]] += 0.7
+        return -jnp.mean(jnp.sum(wanted * log_p, -1))
+
+    np.testing.assert_allclose(value[0.3], loss(weights), rtol=1e-5)
+    assert abs(value[0.3] - value[0.0]) > 1e-3
+    assert any(
+        np.abs(leaf).max() > 1e-6
+        for leaf in jax.tree.leaves(change(slope[0.3], slope[0.0]))
+    )
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_labels_cannot_be_smoothed_away(key, smoothing):
+    state, images, labels, options = problem(key, net=DENSE)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\)"):
+        train.step(
+            state,
+            *whole_batch(images, labels),
+            key,
+            label_smoothing=smoothing,
+            **options,
+        )
+
+
+def test_the_temperature_of_a_step_may_follow_a_schedule(key):
+    state, images, labels, options = problem(key, net=DENSE)
+    batch = whole_batch(images, labels)
+    for taken, temperature in ((0, 2.0), (3, 0.25)):
+        now = state.replace(step=integer(taken))
+        fixed = {**options, "model": Masked(DENSE, ASLP(temperature=temperature))}
+        scheduled = {
+            **options,
+            "temperature": lambda step: jnp.where(step == 0, 2.0, 0.25),
+        }
+        expected, loss, _ = one_step(**fixed)(now, *batch, key)
+        found, same, _ = jax.jit(functools.partial(train.step, **scheduled))(
+            now, *batch, key
+        )
+        assert same == loss
+        chex.assert_trees_all_close(found.params, expected.params, rtol=1e-6)
+        plain, *_ = one_step(**options)(now, *batch, key)
+        moved = change(found.params["logits"], plain.params["logits"])
+        assert any(np.abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(moved))
+
+
 @pytest.mark.slow
 def test_gradients_agree_with_finite_differences_of_the_scale(key):
     state, images, labels, _ = problem(key, net=DENSE)

@@ -159,8 +159,9 @@ def keep_probabilities(run: Run, *, best: bool) -> dict[str, np.ndarray]:
       run: run.
       best: True for the best state, False for the present one.
     """
-    params = run.best["params"] if best else run.state.params
-    return _sharding.on_host(run.programs.keep_probabilities(run.state.frozen, params))
+    programs = run.programs
+    params = run.best["params"] if best else programs.averaged(run.state).params
+    return _sharding.on_host(programs.keep_probabilities(run.state.frozen, params))
 
 
 def write_pictures(

@@ -62,6 +62,9 @@ RESCALES: dict[str, tuple[str, ...]] = {
 SAMPLED_METHODS = ("aslp", "supermask", "signed")
 """Methods that sample their masks from logits."""
 
+_MASK_METHODS = (*SAMPLED_METHODS, "edge_popup")
+"""Methods that learn masks alone, and no weights."""
+
 _DENSE_METHODS = ("budget", "magnitude")
 """Methods that train the weights themselves."""
 
@@ -301,11 +304,17 @@ class Config:
         "learning rates over time: constant, or cosine down to 0 at the last epoch",
         choices=("constant", "cosine"),
     )
+    warmup_epochs: int = _option(
+        0,
+        "first epochs, over which the learning rates rise from 0; fewer than --epochs",
+        least=0,
+        added=True,
+    )
     mask_lr: float = _option(
         50.0,
         "learning rate of the logits or scores",
         above=0,
-        methods=(*SAMPLED_METHODS, "edge_popup"),
+        methods=_MASK_METHODS,
     )
     scale_lr: float = _option(
         1e-3, "learning rate of the scales", above=0, methods=SAMPLED_METHODS
@@ -333,6 +342,30 @@ class Config:
         "temperature of the Gumbel-Softmax; shapes the gradient, never the sample",
         above=0,
         methods=_methods_with("temperature"),
+    )
+    temperature_end: float | None = _option(
+        None,
+        "temperature after the last epoch; it changes by the same factor in each step "
+        "(default: --temperature throughout)",
+        above=0,
+        methods=_methods_with("temperature"),
+        added=True,
+    )
+    label_smoothing: float = _option(
+        0.0,
+        "share of each label that is spread evenly over all classes, in training",
+        least=0,
+        below=1,
+        added=True,
+    )
+    ema_decay: float = _option(
+        0.0,
+        "decay a step of the moving averages of logits or scores and scales, which "
+        "are validated and saved in their place (0: none)",
+        least=0,
+        below=1,
+        methods=_MASK_METHODS,
+        added=True,
     )
     dtype: str = _option(
         "float32",
@@ -436,7 +469,7 @@ def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options that must not change when a run is resumed.
 
     The steps already taken depend on these options: on all but the resumable ones, and
-    on the number of epochs if the learning rates depend on it.
+    on the number of epochs if learning rates or temperature depend on it.
 
     Args:
       options: all options by name.
@@ -444,7 +477,7 @@ def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     resumable = {
         name for name, field in FIELDS.items() if field.metadata.get("resumable")
     }
-    if options["schedule"] != "constant":
+    if options["schedule"] != "constant" or options["temperature_end"] is not None:
         resumable.discard("epochs")
     return {name: value for name, value in options.items() if name not in resumable}
 
@@ -492,6 +525,12 @@ def check(config: Config) -> None:
         raise BadInput(
             f"--rescale {config.rescale} means nothing to --method {config.method}; "
             f"valid: {', '.join(RESCALES[config.method])}",
+            page=_OPTIONS,
+        )
+    if config.warmup_epochs >= config.epochs:
+        raise BadInput(
+            f"--warmup-epochs {config.warmup_epochs} leaves none of the "
+            f"{config.epochs} epochs; it must be fewer than --epochs",
             page=_OPTIONS,
         )
     _check_network(config)

@@ -5,6 +5,7 @@ The file is long because it states what each program takes and returns.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from aslp_jax.masked import Masked
 from aslp_jax.methods import Method
 from aslp_jax.models import NETWORKS, initialisers
 from aslp_jax.ops import convolution
-from aslp_jax.optim import by_group, relative_sign_sgd
+from aslp_jax.optim import averaged, by_group, relative_sign_sgd, with_ema
 from aslp_jax.trainer.spec import ProgramSpec
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Programs:
       keep_counts: `method.keep_counts`.
       keep_probabilities: `method.keep_probabilities`.
       metrics: `method.metrics`.
+      averaged: function from a state to the state that is scored and kept, whose params
+        are their moving averages, if the specification asks for them.
       prune: function from a state to the state that fine-tuning starts from; only for
         methods that can prune.
       connectivity: function from masks to the connectivity of the pruned network.
@@ -84,6 +87,7 @@ class Programs:
     keep_counts: Callable[..., Any]
     keep_probabilities: Callable[..., dict[str, jax.Array]]
     metrics: Callable[..., Any]
+    averaged: Callable[[train.TrainState], train.TrainState]
     prune: Callable[[train.TrainState], train.TrainState]
     connectivity: Callable[..., "Connectivity"]
 
@@ -129,6 +133,8 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         "model": model,
         "optimiser": optimiser,
         "micro_batch": spec.micro_batch,
+        "label_smoothing": spec.label_smoothing,
+        "temperature": _temperature(spec),
         "spread": spec.mesh if spec.spread else None,
     }
     size = spec.batch_size
@@ -158,6 +164,7 @@ def compile_programs(spec: ProgramSpec) -> Programs:
         keep_counts=jax.jit(method.keep_counts),
         keep_probabilities=jax.jit(method.keep_probabilities),
         metrics=jax.jit(method.metrics),
+        averaged=averaged if spec.ema_decay else lambda state: state,
         prune=jax.jit(prune),
         connectivity=jax.jit(connect),
     )
@@ -190,9 +197,18 @@ def _optimiser(spec: ProgramSpec) -> optax.GradientTransformation:
     """
 
     def scheduled(rate: float) -> optax.ScalarOrSchedule:
-        if spec.decay_steps is None:
+        rise = spec.warmup_steps
+        if spec.decay_steps is not None:
+            later = optax.cosine_decay_schedule(rate, spec.decay_steps - rise)
+        elif rise:
+            later = optax.constant_schedule(rate)
+        else:
             return rate
-        return optax.cosine_decay_schedule(rate, spec.decay_steps)
+        if not rise:
+            return later
+        return optax.join_schedules(
+            [optax.linear_schedule(0, rate, rise), later], [rise]
+        )
 
     def rule(rate: float) -> optax.GradientTransformation:
         if spec.optimiser == "adam":
@@ -204,7 +220,7 @@ def _optimiser(spec: ProgramSpec) -> optax.GradientTransformation:
             return rule(rate)
         return optax.chain(optax.add_decayed_weights(spec.weight_decay), rule(rate))
 
-    return by_group(
+    optimiser = by_group(
         {
             "scale": rule(spec.scale_lr),
             "sharpness": relative_sign_sgd(scheduled(spec.sharpness_lr)),
@@ -212,6 +228,18 @@ def _optimiser(spec: ProgramSpec) -> optax.GradientTransformation:
         },
         default=decayed(spec.mask_lr),
     )
+    return with_ema(optimiser, spec.ema_decay) if spec.ema_decay else optimiser
+
+
+def _temperature(spec: ProgramSpec) -> optax.Schedule | None:
+    """Returns the temperature by step; None if it is that of the method throughout."""
+    if spec.temperature_end is None:
+        return None
+    method: Any = spec.method
+    # Of logarithms, because float32 may not hold the quotient of both ends.
+    start = math.log(method.temperature)
+    change = math.log(spec.temperature_end) - start
+    return lambda step: jnp.exp(start + change * (step / spec.temperature_steps))
 
 
 def _model(spec: ProgramSpec) -> Masked | functional.Model:

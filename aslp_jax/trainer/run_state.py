@@ -207,7 +207,7 @@ class Run:
           The row of the epoch; or the divergence if the validation loss is not finite
           or a parameter is NaN, in which case nothing changes.
         """
-        position, state = self.position, self.state
+        position, state = self.position, self.programs.averaged(self.state)
         began = time.monotonic()
         key = None
         if self.config.select_by == "sample":
@@ -215,7 +215,8 @@ class Run:
         accuracy, loss = self.images.score(
             self.programs, self.place_scored(state.variables), key, check
         )
-        # Thresholding hides a NaN logit: the weight is merely dropped.
+        # Thresholding hides a NaN logit, where the weight is merely dropped; an average
+        # keeps it.
         if not (math.isfinite(loss) and without_nan(state.params)):
             return Divergence(position.epoch + 1, self.steps, self.steps, None)
         masks = self.programs.masks(state.frozen, state.params)

@@ -59,6 +59,7 @@ class ProgramSpec:
       batch_size: images a step, over all devices.
       micro_batch: images a forward pass, over all devices.
       optimiser: "sgd" or "adam".
+      warmup_steps: steps over which the learning rates rise from 0.
       decay_steps: steps until cosine learning rates are 0; None for constant rates.
       mask_lr: learning rate of logits or scores.
       scale_lr: learning rate of scales.
@@ -66,6 +67,10 @@ class ProgramSpec:
       sharpness_lr: relative change of the sharpness in a step.
       momentum: SGD momentum, or adam's beta1.
       weight_decay: weight decay of logits, scores or trained weights.
+      temperature_end: temperature after `temperature_steps`; None to leave it as it is.
+      temperature_steps: steps until then; 0 without `temperature_end`.
+      label_smoothing: share of each label that is spread over all classes.
+      ema_decay: decay of the moving averages of params a step; 0 for none.
       platform: platform of the devices, "cpu" or another.
       mesh: devices that share each batch; None for one device.
       spread: True to spread the state over the mesh.
@@ -88,6 +93,7 @@ class ProgramSpec:
     batch_size: int
     micro_batch: int
     optimiser: str
+    warmup_steps: int
     decay_steps: int | None
     mask_lr: float
     scale_lr: float
@@ -95,6 +101,10 @@ class ProgramSpec:
     sharpness_lr: float
     momentum: float
     weight_decay: float
+    temperature_end: float | None
+    temperature_steps: int
+    label_smoothing: float
+    ema_decay: float
     platform: str
     mesh: Mesh | None
     spread: bool
@@ -147,6 +157,7 @@ def program_spec(
         batch_size=config.batch_size,
         micro_batch=micro_batch,
         optimiser=config.optimiser,
+        warmup_steps=steps * config.warmup_epochs,
         decay_steps=steps * config.epochs if config.schedule == "cosine" else None,
         mask_lr=config.mask_lr,
         scale_lr=config.scale_lr,
@@ -154,6 +165,12 @@ def program_spec(
         sharpness_lr=config.sharpness_lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        temperature_end=config.temperature_end,
+        temperature_steps=0
+        if config.temperature_end is None
+        else steps * config.epochs,
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
         platform=platform,
         mesh=mesh,
         spread=mesh is not None and config.shard == "params",

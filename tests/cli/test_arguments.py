@@ -66,6 +66,7 @@ PAPER = {
     "micro_batch": None,
     "optimiser": "sgd",
     "schedule": "constant",
+    "warmup_epochs": 0,
     "mask_lr": 50.0,
     "scale_lr": 0.001,
     "weight_lr": 0.1,
@@ -73,6 +74,9 @@ PAPER = {
     "momentum": 0.9,
     "weight_decay": 0.0,
     "temperature": 1.0,
+    "temperature_end": None,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
     "dtype": "float32",
     "eval_samples": 10,
     "seed": 0,
@@ -295,8 +299,17 @@ def test_each_method_has_a_rescale_of_its_own_to_start_from() -> None:
 def test_epochs_are_fixed_where_the_learning_rate_follows_them(resumed: Any) -> None:
     resumed(schedule="cosine", epochs=5)
     assert "a run with --epochs 5, not 6" in refused("--resume --out run --epochs 6")
+    resumed(temperature_end=0.5, epochs=5)
+    assert "a run with --epochs 5, not 6" in refused("--resume --out run --epochs 6")
     resumed(epochs=5)
     assert parsed("--resume --out run --epochs 6").config.epochs == 6
+
+
+def test_some_epochs_come_after_the_warm_up() -> None:
+    assert refused("--epochs 3 --warmup-epochs 3") == (
+        "--warmup-epochs 3 leaves none of the 3 epochs; it must be fewer than --epochs"
+    )
+    assert parsed("--epochs 3 --warmup-epochs 2").config.warmup_epochs == 2
 
 
 def test_the_methods_are_those_of_the_library() -> None:
@@ -468,6 +481,7 @@ def test_every_number_has_a_lower_bound() -> None:
         ("--mask-lr=0", "--mask-lr must be above 0, got 0.0"),
         ("--mask-lr=-0.5", "--mask-lr must be above 0, got -0.5"),
         ("--weight-decay=-0.5", "--weight-decay must be at least 0, got -0.5"),
+        ("--label-smoothing=1", "--label-smoothing must be below 1, got 1.0"),
         ("--logit-std=-1", "--logit-std must be at least 0, got -1.0"),
         ("--mask-lr=nan", "--mask-lr must be a finite number, got nan"),
         ("--mask-lr=inf", "--mask-lr must be a finite number, got inf"),

@@ -1,13 +1,15 @@
 """Choices of a run, its budget, its divergence, and resuming in fine-tuning."""
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.models import NETWORKS
-from aslp_jax.trainer import devices, run_state
+from aslp_jax.trainer import closing, devices, run_state
 from aslp_jax.trainer.options import FIELDS, Config
 
 
@@ -135,3 +137,29 @@ def test_a_divergence_leaves_the_run_where_it_was(run):
         f"{run.steps} of {run.steps}"
     )
     assert run.position.epoch == 0 and run.position.best_epoch == 0
+
+
+@pytest.mark.slow
+def test_a_run_is_scored_and_kept_by_its_moving_averages():
+    config = Config(
+        dataset="digits", arch="conv2", batch_size=320, devices=1, ema_decay=0.75
+    )
+    run = run_state.Run(config, datasets.load("digits"))
+    mean = params = jax.device_get(run.state.params)
+    for _ in range(2):
+        run.account(1, run.take_steps(1))
+        params = jax.device_get(run.state.params)
+        mean = jax.tree.map(
+            lambda before, now: 0.75 * before + 0.25 * now, mean, params
+        )
+    row = run.finish_epoch(1.0)
+    assert row.best_epoch == 1
+    chex.assert_trees_all_close(run.best["params"], mean, rtol=1e-5)
+    chex.assert_trees_all_equal(run.state.params, params)
+    now = closing.keep_probabilities(run, best=False)
+    chex.assert_trees_all_close(now, closing.keep_probabilities(run, best=True))
+    logits = params["logits"]["Dense_0/kernel"]
+    assert np.abs(now["Dense_0/kernel"] - jax.nn.sigmoid(logits)).max() > 1e-3
+    again = run_state.Run(config, datasets.load("digits"))
+    again.restore(run.snapshot())
+    chex.assert_trees_all_equal(again.state, run.state)

@@ -82,6 +82,8 @@ def test_epochs_matter_where_the_learning_rates_follow_them():
     for schedule in ("constant", "cosine"):
         few, many = (Config(schedule=schedule, epochs=epochs) for epochs in (3, 4))
         assert (spec(few) == spec(many)) == (schedule == "constant")
+    few, many = (Config(temperature_end=0.5, epochs=epochs) for epochs in (3, 4))
+    assert spec(few) != spec(many)
 
 
 def test_each_fact_about_images_and_devices_counts():
