@@ -1,0 +1,111 @@
+"""Comparisons: validation alone chooses the rate, and runs of a seed are paired."""
+
+import csv
+
+import pytest
+
+from aslp_jax.sweeps.grid import Record
+from aslp_jax.sweeps.table1.cells import Cell
+from aslp_jax.trainer.presets import resolve
+from benchmarks import comparisons
+from tests.sweeps.helpers import few_digits, promotion_as_for_users
+
+CELLS = {
+    "aslp": Cell("conv2", False, "aslp", "smart", True),
+    "supermask": Cell("conv2", False, "supermask", "dynamic", True),
+    "edge_popup": Cell("conv2", False, "edge_popup", "fan", True),
+    "magnitude": Cell("conv2", False, "magnitude", "none", False),
+}
+
+
+def record(method, seed, thresholding, averaging=0.5, **others):
+    result = {
+        "thresholding": thresholding,
+        "averaging_mean": averaging,
+        "best_validation_accuracy": thresholding - 0.25,
+        "keep_fraction": 0.5,
+        "best_epoch": 2,
+        "epochs": 2,
+        "stochastic": True,
+        **others,
+    }
+    return Record(CELLS[method], seed, result, [])
+
+
+def test_a_setting_is_a_cell_of_table_1_or_dense():
+    for method, expected in CELLS.items():
+        every = comparisons.searched("conv2", method, 3)
+        assert len(every) == 4
+        for setting in every:
+            options = {"dataset": "cifar10", "augment": False, **setting.options(0)}
+            config = resolve("fast", options)
+            assert comparisons.cell(config) == expected
+            assert (config.epochs, config.batch_size) == (3, 64)
+            made = record(method, 1, 0.5, diverged="in epoch 2")
+            line = comparisons.run_line(config, made)
+            assert line["rate"] in comparisons.RATES[method]
+            assert (line["seed"], line["diverged"]) == (1, "in epoch 2")
+            assert line["signed_constant"] == ("no" if method == "magnitude" else "yes")
+
+
+def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
+    records = [
+        record("aslp", 0, 0.62),
+        record("aslp", 1, 0.63),
+        record("supermask", 0, 0.3, averaging=0.60),
+        record("supermask", 1, 0.3, averaging=0.61),
+        record("edge_popup", 0, 0.64),
+        record("edge_popup", 2, 0.9),
+        record("magnitude", 0, 0.72),
+        record("magnitude", 1, 0.71),
+        record("aslp", 3, float("nan"), diverged="in epoch 1"),
+    ]
+    rates = dict.fromkeys(comparisons.RATES, 0.25)
+    text = comparisons.page("A title", rates, records)
+    assert text.startswith("# A title\n")
+    rows = [line.split(" | ") for line in text.splitlines() if " | " in line]
+    found = {row[0].strip("| "): row[1:] for row in rows}
+    tested = {method: found[name][2] for method, name in comparisons.NAMES.items()}
+    assert tested == {
+        "aslp": "62.50 ± 0.71",
+        "supermask": "60.50 ± 0.71",
+        "edge_popup": "77.00 ± 18.38",
+        "magnitude": "71.50 ± 0.71",
+    }
+    assert found["ASLP (thresholding)"][1] == "37.50 ± 0.71"
+    evidence = {name: row[0].partition(" points")[0] for name, row in found.items()}
+    # Of two seeds t is 12.71; 10 and 8 points.
+    assert evidence["dense training is above ASLP (thresholding)"] == "+9.00 ± 12.71"
+    for name, text in (
+        ("ASLP (thresholding) is above supermask (averaging)", "+2.00 ± 0.00"),
+        ("ASLP (thresholding) is above edge-popup", "-2.00"),
+    ):
+        assert evidence[name] == text
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path, monkeypatch, capsys):
+    few = few_digits(640, 128)
+    monkeypatch.setattr(comparisons.datasets, "load", lambda name: few)
+    rates = {"aslp": (1e-6, 0.5), "edge_popup": (0.003,)}
+    monkeypatch.setattr(comparisons, "RATES", rates)
+    words = ["--dataset", "digits", "--search-epochs", "1", "--epochs", "1"]
+    words += ["--seeds", "2", "--out", str(tmp_path)]
+    with promotion_as_for_users():
+        assert comparisons.main([*words, "--minutes", "0.0001"]) == 0
+        assert not (tmp_path / "runs.csv").exists()
+        assert comparisons.main([*words, "--methods", "aslp"]) == 0
+        assert comparisons.main(words) == 0
+        assert comparisons.main(words) == 0
+    assert "0 runs to make" in capsys.readouterr().err
+    with open(tmp_path / "runs.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    runs = {(line["method"], line["rate"], line["seed"]) for line in lines}
+    assert runs == {
+        *(("aslp", "0.5", seed) for seed in "01"),
+        *(("edge_popup", "0.003", seed) for seed in "01"),
+    }
+    with open(tmp_path / "search.csv", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 5
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert text.startswith("# Conv2 on digits, 1 epoch\n")
