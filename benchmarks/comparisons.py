@@ -192,7 +192,8 @@ def page(title: str, rates: Mapping[str, float], records: Sequence[Record]) -> s
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--arch", default="conv2")
@@ -205,7 +206,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     images = {
         name: os.fspath(value)

@@ -208,6 +208,12 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
         options = (*words, *recipe, *images, *changes, *out)
         return Job(name, (f"experiments/{program}.py", *options), 20)
 
+    def compared(name: str, arch: str, *words: str) -> Job:
+        length = ("--search-epochs", "1", "--epochs", "1") if plan.tiny else ()
+        out = ("--out", os.fspath(plan.work / name))
+        options = ("--arch", arch, *words, *length, *out)
+        return Job(name, ("-m", "benchmarks.comparisons", *options), 20)
+
     def dense(name: str, arch: str, epochs: int, *words: str) -> Job:
         # Nothing is pruned: the network is trained, and that is all.
         method = ("--arch", arch, "--keep", "1", "--method", "magnitude")
@@ -222,8 +228,11 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
     images, archs = plan.images, ("conv2",) if plan.tiny else ("conv2", "conv4")
     all_seeds = {"conv2": 5, "conv4": 3}
     for arch in archs:
-        cell = cells(arch, *METHODS, *WAYS)
-        yield grid(f"{arch}-10", "table1", 10, *cell, *seeds(all_seeds[arch]), *images)
+        count = seeds(all_seeds[arch])
+        digits = ("--dataset", "digits") if plan.tiny else ()
+        yield compared(f"{arch}-methods", arch, *count, *(digits or images))
+        cell = cells(arch, METHODS[0], *WAYS)
+        yield grid(f"{arch}-10", "table1", 10, *cell, *count, *images)
     if not plan.tiny:
         yield grid(
             "conv6-10", "table1", 10, *cells("conv6", *METHODS), *seeds(2), *images
@@ -244,9 +253,7 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
     if plan.fashion:
         for arch in archs:
             words = ("--dataset", "fashion_mnist", *plan.fashion, *seeds(3))
-            name = f"fashion-{arch}"
-            yield grid(name, "table1", 10, *cells(arch, *METHODS), *words)
-            yield dense(name, arch, 10, *words)
+            yield compared(f"fashion-{arch}", arch, *words)
 
 
 def keep_comparisons(plan: Plan) -> None:

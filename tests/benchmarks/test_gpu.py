@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aslp_jax.cli import budget, table1
-from benchmarks import gpu
+from benchmarks import comparisons, gpu
 
 
 def plan(out: Path) -> gpu.Plan:
@@ -50,8 +50,13 @@ def test_comparisons_are_commands_that_exist(tmp_path, tiny):
     assert len({job.name for job in jobs}) == len(jobs) == (8 if tiny else 14)
     for job in jobs:
         program, *words = job.command
+        if program == "-m" and words[0] == "benchmarks.search":
+            continue
         if program == "-m":
-            assert words[0] == "benchmarks.search"
+            assert words[0] == "benchmarks.comparisons"
+            found = vars(comparisons.parser().parse_args(words[1:]))
+            assert found["epochs"] == (1 if tiny else 10)
+            assert ("fashion" in job.name) == (found["dataset"] == "fashion_mnist")
             continue
         command = {"table1.py": table1, "budget.py": budget}[Path(program).name]
         found = vars(command.parser().parse_args(words))
