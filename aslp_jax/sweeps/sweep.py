@@ -20,7 +20,7 @@ from aslp_jax._errors import BadInput
 from aslp_jax._extras import require
 from aslp_jax.sweeps import runner
 from aslp_jax.sweeps.grid import Grid
-from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows
+from aslp_jax.trainer.options import FIELDS, RESCALES, Config, knows, without_added
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import Progress
 from aslp_jax.trainer.run_folder import REPORT, check_encoding, writing
@@ -178,7 +178,9 @@ class Plan:
             "images_sha256": data.images_sha256(),
             **({"labels_sha256": data.labels_sha256()} if first.of_files else {}),
             "per_device": self.schedule.per_device,
-            "options": self.shared,
+            "options": {
+                name: without_added(shared) for name, shared in self.shared.items()
+            },
         }
 
 

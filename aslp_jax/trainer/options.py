@@ -29,6 +29,7 @@ __all__ = [
     "flag",
     "image_size",
     "knows",
+    "without_added",
 ]
 
 _OWN_NETWORK = "docs/own_network.md"
@@ -480,6 +481,24 @@ def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["schedule"] != "constant" or options["temperature_end"] is not None:
         resumable.discard("epochs")
     return {name: value for name, value in options.items() if name not in resumable}
+
+
+def without_added(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options without those that older versions lack, unless they matter.
+
+    What older versions wrote compares as equal then: an option that was added later and
+    has its default left the steps as they were.
+
+    Args:
+      options: options by name; some may be missing, and other names are kept.
+    """
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in FIELDS
+        or not FIELDS[name].metadata.get("added")
+        or value != FIELDS[name].default
+    }
 
 
 def check(config: Config) -> None:

@@ -12,7 +12,7 @@ from aslp_jax import checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.data.streamed import Streamed
-from aslp_jax.trainer.options import Config, fixed_options
+from aslp_jax.trainer.options import Config, fixed_options, without_added
 from aslp_jax.trainer.position import Position
 from aslp_jax.trainer.processes import every_process, is_first, to_first
 from aslp_jax.trainer.results import Divergence, EpochRow, RunResult
@@ -256,7 +256,7 @@ def _resume(session: Session, note: Callable[[str], None]) -> None:
 def _identity(run: Run) -> dict[str, Any]:
     """Returns the values that a checkpoint must share with the run that reads it."""
     values = {
-        **fixed_options(run.config.as_dict()),
+        **without_added(fixed_options(run.config.as_dict())),
         "images_sha256": run.images_sha256,
     }
     if run.config.of_files:  # labels of named data sets do not change

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from aslp_jax._errors import BadInput
+from aslp_jax.data import datasets
 from aslp_jax.sweeps import sweep
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.table1 import cells, page, report
@@ -41,13 +43,24 @@ def test_a_cell_gets_the_options_that_its_method_knows():
     assert (found.weight_lr, found.rescale) == (0.125, "none")
 
 
-def plan(folder: Path, *, page_wanted: bool = True) -> sweep.Plan:
+def plan(folder: Path, *, page_wanted: bool = True, **options) -> sweep.Plan:
     """A grid of one cell of table 1."""
     table = sweep.Table(
         report.NAME, [ASLP], cells.configure, cells.settings, report.write, page.write
     )
     schedule = sweep.Schedule(seeds=2, report=page_wanted)
-    return sweep.plan(table, "fast", {"dataset": "digits"}, schedule, folder)
+    return sweep.plan(table, "fast", {"dataset": "digits", **options}, schedule, folder)
+
+
+def test_a_grid_of_an_older_version_has_the_settings_of_this_one(tmp_path):
+    digits = datasets.load("digits")
+    alike = plan(tmp_path).settings(digits)
+    Grid(tmp_path / "grid", alike)
+    assert "ema_decay" in plan(tmp_path).shared["aslp"]
+    assert "ema_decay" not in alike["options"]["aslp"]
+    other = plan(tmp_path, ema_decay=0.5).settings(digits)
+    with pytest.raises(BadInput, match=r"options aslp ema_decay None, not 0\.5"):
+        Grid(tmp_path / "grid", other)
 
 
 def test_what_a_killed_process_left_is_deleted(tmp_path):

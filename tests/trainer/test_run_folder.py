@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aslp_jax._errors import BadInput
-from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.options import FIELDS, Config, without_added
 from aslp_jax.trainer.run_folder import RunFolder
 from tests.helpers import epoch_row
 
@@ -117,6 +117,19 @@ def test_an_older_run_lacks_the_options_that_were_added(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(BadInput, match="only one side knows devices"):
         RunFolder(tmp_path).saved_options()
+
+
+def test_what_older_runs_wrote_is_the_same_as_an_added_option_left_alone() -> None:
+    older = {
+        name: value
+        for name, value in Config(seed=3).as_dict().items()
+        if not FIELDS[name].metadata.get("added")
+    }
+    assert older.keys() < FIELDS.keys()
+    assert without_added(Config(seed=3).as_dict()) == older
+    averaged = Config(seed=3, ema_decay=0.5).as_dict()
+    assert without_added(averaged) == {**older, "ema_decay": 0.5}
+    assert without_added({"plain": {"ema_decay": 0.0}}) == {"plain": {"ema_decay": 0.0}}
 
 
 def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:

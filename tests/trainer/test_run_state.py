@@ -9,7 +9,7 @@ import pytest
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.models import NETWORKS
-from aslp_jax.trainer import closing, devices, run_state
+from aslp_jax.trainer import closing, devices, run_state, session
 from aslp_jax.trainer.options import FIELDS, Config
 
 
@@ -163,3 +163,9 @@ def test_a_run_is_scored_and_kept_by_its_moving_averages():
     again = run_state.Run(config, datasets.load("digits"))
     again.restore(run.snapshot())
     chex.assert_trees_all_equal(again.state, run.state)
+    assert session._identity(run)["ema_decay"] == 0.75
+
+
+def test_a_checkpoint_of_an_older_version_may_lack_an_option(run):
+    identity = session._identity(run)
+    assert identity["mask_lr"] == 50 and "ema_decay" not in identity
