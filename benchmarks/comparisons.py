@@ -42,7 +42,7 @@ from benchmarks.tables import write_csv
 RATES: dict[str, tuple[float, ...]] = {
     "aslp": (0.1, 0.2, 0.5, 1.0),
     "supermask": (0.2, 0.5, 1.0, 2.0),
-    "edge_popup": (0.0003, 0.001, 0.003, 0.01),
+    "edge_popup": (0.0001, 0.0003, 0.001, 0.003),
     "magnitude": (0.01, 0.02, 0.05, 0.1),
 }
 """Learning rates that are searched, by method; `magnitude` prunes nothing here."""

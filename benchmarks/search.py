@@ -66,7 +66,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "edge_popup": [
         {"batch_size": size, "rescale": "fan", "mask_lr": rate}
         for size in (64, 32)
-        for rate in (0.0003, 0.001, 0.003, 0.01)
+        for rate in (0.0001, 0.0003, 0.001, 0.003)
     ],
 }
 """Options that are changed, by method."""
