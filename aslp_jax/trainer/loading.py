@@ -29,7 +29,10 @@ def load_dataset(
     # Only what reads this data set is imported.
     try:
         if _is_streamed(config):
-            return _find_streamed(config)
+            found = _find_streamed(config)
+            # Only now: nobody should install it for images that cannot be streamed.
+            require("grain", by="load: streaming of images")
+            return found
         if config.data is not None:
             from aslp_jax.data import own
 
@@ -85,7 +88,6 @@ def _is_streamed(config: Config) -> bool:
 
 
 def _find_streamed(config: Config) -> Streamed:
-    require("grain", by="load: streaming of images")
     size, folder = image_size(config), config.data_dir or ""
     if config.dataset == IMAGENET:
         from aslp_jax.data import imagenet

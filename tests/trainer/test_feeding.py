@@ -5,6 +5,7 @@ import io
 import math
 import shutil
 import signal
+import sys
 import types
 from pathlib import Path
 
@@ -304,7 +305,10 @@ def test_large_images_are_streamed_by_themselves(photos, tmp_path, monkeypatch) 
         ({"data": "none"}, "load: there is no none; expected a folder"),
     ],
 )
-def test_what_cannot_be_streamed_is_one_line(photos, changes, message) -> None:
+def test_what_cannot_be_streamed_is_one_line(
+    photos, changes, message, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)  # nobody is told to install it
     with pytest.raises(BadInput, match=message):
         loading.load_dataset(options(photos, stream=True, **changes))
 
@@ -316,6 +320,7 @@ def test_data_streamed_by_itself_names_the_way_into_memory(
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     monkeypatch.setattr(streamed, "STREAM_ABOVE", 0)
+    monkeypatch.setitem(sys.modules, "grain", None)
     config = Config(dataset="tfds:imagenet2012", data_dir=str(tmp_path), image_size="8")
     with pytest.raises(BadInput, match=r"=array_record` .*; --no-stream holds"):
         loading.load_dataset(config)
