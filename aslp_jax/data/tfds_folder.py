@@ -40,9 +40,9 @@ def find(root: Path, name: str) -> Path:
         versions = [folder for folder in versions if folder.name == spelt[2]]
     if not versions:
         raise FileNotFoundError(
-            f"load: no prepared dataset {name} in {root}; expected "
-            f"'{spelt[1]}/{spelt[2] or '<version>'}/dataset_info.json' there, "
-            f"{_prepared(root)}"
+            f"load: no prepared dataset {name} in {root}, which holds "
+            f"{_prepared(root)}; expected "
+            f"'{spelt[1]}/{spelt[2] or '<version>'}/dataset_info.json' there"
         )
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
 
@@ -73,7 +73,7 @@ def _prepared(root: Path) -> str:
     }
     found = sorted(name for name in parents if find_versions(root / name))
     more = ", ..." if len(found) > _SHOWN else ""
-    return f"which holds {', '.join(found[:_SHOWN]) or 'none'}{more}"
+    return f"{', '.join(found[:_SHOWN]) or 'no dataset'}{more}"
 
 
 def decode(
