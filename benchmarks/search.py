@@ -35,11 +35,18 @@ _SPREAD_OUT = [
     for rate in rates
 ]
 _BASE: dict[str, Any] = {"batch_size": 64, "mask_lr": 0.2}
+_QUIET = [
+    {"batch_size": 64, "mask_lr": 0.02 * size, "logit_std": size, "temperature": size}
+    for size in (10.0, 20.0, 50.0, 100.0)
+]
+"""Larger logits and the temperature that goes with them: fewer weights are random."""
+
 _SGD: dict[str, Any] = {"batch_size": 64, "optimiser": "sgd", "momentum": 0.9}
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "aslp": [
         *_SPREAD_OUT,
+        *_QUIET,
         {"batch_size": 128, "mask_lr": 0.5},
         {"batch_size": 256, "mask_lr": 1.0},
         *({**_BASE, "logit_std": std} for std in (1.0, 3.0, 5.0, 20.0)),
