@@ -68,7 +68,10 @@ def with_ema(
             raise ValueError("with_ema: update needs the params, and a state of init")
         updates, inner = optimiser.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
-        mean = optax.incremental_update(moved, state.mean, 1 - decay)
+        # 0 times an infinite logit would be NaN.
+        mean = (
+            optax.incremental_update(moved, state.mean, 1 - decay) if decay else moved
+        )
         return updates, Ema(inner, mean)
 
     return optax.GradientTransformation(init, update)

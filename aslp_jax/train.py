@@ -184,7 +184,8 @@ def step(
       and number of rightly classified examples (int32 scalar), over all devices.
 
     Raises:
-      TypeError: `key` is no PRNG key.
+      TypeError: `key` is no PRNG key, or `temperature` is given to a method without
+        one.
       ValueError: `micro_batch` does not divide the batch, `label_smoothing` is outside
         [0, 1), or `key` is an array of keys.
     """
@@ -196,6 +197,11 @@ def step(
     net = functional.network(model.net)
     method: Any = model.method
     if temperature is not None:
+        if not hasattr(method, "temperature"):
+            raise TypeError(
+                f"train.step: {type(method).__name__} has no temperature; give a "
+                "schedule for a method that has, such as ASLP"
+            )
         method = dataclasses.replace(method, temperature=temperature(state.step))
     mask_key, dropout_key = stream(key, "mask"), stream(key, "dropout")
     weights = method.effective_weights(state.frozen, state.params, key=mask_key)

@@ -33,7 +33,7 @@ from aslp_jax.sweeps.runner import train_grid
 from aslp_jax.sweeps.statistics import mean_and_std, verdict
 from aslp_jax.sweeps.table1 import cells
 from aslp_jax.sweeps.table1.claims import claims
-from aslp_jax.trainer.options import Config
+from aslp_jax.trainer.options import Config, flag
 from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import counted
 from aslp_jax.trainer.signals import Interrupted
@@ -155,16 +155,16 @@ def judged(records: Sequence[Record]) -> list[Claim]:
     return found
 
 
-def page(title: str, rates: Mapping[str, float], records: Sequence[Record]) -> str:
+def page(title: str, options: Mapping[str, str], records: Sequence[Record]) -> str:
     """Returns the comparison as a page.
 
     Args:
       title: heading.
-      rates: learning rate of each method.
+      options: options of each method, as on a command line.
       records: runs whose cells are those of table 1.
     """
     rows = []
-    for method, rate in rates.items():
+    for method, given in options.items():
         results = [
             record.result
             for record in records
@@ -177,14 +177,15 @@ def page(title: str, rates: Mapping[str, float], records: Sequence[Record]) -> s
             "{:.2f} ± {:.2f}".format(*mean_and_std(each))
             for each in (validated, tested)
         )
-        rows.append((NAMES[method], f"{rate:g}", *shown, str(len(results))))
-    head = ("method", "learning rate", "validation, %", "test, %", "seeds")
+        rows.append((NAMES[method], f"`{given}`", *shown, str(len(results))))
+    head = ("method", "options", "validation, %", "test, %", "seeds")
     return "\n".join(
         [
             f"# {title}",
             "",
             "Means over seeds ± standard deviation. Evidence is the mean difference of",
-            "runs of the same seed ± half of its 95 % interval.",
+            "runs of the same seed ± half of its 95 % interval. Only ASLP has options",
+            "beside the learning rate that a search found (on CIFAR-10).",
             "",
             *markdown_table(head, rows),
             "",
@@ -222,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     data = datasets.load(options.dataset, **images)
 
     def configure(setting: Any, seed: int) -> Config:
-        shared = {"dataset": options.dataset, "augment": False, "eval_samples": 1}
+        shared = {"dataset": options.dataset, "augment": False}
         return resolve("fast", {**shared, **images, **setting.options(seed)})
 
     shared = {"dataset": options.dataset, "images_sha256": data.images_sha256()}
@@ -258,11 +259,13 @@ def main(arguments: Sequence[str]) -> int:
         write_csv(options.out / "runs.csv", [run_line(*each) for each in found])
         records = [record._replace(cell=cell(config)) for config, record in found]
         title = f"{options.arch.capitalize()} on {options.dataset}"
-        rates = {
-            each.method: getattr(configure(each, 0), _rate(each.method))
+        given = {
+            each.method: " ".join(
+                f"{flag(name)} {value}" for name, value in each.changes
+            )
             for each in compared
         }
-        text = page(f"{title}, {counted(options.epochs, 'epoch')}", rates, records)
+        text = page(f"{title}, {counted(options.epochs, 'epoch')}", given, records)
         write_text(options.out / "comparison.md", text)
     print(f"{len(search)} runs, {len(found)} of them compared, in {options.out}")
     return 128 + stopped.number if stopped is not None and stopped.number else 0

@@ -144,6 +144,8 @@ def settings(
 ) -> list[Setting]:
     """Returns settings, those of the methods in turn.
 
+    A setting is left out if no epoch comes after its warm-up.
+
     Args:
       arch: name of the network.
       epochs: epochs of a run.
@@ -153,6 +155,7 @@ def settings(
         (place, Setting(arch, method, tuple(change.items()), epochs))
         for method, all_changes in changes.items()
         for place, change in enumerate(all_changes)
+        if change.get("warmup_epochs", 0) < epochs
     ]
     return [setting for _, setting in sorted(found, key=lambda each: each[0])]
 

@@ -252,6 +252,13 @@ def test_moving_averages_follow_the_params_and_leave_the_steps_alone():
     assert averaged(whole).opt_state is state
 
 
+def test_averages_of_no_decay_are_the_params():
+    params = {"logits": jnp.array([jnp.inf, 1.0])}
+    optimiser = with_ema(optax.sgd(1.0), 0.0)
+    _, state = optimiser.update({"logits": jnp.ones(2)}, optimiser.init(params), params)
+    np.testing.assert_array_equal(state.mean["logits"], [np.inf, 0.0])
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_the_decay_of_averages_is_below_one(decay):
     with pytest.raises(ValueError, match=r"with_ema: decay must be in \[0, 1\)"):

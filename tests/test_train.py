@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from aslp_jax import ASLP, Masked, train
+from aslp_jax import ASLP, Masked, Supermask, train
 from aslp_jax._tree import kernels, map_named, named_leaves, split_by_name
 from aslp_jax.data import augment
 from aslp_jax.models import ConvNet
@@ -173,6 +173,18 @@ def test_the_temperature_of_a_step_may_follow_a_schedule(key):
         plain, *_ = one_step(**options)(now, *batch, key)
         moved = change(found.params["logits"], plain.params["logits"])
         assert any(np.abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(moved))
+
+
+def test_a_method_without_a_temperature_takes_no_schedule(key):
+    state, images, labels, options = problem(key, net=DENSE, method=Supermask())
+    with pytest.raises(TypeError, match=r"^train\.step: Supermask has no temperature"):
+        train.step(
+            state,
+            *whole_batch(images, labels),
+            key,
+            temperature=lambda step: 1.0,
+            **options,
+        )
 
 
 @pytest.mark.slow

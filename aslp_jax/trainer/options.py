@@ -307,7 +307,8 @@ class Config:
     )
     warmup_epochs: int = _option(
         0,
-        "first epochs, over which the learning rates rise from 0; fewer than --epochs",
+        "first epochs, over which the learning rates rise from 0, fewer than --epochs; "
+        "once more after pruning with --finetune",
         least=0,
         added=True,
     )
@@ -346,7 +347,7 @@ class Config:
     )
     temperature_end: float | None = _option(
         None,
-        "temperature after the last epoch; it changes by the same factor in each step "
+        "temperature after --epochs epochs; it changes by the same factor in each step "
         "(default: --temperature throughout)",
         above=0,
         methods=_methods_with("temperature"),
@@ -484,10 +485,10 @@ def fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_added(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns options without those that older versions lack, unless they matter.
+    """Returns options without those that were added later, unless they matter.
 
-    What older versions wrote compares as equal then: an option that was added later and
-    has its default left the steps as they were.
+    A checkpoint, or a grid of the same version number, that was written before compares
+    as equal then: with its default, an added option leaves the steps as they were.
 
     Args:
       options: options by name; some may be missing, and other names are kept.

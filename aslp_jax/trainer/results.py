@@ -25,7 +25,8 @@ class EpochRow:
     Attributes:
       epoch: epochs finished, from 1.
       step: optimiser steps since the run began.
-      train_loss: mean training loss over the epoch's batches, budget loss included.
+      train_loss: mean training loss over the epoch's batches, of smoothed labels if the
+        options say so, budget loss included.
       train_accuracy: accuracy on the training images as seen, in [0, 1].
       validation_loss: mean cross-entropy on the validation images, in nats.
       validation_accuracy: accuracy on the validation images, in [0, 1].

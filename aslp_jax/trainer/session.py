@@ -65,10 +65,11 @@ class Session:
             f"{self.divergence}; {self.folder.path} keeps the state before that epoch; "
             "try smaller learning rates in a new run"
         )
-        if self.run.config.schedule != "constant":
-            return text
-        position = self.run.position
+        config, position = self.run.config, self.run.position
         epochs = max(1, position.epoch - position.pruned_epoch)
+        fixed = "epochs" in fixed_options(config.as_dict())
+        if fixed or epochs <= config.warmup_epochs:
+            return text
         flags = f"--out {self.folder.quoted} --resume --epochs {epochs}"
         return f"{text}, or evaluate what there is with {flags}"
 

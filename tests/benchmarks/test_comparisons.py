@@ -60,8 +60,8 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
         record("magnitude", 1, 0.71),
         record("aslp", 3, float("nan"), diverged="in epoch 1"),
     ]
-    rates = dict.fromkeys(comparisons.RATES, 0.25)
-    text = comparisons.page("A title", rates, records)
+    options = dict.fromkeys(comparisons.RATES, "--rate 0.25")
+    text = comparisons.page("A title", options, records)
     assert text.startswith("# A title\n")
     rows = [line.split(" | ") for line in text.splitlines() if " | " in line]
     found = {row[0].strip("| "): row[1:] for row in rows}
@@ -72,7 +72,7 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
         "edge_popup": "77.00 ± 18.38",
         "magnitude": "71.50 ± 0.71",
     }
-    assert found["ASLP (thresholding)"][1] == "37.50 ± 0.71"
+    assert found["ASLP (thresholding)"][:2] == ["`--rate 0.25`", "37.50 ± 0.71"]
     evidence = {name: row[0].partition(" points")[0] for name, row in found.items()}
     # Of two seeds t is 12.71; 10 and 8 points.
     assert evidence["dense training is above ASLP (thresholding)"] == "+9.00 ± 12.71"
@@ -109,3 +109,4 @@ def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path, monkeypatch, cap
         assert len(list(csv.DictReader(file))) == 5
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert text.startswith("# Conv2 on digits, 1 epoch\n")
+    assert "`--batch-size 64 --rescale fan --mask-lr 0.003`" in text

@@ -22,6 +22,8 @@ def test_every_setting_means_something_and_has_a_name_of_its_own():
     assert {each.method for each in every[:3]} == set(search.SETTINGS)
     for each in every:
         resolve("fast", {"dataset": "cifar10", **each.options(0)})
+    warm = {"aslp": [{"warmup_epochs": 1}, {}]}
+    assert [each.changes for each in search.settings("conv2", 1, warm)] == [()]
     for method in search.SETTINGS:
         rates = {
             dict(each.changes)["mask_lr"] for each in every if each.method == method

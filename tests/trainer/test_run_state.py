@@ -1,16 +1,22 @@
 """Choices of a run, its budget, its divergence, and resuming in fine-tuning."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aslp_jax import checkpoint
 from aslp_jax._errors import BadInput
 from aslp_jax.data import datasets
 from aslp_jax.models import NETWORKS
 from aslp_jax.trainer import closing, devices, run_state, session
-from aslp_jax.trainer.options import FIELDS, Config
+from aslp_jax.trainer.options import FIELDS, Config, check, fixed_options
+from aslp_jax.trainer.position import Position
+from aslp_jax.trainer.results import Divergence
+from aslp_jax.trainer.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +146,7 @@ def test_a_divergence_leaves_the_run_where_it_was(run):
 
 
 @pytest.mark.slow
-def test_a_run_is_scored_and_kept_by_its_moving_averages():
+def test_a_run_is_scored_and_kept_by_its_moving_averages(tmp_path):
     config = Config(
         dataset="digits", arch="conv2", batch_size=320, devices=1, ema_decay=0.75
     )
@@ -152,7 +158,15 @@ def test_a_run_is_scored_and_kept_by_its_moving_averages():
         mean = jax.tree.map(
             lambda before, now: 0.75 * before + 0.25 * now, mean, params
         )
+    losses = {
+        name: run.images.score(
+            run.programs, run.state.replace(params=each).variables, None, None
+        )[1]
+        for name, each in (("mean", mean), ("params", params))
+    }
     row = run.finish_epoch(1.0)
+    assert row.validation_loss == pytest.approx(losses["mean"], rel=1e-4)
+    assert abs(row.validation_loss - losses["params"]) > 1e-3
     assert row.best_epoch == 1
     chex.assert_trees_all_close(run.best["params"], mean, rtol=1e-5)
     chex.assert_trees_all_equal(run.state.params, params)
@@ -161,7 +175,8 @@ def test_a_run_is_scored_and_kept_by_its_moving_averages():
     logits = params["logits"]["Dense_0/kernel"]
     assert np.abs(now["Dense_0/kernel"] - jax.nn.sigmoid(logits)).max() > 1e-3
     again = run_state.Run(config, datasets.load("digits"))
-    again.restore(run.snapshot())
+    checkpoint.save(tmp_path, 2, run.snapshot(), {})
+    again.restore(checkpoint.restore(tmp_path, 2, again.blank_snapshot(), {}))
     chex.assert_trees_all_equal(again.state, run.state)
     assert session._identity(run)["ema_decay"] == 0.75
 
@@ -169,3 +184,32 @@ def test_a_run_is_scored_and_kept_by_its_moving_averages():
 def test_a_checkpoint_of_an_older_version_may_lack_an_option(run):
     identity = session._identity(run)
     assert identity["mask_lr"] == 50 and "ema_decay" not in identity
+
+
+@pytest.mark.parametrize(
+    ("changes", "epoch", "advice"),
+    [
+        ({}, 0, "--resume --epochs 1"),
+        ({}, 3, "--resume --epochs 3"),
+        ({"schedule": "cosine"}, 3, None),
+        ({"temperature_end": 0.5}, 3, None),
+        ({"warmup_epochs": 3}, 3, None),
+        ({"warmup_epochs": 3}, 4, "--resume --epochs 4"),
+    ],
+)
+def test_advice_on_a_divergence_is_a_command_that_is_taken(
+    run, tmp_path, monkeypatch, changes, epoch, advice
+):
+    config = dataclasses.replace(run.config, epochs=10, **changes)
+    monkeypatch.setattr(run, "config", config)
+    monkeypatch.setattr(run, "position", Position(epoch=epoch))
+    lost = Divergence(epoch + 1, 3, 4, float("nan"))
+    text = session.Session(run, RunFolder(tmp_path), [], lost).problem
+    if advice is None:
+        assert text.endswith("try smaller learning rates in a new run")
+    else:
+        assert text.endswith(advice)
+        again = dataclasses.replace(config, epochs=int(advice.split()[-1]))
+        check(again)
+        same, wanted = (fixed_options(each.as_dict()) for each in (again, config))
+        assert same == wanted
