@@ -72,6 +72,7 @@ def budget_cell(line: Mapping[str, str]) -> budget_cells.Cell:
 
 SOURCES = (
     Source("gpu-h200", "CIFAR-10 (JPEG)", claims, table1_cell),
+    Source("comparison-cifar10-jpeg", "CIFAR-10 (JPEG)", claims, table1_cell),
     Source("table1-cifar10-jpeg-3-epochs", "CIFAR-10 (JPEG)", claims, table1_cell),
     Source("table1-cifar10-jpeg", "CIFAR-10 (JPEG)", claims, table1_cell),
     Source("table1-digits", "digits", claims, table1_cell),

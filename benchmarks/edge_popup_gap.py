@@ -34,11 +34,24 @@ from benchmarks.timing import where
 RATES = {"aslp": (0.1, 0.2, 0.5, 1.0), "edge_popup": (0.0003, 0.001, 0.003, 0.01)}
 """Mask learning rates, by method."""
 
-PRESET = {"aslp": 0.5, "edge_popup": 0.001}
-"""Rates of the preset, by method."""
+LESS_NOISE = "aslp_less_noise"
+"""ASLP with logits and a temperature that make fewer masks random."""
 
-RESCALE = {"aslp": "smart", "edge_popup": "fan"}
-"""Rescale of column WR, by method."""
+PRESET = {"aslp": 0.5, "edge_popup": 0.001, LESS_NOISE: 1.0}
+"""Rates of the preset, by method, and the one of `LESS_NOISE`."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "aslp": {"method": "aslp", "rescale": "smart"},
+    "edge_popup": {"method": "edge_popup", "rescale": "fan"},
+    LESS_NOISE: {
+        "method": "aslp",
+        "rescale": "smart",
+        # Found on CIFAR-10, with its rate; see results/README.md, search-cifar10-jpeg.
+        "logit_std": 50.0,
+        "temperature": 50.0,
+    },
+}
+"""Options by method: its rescale of column WR, and others."""
 
 OTHER_SCALE = 2**0.5
 """Scale of edge-popup with half of the weights kept, as the first scale of ASLP."""
@@ -63,7 +76,7 @@ def train_once(
 
     Args:
       arch: name of the network.
-      method: `"aslp"` or `"edge_popup"`.
+      method: key of `OPTIONS`.
       augment: True to crop training images.
       rate: learning rate of logits or scores.
       scale: initial scale of ASLP; None for that of the preset.
@@ -76,9 +89,8 @@ def train_once(
     chosen: dict[str, Any] = {
         "dataset": "digits",
         "arch": arch,
-        "method": method,
+        **OPTIONS[method],
         "augment": augment,
-        "rescale": RESCALE[method],
         "signed_constant": "all",
         "mask_lr": rate,
         "seed": seed,
@@ -137,7 +149,11 @@ def settings(seeds: int) -> Iterator[dict[str, Any]]:
     ]
     rates.sort(key=lambda each: each[1] != PRESET[each[0]])
     for (method, rate, scale), augment, arch, seed in itertools.product(
-        [*rates, ("aslp", PRESET["aslp"], OTHER_SCALE)],
+        [
+            *rates,
+            ("aslp", PRESET["aslp"], OTHER_SCALE),
+            (LESS_NOISE, PRESET[LESS_NOISE], None),
+        ],
         (True, False),
         ("conv2", "conv4"),
         range(seeds),
@@ -181,6 +197,7 @@ def differences(
     theirs: str = "selected",
     best_rates: bool = False,
     scale: float | None = None,
+    aslp: str = "aslp",
 ) -> Differences:
     """Returns ASLP minus edge-popup in points, by seed.
 
@@ -192,14 +209,15 @@ def differences(
       best_rates: True to take, for each method, network and kind of images, the rate
         whose mean validation accuracy is best; False for the rates of the preset.
       scale: initial scale of ASLP; None for that of the preset.
+      aslp: key of `OPTIONS` that stands for ASLP.
     """
     found: dict[int, list[float]] = {}
     places = sorted({(run["arch"], run["augment"]) for run in runs if keep(run)})
     for place in places:
         here = [run for run in runs if (run["arch"], run["augment"]) == place]
         sides = {}
-        for method, measure in (("aslp", ours), ("edge_popup", theirs)):
-            wanted = scale if method == "aslp" else None
+        for method, measure in ((aslp, ours), ("edge_popup", theirs)):
+            wanted = scale if method == aslp else None
             own = [
                 run for run in here if (run["method"], run["scale"]) == (method, wanted)
             ]
@@ -207,8 +225,8 @@ def differences(
             sides[method] = {
                 run["seed"]: run[measure] for run in own if run["rate"] == rate
             }
-        for seed in sides["aslp"].keys() & sides["edge_popup"].keys():
-            gap = sides["aslp"][seed] - sides["edge_popup"][seed]
+        for seed in sides[aslp].keys() & sides["edge_popup"].keys():
+            gap = sides[aslp][seed] - sides["edge_popup"][seed]
             found.setdefault(seed, []).append(gap)
     return found
 
@@ -252,6 +270,7 @@ def changes(runs: Sequence[Line]) -> list[tuple[str, Differences]]:
             "the first scale of ASLP that of edge-popup, 1.41",
             differences(runs, scale=OTHER_SCALE),
         ),
+        ("less noise in the masks of ASLP", differences(runs, aslp=LESS_NOISE)),
         ("augmented images alone", differences(runs, keep=augmented)),
         ("images as they are alone", differences(runs, keep=plain)),
         (
@@ -261,6 +280,16 @@ def changes(runs: Sequence[Line]) -> list[tuple[str, Differences]]:
         (
             "images as they are, best learning rates, last epoch",
             differences(runs, keep=plain, best_rates=True, **last),
+        ),
+        (
+            "less noise, augmented images, best learning rate of edge-popup, last "
+            "epoch",
+            differences(runs, keep=augmented, best_rates=True, aslp=LESS_NOISE, **last),
+        ),
+        (
+            "less noise, images as they are, best learning rate of edge-popup, last "
+            "epoch",
+            differences(runs, keep=plain, best_rates=True, aslp=LESS_NOISE, **last),
         ),
     ]
 

@@ -49,6 +49,7 @@ def test_each_line_changes_one_choice():
         line("aslp", 0.5, 1, 90.0, 92.0),
         line("aslp", 0.2, 0, 95.0, 96.0),
         line("aslp", 0.5, 0, 99.0, 97.0, scale=edge_popup_gap.OTHER_SCALE),
+        line(edge_popup_gap.LESS_NOISE, 1.0, 1, 97.0, 98.0),
         line("edge_popup", 0.001, 0, 93.0, 94.0),
         line("edge_popup", 0.001, 1, 93.0, 94.0),
         line("edge_popup", 0.003, 0, 92.0, 99.0),
@@ -62,10 +63,13 @@ def test_each_line_changes_one_choice():
         {0: [-3.0, -20.0], 1: [-2.0]},
         {0: [-44.0, -40.0], 1: [-44.0]},
         {0: [3.0]},
+        {1: [4.0]},
         {0: [-20.0]},
         {0: [-3.0], 1: [-2.0]},
         {0: [-20.0]},
         {0: [2.0]},
+        {},
+        {1: [4.0]},
     ]
 
 
