@@ -311,6 +311,8 @@ def saved(folder: Path, step: int) -> dict[str, Any]:
         name: value
         for name, value in options(folder).items()
         if not FIELDS[name].metadata.get("resumable")
+        # Older versions lack what was added, and it says nothing at its default.
+        and not (FIELDS[name].metadata.get("added") and value == FIELDS[name].default)
     }
     hashes = {name: identity[name] for name in ("images_sha256", "labels_sha256")}
     assert identity == {**fixed, **hashes}
