@@ -16,28 +16,22 @@ Writes `search.csv`, `runs.csv` and `comparison.md`; `cells/` holds the runs. Ex
 """
 
 import argparse
-import math
-import os
+import dataclasses
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aslp_jax._atomic import write_text
-from aslp_jax.data import datasets
-from aslp_jax.sweeps.grid import Grid, Record
-from aslp_jax.sweeps.measures import accuracy, other_accuracy
-from aslp_jax.sweeps.report import Claim, markdown_table
-from aslp_jax.sweeps.runner import train_grid
+from aslp_jax.sweeps.grid import Record
+from aslp_jax.sweeps.measures import accuracy, best_validation_accuracy, other_accuracy
+from aslp_jax.sweeps.report import Claim, markdown_table, run_line
 from aslp_jax.sweeps.statistics import mean_and_std, verdict
 from aslp_jax.sweeps.table1 import cells
 from aslp_jax.sweeps.table1.claims import claims
 from aslp_jax.trainer.options import Config, flag
-from aslp_jax.trainer.presets import resolve
 from aslp_jax.trainer.progress import counted
-from aslp_jax.trainer.signals import Interrupted
-from benchmarks.search import Setting, best, lines
+from benchmarks.recipes import Runs, Setting, add_arguments, best
 from benchmarks.tables import write_csv
 
 RATES: dict[str, tuple[float, ...]] = {
@@ -108,43 +102,22 @@ def cell(config: Config) -> cells.Cell:
     )
 
 
-def run_line(config: Config, record: Record) -> dict[str, Any]:
-    """Returns the line of a run in `runs.csv`.
-
-    Args:
-      config: options of the run.
-      record: the finished run.
-    """
-    return {
-        "arch": config.arch,
-        "augment": "yes" if config.augment else "no",
-        "method": config.method,
-        "rescale": config.rescale,
-        "signed_constant": "yes" if config.signed_constant != "none" else "no",
-        "rate": getattr(config, _rate(config.method)),
-        "seed": record.seed,
-        **{name: record.result.get(name, "") for name in _NUMBERS},
-    }
-
-
 def judged(records: Sequence[Record]) -> list[Claim]:
     """Returns what the differences between the methods say, with evidence and verdict.
 
     Args:
-      records: runs whose cells are those of table 1.
+      records: runs of one network, whose cells are those of table 1.
     """
-    dense = {
-        (record.cell.arch, record.seed): accuracy(record.result)
+    measured = {
+        (record.cell.method, record.seed): accuracy(record.result)
         for record in records
-        if record.cell.method == "magnitude" and not record.diverged
+        if not record.diverged
     }
-    gaps: dict[int, list[float]] = {}
-    for record in records:
-        place = (record.cell.arch, record.seed)
-        if record.cell.method == "aslp" and not record.diverged and place in dense:
-            gaps.setdefault(record.seed, []).append(
-                dense[place] - accuracy(record.result)
-            )
+    gaps = {
+        seed: [measured["magnitude", seed] - ours]
+        for (method, seed), ours in measured.items()
+        if method == "aslp" and ("magnitude", seed) in measured
+    }
     found = [
         each
         for each in claims(records)
@@ -155,120 +128,90 @@ def judged(records: Sequence[Record]) -> list[Claim]:
     return found
 
 
-def page(title: str, options: Mapping[str, str], records: Sequence[Record]) -> str:
-    """Returns the comparison as a page.
+def write_tables(
+    title: str, runs: Sequence[tuple[Config, Record]], folder: Path
+) -> None:
+    """Writes `runs.csv` and `comparison.md`.
 
     Args:
-      title: heading.
-      options: options of each method, as on a command line.
-      records: runs whose cells are those of table 1.
+      title: heading of the page.
+      runs: finished runs with their options, one setting of each method.
+      folder: folder to write into.
     """
+    records = [record._replace(cell=cell(config)) for config, record in runs]
+    rates = [getattr(config, _rate(config.method)) for config, _ in runs]
+    write_csv(
+        folder / "runs.csv",
+        [
+            {**run_line(record, _NUMBERS), "rate": rate}
+            for record, rate in zip(records, rates, strict=True)
+        ],
+    )
     rows = []
-    for method, given in options.items():
+    for method, setting in {config.method: config for config, _ in runs}.items():
         results = [
             record.result
             for record in records
             if record.cell.method == method and not record.diverged
         ]
         measure = other_accuracy if method == "supermask" else accuracy
-        tested = [measure(each) for each in results]
-        validated = [100 * each["best_validation_accuracy"] for each in results]
-        shown = (
-            "{:.2f} ± {:.2f}".format(*mean_and_std(each))
-            for each in (validated, tested)
-        )
+        columns = (map(best_validation_accuracy, results), map(measure, results))
+        shown = ("{:.2f} ± {:.2f}".format(*mean_and_std([*each])) for each in columns)
+        names = (*_CHANGES[method], _rate(method))
+        given = " ".join(f"{flag(name)} {getattr(setting, name)}" for name in names)
         rows.append((NAMES[method], f"`{given}`", *shown, str(len(results))))
     head = ("method", "options", "validation, %", "test, %", "seeds")
-    return "\n".join(
-        [
-            f"# {title}",
-            "",
-            "Means over seeds ± standard deviation. Evidence is the mean difference of",
-            "runs of the same seed ± half of its 95 % interval. Only ASLP has options",
-            "beside the learning rate that a search found (on CIFAR-10).",
-            "",
-            *markdown_table(head, rows),
-            "",
-            *markdown_table(("statement", "evidence", "verdict"), judged(records)),
-            "",
-        ]
-    )
+    page = [
+        f"# {title}",
+        "",
+        "Means over seeds ± standard deviation. Evidence is the mean difference of",
+        "runs of the same seed ± half of its 95 % interval. Only ASLP has options",
+        "beside the learning rate that a search found (on CIFAR-10).",
+        "",
+        *markdown_table(head, rows),
+        "",
+        *markdown_table(("statement", "evidence", "verdict"), judged(records)),
+        "",
+    ]
+    write_text(folder / "comparison.md", "\n".join(page))
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--arch", default="conv2")
-    parser.add_argument("--data-dir", type=Path, help="prepared TFDS folder")
-    parser.add_argument("--manual-dir", type=Path, help="official files")
-    parser.add_argument("--cache-dir", type=Path, help="folder of decoded images")
-    parser.add_argument("--minutes", type=float, default=math.inf)
+    add_arguments(parser)
     parser.add_argument("--search-epochs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10, help="of the runs compared")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES))
-    parser.add_argument("--out", type=Path, required=True)
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
-    deadline = time.monotonic() + 60 * options.minutes
-    images = {
-        name: os.fspath(value)
-        for name in ("data_dir", "manual_dir", "cache_dir")
-        if (value := getattr(options, name)) is not None
-    }
-    data = datasets.load(options.dataset, **images)
-
-    def configure(setting: Any, seed: int) -> Config:
-        shared = {"dataset": options.dataset, "augment": False}
-        return resolve("fast", {**shared, **images, **setting.options(seed)})
-
-    shared = {"dataset": options.dataset, "images_sha256": data.images_sha256()}
-    grid = Grid(options.out, shared)
-    tried: list[tuple[Setting, int]] = []
+    runs = Runs(options)
     compared: list[Setting] = []
 
-    def train(chosen: Sequence[Setting], seeds: Sequence[int]) -> None:
-        tried.extend((setting, seed) for seed in seeds for setting in chosen)
-        train_grid(
-            grid, chosen, seeds, configure, data, deadline=deadline, report=False
-        )
-
-    stopped = None
-    try:
+    def plan() -> None:
         for method in options.methods:
-            train(searched(options.arch, method, options.search_epochs), [0])
+            runs.train(searched(options.arch, method, options.search_epochs), [0])
         for method in options.methods:
             every = searched(options.arch, method, options.search_epochs)
-            winner = best(grid, every, 1)[0]
-            place = every.index(winner)
-            compared.append(searched(options.arch, method, options.epochs)[place])
+            winner = best(runs.grid, every, 1)[0]
+            compared.append(dataclasses.replace(winner, epochs=options.epochs))
         for seed in range(options.seeds):
-            train(compared, [seed])
-    except Interrupted as stop:
-        stopped = stop
+            runs.train(compared, [seed])
 
-    search = list(lines(grid, list(dict.fromkeys(tried)), configure))
-    if search:
-        write_csv(options.out / "search.csv", search)
-    found = [(configure(each.cell, each.seed), each) for each in grid.records(compared)]
+    code = runs.run(plan)
+    title = f"{options.arch.capitalize()} on {options.dataset}"
+    title = f"{title}, {counted(options.epochs, 'epoch')}"
+    found = [
+        (runs.configure(record.cell, record.seed), record)
+        for record in runs.grid.records(compared)
+    ]
     if found:
-        write_csv(options.out / "runs.csv", [run_line(*each) for each in found])
-        records = [record._replace(cell=cell(config)) for config, record in found]
-        title = f"{options.arch.capitalize()} on {options.dataset}"
-        given = {
-            each.method: " ".join(
-                f"{flag(name)} {value}" for name, value in each.changes
-            )
-            for each in compared
-        }
-        text = page(f"{title}, {counted(options.epochs, 'epoch')}", given, records)
-        write_text(options.out / "comparison.md", text)
-    print(f"{len(search)} runs, {len(found)} of them compared, in {options.out}")
-    return 128 + stopped.number if stopped is not None and stopped.number else 0
+        write_tables(title, found, options.out)
+    return code
 
 
 if __name__ == "__main__":

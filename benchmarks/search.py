@@ -12,22 +12,11 @@ Exit code: 0, also if the time was up; 128 and the number of a signal that stopp
 
 import argparse
 import dataclasses
-import math
-import os
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aslp_jax.data import datasets
-from aslp_jax.sweeps.grid import Grid
-from aslp_jax.sweeps.runner import train_grid
-from aslp_jax.trainer.options import Config
-from aslp_jax.trainer.presets import resolve
-from aslp_jax.trainer.signals import Interrupted
-from benchmarks.tables import write_csv
+from benchmarks.recipes import Runs, Setting, add_arguments, best
 
 _SPREAD_OUT = [
     {"batch_size": size, "mask_lr": rate}
@@ -78,66 +67,6 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 """Options that are changed, by method."""
 
-COLUMNS = (
-    "arch",
-    "method",
-    "rescale",
-    "optimiser",
-    "mask_lr",
-    "weight_lr",
-    "scale_lr",
-    "scale_init",
-    "logit_std",
-    "batch_size",
-    "schedule",
-    "warmup_epochs",
-    "momentum",
-    "temperature",
-    "temperature_end",
-    "label_smoothing",
-    "ema_decay",
-    "augment",
-    "epochs",
-)
-"""Options of a run in `search.csv`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """Setting of a method, for a number of epochs.
-
-    Attributes:
-      arch: name of the network.
-      method: name of the method.
-      changes: options that are changed, with their values.
-      epochs: epochs of a run.
-    """
-
-    arch: str
-    method: str
-    changes: tuple[tuple[str, Any], ...]
-    epochs: int
-
-    @property
-    def name(self) -> str:
-        """Name that no other setting has, fit for a folder."""
-        words = [f"{name}_{value}" for name, value in self.changes]
-        return "-".join((self.arch, self.method, *words, f"{self.epochs}_epochs"))
-
-    def options(self, seed: int) -> dict[str, Any]:
-        """Returns the options by which a run of this setting differs from others.
-
-        Args:
-          seed: seed of the run.
-        """
-        return {
-            "arch": self.arch,
-            "method": self.method,
-            **dict(self.changes),
-            "epochs": self.epochs,
-            "seed": seed,
-        }
-
 
 def settings(
     arch: str, epochs: int, changes: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -160,111 +89,31 @@ def settings(
     return [setting for _, setting in sorted(found, key=lambda each: each[0])]
 
 
-def best(grid: Grid, tried: Sequence[Setting], share: float) -> list[Setting]:
-    """Returns the best settings of each method, by validation accuracy.
-
-    Args:
-      grid: folder of the runs.
-      tried: settings whose runs with seed 0 are finished.
-      share: fraction of the settings of a method to return, at least one; a number
-        from 1 on is their count.
-    """
-    found = []
-    for method in dict.fromkeys(setting.method for setting in tried):
-        own = [setting for setting in tried if setting.method == method]
-        own.sort(key=lambda setting: -_validation(grid, setting))
-        count = math.ceil(share * len(own)) if share < 1 else int(share)
-        found += own[:count]
-    return found
-
-
-def _validation(grid: Grid, setting: Setting) -> float:
-    record = grid.record(setting, 0)
-    if record is None or record.diverged:
-        return -math.inf
-    return float(record.result["best_validation_accuracy"])
-
-
-def lines(grid: Grid, tried: Sequence[tuple[Setting, int]], base: Any) -> Iterator[Any]:
-    """Yields the lines of `search.csv`, one a finished run.
-
-    Args:
-      grid: folder of the runs.
-      tried: settings and seeds.
-      base: function from setting and seed to the options of a run.
-    """
-    for setting, seed in tried:
-        record = grid.record(setting, seed)
-        if record is None:
-            continue
-        config = base(setting, seed)
-        accuracies = [100 * each for each in record.validation_accuracies]
-        yield {
-            **{name: getattr(config, name) for name in COLUMNS},
-            "seed": seed,
-            "validation_best": f"{max(accuracies, default=math.nan):.2f}",
-            "validation_last": f"{statistics.fmean(accuracies[-1:] or [math.nan]):.2f}",
-            "validation": " ".join(f"{each:.2f}" for each in accuracies),
-            "diverged": "yes" if record.diverged else "no",
-        }
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--arch", default="conv2")
-    parser.add_argument("--data-dir", type=Path, help="prepared TFDS folder")
-    parser.add_argument("--cache-dir", type=Path, help="folder of decoded images")
-    parser.add_argument("--minutes", type=float, default=math.inf)
+    add_arguments(parser)
     parser.add_argument(
         "--epochs", type=int, nargs=2, default=(3, 10), help="of both rounds"
     )
     parser.add_argument(
         "--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS)
     )
-    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    deadline = time.monotonic() + 60 * options.minutes
-    images = {
-        name: os.fspath(value)
-        for name in ("data_dir", "cache_dir")
-        if (value := getattr(options, name)) is not None
-    }
-    data = datasets.load(options.dataset, **images)
+    runs = Runs(options, eval_samples=1)
 
-    def configure(setting: Any, seed: int) -> Config:
-        shared = {"dataset": options.dataset, "augment": False, "eval_samples": 1}
-        return resolve("fast", {**shared, **setting.options(seed)})
-
-    shared = {"dataset": options.dataset, "images_sha256": data.images_sha256()}
-    grid = Grid(options.out, shared)
-    tried: list[tuple[Setting, int]] = []
-
-    def train(chosen: Sequence[Setting], seeds: Sequence[int]) -> None:
-        tried.extend((setting, seed) for seed in seeds for setting in chosen)
-        train_grid(
-            grid, chosen, seeds, configure, data, deadline=deadline, report=False
-        )
-
-    changes = {method: SETTINGS[method] for method in options.methods}
-    first, second = options.epochs
-    stopped = None
-    try:
+    def plan() -> None:
+        changes = {method: SETTINGS[method] for method in options.methods}
+        first, second = options.epochs
         every = settings(options.arch, first, changes)
-        train(every, [0])
+        runs.train(every, [0])
         longer = [
             dataclasses.replace(setting, epochs=second)
-            for setting in best(grid, every, 1 / 3)
+            for setting in best(runs.grid, every, 1 / 3)
         ]
-        train(longer, [0])
-        train(best(grid, longer, 2), [1, 2])
-    except Interrupted as stop:
-        stopped = stop
-    found = list(lines(grid, tried, configure))
-    if found:
-        write_csv(options.out / "search.csv", found)
-    print(f"{len(found)} runs in {options.out / 'search.csv'}")
-    return 128 + stopped.number if stopped is not None and stopped.number else 0
+        runs.train(longer, [0])
+        runs.train(best(runs.grid, longer, 2), [1, 2])
+
+    return runs.run(plan)
 
 
 if __name__ == "__main__":

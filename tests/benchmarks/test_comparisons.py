@@ -1,13 +1,12 @@
 """Comparisons: validation alone chooses the rate, and runs of a seed are paired."""
 
-import csv
-
 import pytest
 
 from aslp_jax.sweeps.grid import Record
 from aslp_jax.sweeps.table1.cells import Cell
 from aslp_jax.trainer.presets import resolve
-from benchmarks import comparisons
+from benchmarks import comparisons, recipes
+from benchmarks.tables import read_csv
 from tests.sweeps.helpers import few_digits, promotion_as_for_users
 
 CELLS = {
@@ -41,14 +40,15 @@ def test_a_setting_is_a_cell_of_table_1_or_dense():
             config = resolve("fast", options)
             assert comparisons.cell(config) == expected
             assert (config.epochs, config.batch_size) == (3, 64)
-            made = record(method, 1, 0.5, diverged="in epoch 2")
-            line = comparisons.run_line(config, made)
-            assert line["rate"] in comparisons.RATES[method]
-            assert (line["seed"], line["diverged"]) == (1, "in epoch 2")
-            assert line["signed_constant"] == ("no" if method == "magnitude" else "yes")
 
 
-def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
+def options(method):
+    setting = comparisons.searched("conv2", method, 2)[1]
+    shared = {"dataset": "cifar10", "augment": False}
+    return resolve("fast", {**shared, **setting.options(0)})
+
+
+def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure(tmp_path):
     records = [
         record("aslp", 0, 0.62),
         record("aslp", 1, 0.63),
@@ -60,8 +60,9 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
         record("magnitude", 1, 0.71),
         record("aslp", 3, float("nan"), diverged="in epoch 1"),
     ]
-    options = dict.fromkeys(comparisons.RATES, "--rate 0.25")
-    text = comparisons.page("A title", options, records)
+    runs = [(options(each.cell.method), each) for each in records]
+    comparisons.write_tables("A title", runs, tmp_path)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert text.startswith("# A title\n")
     rows = [line.split(" | ") for line in text.splitlines() if " | " in line]
     found = {row[0].strip("| "): row[1:] for row in rows}
@@ -72,7 +73,16 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
         "edge_popup": "77.00 ± 18.38",
         "magnitude": "71.50 ± 0.71",
     }
-    assert found["ASLP (thresholding)"][:2] == ["`--rate 0.25`", "37.50 ± 0.71"]
+    given = "`--batch-size 64 --logit-std 50.0 --temperature 50.0 --mask-lr 1.0`"
+    assert found["ASLP (thresholding)"][:2] == [given, "37.50 ± 0.71"]
+    lines = read_csv(tmp_path / "runs.csv")
+    assert [
+        (line["method"], line["rate"], line["diverged"]) for line in lines[-2:]
+    ] == [
+        ("magnitude", "0.02", ""),
+        ("aslp", "1.0", "in epoch 1"),
+    ]
+    assert [line["signed_constant"] for line in lines[-2:]] == ["no", "yes"]
     evidence = {name: row[0].partition(" points")[0] for name, row in found.items()}
     # Of two seeds t is 12.71; 10 and 8 points.
     assert evidence["dense training is above ASLP (thresholding)"] == "+9.00 ± 12.71"
@@ -86,7 +96,7 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure():
 @pytest.mark.slow
 def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path, monkeypatch, capsys):
     few = few_digits(640, 128)
-    monkeypatch.setattr(comparisons.datasets, "load", lambda name: few)
+    monkeypatch.setattr(recipes.datasets, "load", lambda name: few)
     rates = {"aslp": (1e-6, 0.5), "edge_popup": (0.003,)}
     monkeypatch.setattr(comparisons, "RATES", rates)
     words = ["--dataset", "digits", "--search-epochs", "1", "--epochs", "1"]
@@ -98,15 +108,13 @@ def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path, monkeypatch, cap
         assert comparisons.main(words) == 0
         assert comparisons.main(words) == 0
     assert "0 runs to make" in capsys.readouterr().err
-    with open(tmp_path / "runs.csv", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    lines = read_csv(tmp_path / "runs.csv")
     runs = {(line["method"], line["rate"], line["seed"]) for line in lines}
     assert runs == {
         *(("aslp", "0.5", seed) for seed in "01"),
         *(("edge_popup", "0.003", seed) for seed in "01"),
     }
-    with open(tmp_path / "search.csv", encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == 5
+    assert len(read_csv(tmp_path / "search.csv")) == 5
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert text.startswith("# Conv2 on digits, 1 epoch\n")
     assert "`--batch-size 64 --rescale fan --mask-lr 0.003`" in text

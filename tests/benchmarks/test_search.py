@@ -6,12 +6,12 @@ import pytest
 
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.presets import resolve
-from benchmarks import search
+from benchmarks import recipes, search
 from tests.sweeps.helpers import few_digits, promotion_as_for_users, write_run
 
 
 def setting(method, rate, epochs=3):
-    return search.Setting("conv2", method, (("mask_lr", rate),), epochs)
+    return recipes.Setting("conv2", method, (("mask_lr", rate),), epochs)
 
 
 def test_every_setting_means_something_and_has_a_name_of_its_own():
@@ -47,15 +47,15 @@ def test_the_best_of_each_method_go_on(tmp_path):
             }
             write_run(grid, tried[-1], 0, **numbers)
     unfinished = setting("aslp", 9.0)
-    found = [each.name for each in search.best(grid, [*tried, unfinished], 1 / 3)]
+    found = [each.name for each in recipes.best(grid, [*tried, unfinished], 1 / 3)]
     assert found == [tried[1].name, tried[3].name, tried[4].name]
-    assert search.best(grid, tried, 1) == [tried[1], tried[4]]
+    assert recipes.best(grid, tried, 1) == [tried[1], tried[4]]
 
 
 @pytest.mark.slow
 def test_a_search_goes_on_and_ends(tmp_path, monkeypatch, capsys):
     few = few_digits(640, 128)
-    monkeypatch.setattr(search.datasets, "load", lambda name: few)
+    monkeypatch.setattr(recipes.datasets, "load", lambda name: few)
     slow = {"batch_size": 32, "mask_lr": 1e-6}
     fast = {**slow, "mask_lr": 0.5}
     monkeypatch.setattr(search, "SETTINGS", {"aslp": [slow, fast]})
