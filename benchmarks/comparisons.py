@@ -6,10 +6,11 @@
 Each method is trained by the preset `fast` in batches of 64, with signed constants, its
 own rescale and no augmentation, ASLP with larger logits and the temperature that goes
 with them. Dense training has Kaiming normal weights and no mask.
-First a search: each of four learning rates for a few epochs with seed 0. The rate with
-the best validation accuracy is then trained for `--epochs` with every seed, and these
-runs are compared on the test images. A cosine schedule ends with the last epoch of a
-run. The same command goes on where an earlier one stopped, and processes with different
+First a search: each of four learning rates for a few epochs with seed 0; `--rates
+METHOD=RATE,RATE` tries others, and one alone needs no search. The rate with the best
+validation accuracy is then trained for `--epochs` with every seed, and these runs are
+compared on the test images. A cosine schedule ends with the last epoch of a run. The
+same command goes on where an earlier one stopped, and processes with different
 `--methods` may share a folder; without `--methods` it writes the tables of all.
 Writes `search.csv`, `runs.csv` and `comparison.md`; `cells/` holds the runs. Exit code:
 0, also if the time was up; 128 and the number of a signal that stopped it.
@@ -17,8 +18,9 @@ Writes `search.csv`, `runs.csv` and `comparison.md`; `cells/` holds the runs. Ex
 
 import argparse
 import dataclasses
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +71,22 @@ _NUMBERS = (
 )
 
 
-def searched(arch: str, method: str, epochs: int) -> list[Setting]:
+def searched(
+    arch: str, method: str, epochs: int, rates: Iterable[float]
+) -> list[Setting]:
     """Returns a setting for each learning rate of a method.
 
     Args:
       arch: name of the network.
       method: name of the method.
       epochs: epochs of a run.
+      rates: the learning rates.
     """
     return [
         Setting(
             arch, method, (*_CHANGES[method].items(), (_rate(method), rate)), epochs
         )
-        for rate in RATES[method]
+        for rate in rates
     ]
 
 
@@ -184,20 +189,50 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=10, help="of the runs compared")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        type=_rates,
+        default=[],
+        metavar="METHOD=RATE,RATE",
+        help="learning rates to try in place of four; one alone needs no search",
+    )
     return parser
+
+
+def _rates(text: str) -> tuple[str, tuple[float, ...]]:
+    method, _, rates = text.partition("=")
+    try:
+        found = tuple(map(float, rates.split(",")))
+    except ValueError:
+        found = ()
+    if (
+        method not in RATES
+        or not found
+        or not all(0 < each < math.inf for each in found)
+    ):
+        known = ", ".join(RATES)
+        message = f"{text!r} is not METHOD=RATE,RATE with a method of {known}"
+        raise argparse.ArgumentTypeError(f"{message} and rates above 0")
+    return method, found
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     runs = Runs(options)
+    rates = {**RATES, **dict(options.rates)}
     compared: list[Setting] = []
 
     def plan() -> None:
-        for method in options.methods:
-            runs.train(searched(options.arch, method, options.search_epochs), [0])
-        for method in options.methods:
-            every = searched(options.arch, method, options.search_epochs)
-            winner = best(runs.grid, every, 1)[0]
+        every = [
+            searched(options.arch, method, options.search_epochs, rates[method])
+            for method in options.methods
+        ]
+        for tried in every:
+            if len(tried) > 1:
+                runs.train(tried, [0])
+        for tried in every:
+            winner = best(runs.grid, tried, 1)[0]
             compared.append(dataclasses.replace(winner, epochs=options.epochs))
         for seed in range(options.seeds):
             runs.train(compared, [seed])

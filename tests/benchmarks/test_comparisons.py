@@ -33,7 +33,7 @@ def record(method, seed, thresholding, averaging=0.5, **others):
 
 def test_a_setting_is_a_cell_of_table_1_or_dense():
     for method, expected in CELLS.items():
-        every = comparisons.searched("conv2", method, 3)
+        every = comparisons.searched("conv2", method, 3, comparisons.RATES[method])
         assert len(every) == 4
         for setting in every:
             options = {"dataset": "cifar10", "augment": False, **setting.options(0)}
@@ -43,7 +43,8 @@ def test_a_setting_is_a_cell_of_table_1_or_dense():
 
 
 def options(method):
-    setting = comparisons.searched("conv2", method, 2)[1]
+    rate = comparisons.RATES[method][1]
+    (setting,) = comparisons.searched("conv2", method, 2, [rate])
     shared = {"dataset": "cifar10", "augment": False}
     return resolve("fast", {**shared, **setting.options(0)})
 
@@ -91,6 +92,33 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure(tmp_path):
         ("ASLP (thresholding) is above edge-popup", "-2.00"),
     ):
         assert evidence[name] == text
+
+
+def test_rates_that_are_none_are_said(capsys):
+    parser = comparisons.parser()
+    words = ["--out", "OUT", "--rates"]
+    found = parser.parse_args([*words, "aslp=1", "magnitude=0.1,0.2"]).rates
+    assert dict(found) == {"aslp": (1.0,), "magnitude": (0.1, 0.2)}
+    for wrong in ("1.0", "aslp", "aslp=", "aslp=0", "aslp=1,nan", "budget=1"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*words, wrong])
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"{wrong!r} is not METHOD=RATE,RATE with a method of aslp" in line
+
+
+@pytest.mark.slow
+def test_a_rate_alone_needs_no_search(tmp_path, monkeypatch):
+    few = few_digits(640, 128)
+    monkeypatch.setattr(recipes.datasets, "load", lambda name: few)
+    words = ["--dataset", "digits", "--epochs", "1", "--seeds", "1"]
+    words += ["--methods", "aslp", "magnitude", "--out", str(tmp_path)]
+    with promotion_as_for_users():
+        rates = ["--rates", "aslp=0.5", "magnitude=0.03"]
+        assert comparisons.main([*words, *rates]) == 0
+    lines = read_csv(tmp_path / "runs.csv")
+    found = [(line["method"], line["rate"], line["epochs"]) for line in lines]
+    assert found == [("aslp", "0.5", "1"), ("magnitude", "0.03", "1")]
+    assert len(read_csv(tmp_path / "search.csv")) == 2
 
 
 @pytest.mark.slow

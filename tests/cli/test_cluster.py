@@ -314,7 +314,7 @@ def test_another_worker_goes_on_from_the_store(
 
     def interrupt() -> None:
         wait_until(lambda: stored_rows(store, run, tmp_path) >= 2)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     after_three_epochs(interrupt)
     assert worker.work(values) == {"notes": []}
