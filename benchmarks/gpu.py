@@ -7,13 +7,13 @@
 First each measurement of speed, alone on the device. Then, until the time is up and
 several processes at once, CIFAR-10: Conv4 and Conv2 by the paper's recipe to its end,
 and cells of table 1 by the same recipe and `--epochs`, those that decide most first.
-(By the preset `fast`, masks stop changing too soon on CIFAR-10.) With `--comparisons`
-it trains what takes hours on a CPU and minutes on a GPU in place of these: methods side
-by side for ten epochs, few weights, dense networks, and a search for a recipe. The same
-command goes on where an earlier one stopped: it repeats nothing that is finished. `OUT`
-holds what is worth keeping, `OUT/work` the runs themselves. The last command rehearses
-all of it on a CPU, in minutes. Exit code: 0; 1 if a measurement or a run failed, whose
-output is in `OUT`; 2 for bad input. The file is long because it lists what is measured.
+With `--comparisons` it trains what takes hours on a CPU and minutes on a GPU in place
+of these: methods side by side for ten epochs, few weights, dense networks, and a search
+for a recipe. The same command goes on where an earlier one stopped: it repeats nothing
+that is finished. `OUT` holds what is worth keeping, `OUT/work` the runs themselves.
+The last command rehearses all of it on a CPU, in minutes. Exit code: 0; 1 if a
+measurement or a run failed, whose output is in `OUT`; 2 for bad input. The file is long
+because it lists what is measured.
 """
 
 import argparse
@@ -203,9 +203,8 @@ def comparison_jobs(plan: Plan) -> Iterator[Job]:
         recipe = ("--preset", "fast", "--epochs", str(length))
         # The cells of table 1 say themselves what is augmented.
         images = ("--no-augment",) if program == "budget" else ()
-        changes = plan.changes or ("--batch-size", "64")
         out = ("--out", os.fspath(plan.work / name))
-        options = (*words, *recipe, *images, *changes, *out)
+        options = (*words, *recipe, *images, *plan.changes, *out)
         return Job(name, (f"experiments/{program}.py", *options), 20)
 
     def compared(name: str, arch: str, *words: str) -> Job:

@@ -18,46 +18,47 @@ from typing import Any
 
 from benchmarks.recipes import Runs, Setting, add_arguments, best
 
-_SPREAD_OUT = [
-    {"batch_size": size, "mask_lr": rate}
-    for size, rates in {32: (0.1, 0.2, 0.3, 0.5), 64: (0.1, 0.2, 0.5, 1.0)}.items()
-    for rate in rates
-]
-_BASE: dict[str, Any] = {"batch_size": 64, "mask_lr": 0.2}
-_QUIET = [
-    {"batch_size": 64, "mask_lr": 0.02 * size, "logit_std": size, "temperature": size}
-    for size in (10.0, 20.0, 50.0, 100.0)
-]
-"""Larger logits and the temperature that goes with them: fewer weights are random."""
-
-_SGD: dict[str, Any] = {"batch_size": 64, "optimiser": "sgd", "momentum": 0.9}
+_NOISY: dict[str, Any] = {"logit_std": 10.0, "temperature": 1.0}
+_SGD: dict[str, Any] = {"optimiser": "sgd", "momentum": 0.9, "temperature": 1.0}
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "aslp": [
-        *_SPREAD_OUT,
-        *_QUIET,
-        {"batch_size": 128, "mask_lr": 0.5},
-        {"batch_size": 256, "mask_lr": 1.0},
-        *({**_BASE, "logit_std": std} for std in (1.0, 3.0, 5.0, 20.0)),
-        {"batch_size": 64, "mask_lr": 0.03, "logit_std": 0.0},
-        {"batch_size": 64, "mask_lr": 0.1, "logit_std": 3.0},
-        *({**_BASE, "momentum": beta} for beta in (0.0, 0.8, 0.9)),
-        *({**_BASE, "scale_init": scale} for scale in (1.0, 1.4)),
-        *({**_BASE, "scale_lr": rate} for rate in (0.0001, 0.01)),
-        *({**_BASE, "temperature": value} for value in (0.5, 2.0)),
-        *({**_BASE, "temperature_end": value} for value in (0.25, 4.0)),
-        {**_BASE, "warmup_epochs": 1},
-        {**_BASE, "label_smoothing": 0.1},
-        *({**_BASE, "ema_decay": decay} for decay in (0.99, 0.998)),
-        {**_BASE, "schedule": "constant"},
-        {**_BASE, "schedule": "constant", "ema_decay": 0.998},
+        # Larger logits and the temperature that goes with them: fewer are random.
+        *(
+            {"mask_lr": 0.02 * size, "logit_std": size, "temperature": size}
+            for size in (50.0, 20.0, 100.0, 10.0)
+        ),
+        *({"mask_lr": rate} for rate in (0.3, 0.5, 2.0, 4.0)),
+        *(
+            {**_NOISY, "batch_size": size, "mask_lr": rate}
+            for size, rate in ((32, 0.1), (32, 0.3), (64, 0.2), (64, 0.5), (128, 0.5))
+        ),
+        {"batch_size": 32, "mask_lr": 0.5},
+        {"batch_size": 128, "mask_lr": 2.0},
+        {"temperature": 20.0},
+        {"temperature": 100.0},
+        *({"temperature_end": value} for value in (10.0, 200.0)),
+        *({"momentum": beta} for beta in (0.0, 0.8, 0.9)),
+        *({"scale_init": scale} for scale in (1.0, 1.4)),
+        *({"scale_lr": rate} for rate in (0.0001, 0.01)),
+        {"warmup_epochs": 1},
+        {"label_smoothing": 0.1},
+        *({"ema_decay": decay} for decay in (0.99, 0.998)),
+        {"schedule": "constant"},
+        {"schedule": "constant", "ema_decay": 0.998},
         *({**_SGD, "logit_std": 0.0, "mask_lr": rate} for rate in (1000.0, 5000.0)),
         {**_SGD, "logit_std": 2.0, "mask_lr": 1000.0},
     ],
     "supermask": [
-        {"batch_size": 64, "rescale": rescale, "mask_lr": rate}
-        for rescale in ("dynamic", "smart")
-        for rate in (0.2, 0.5, 1.0, 2.0)
+        *(
+            {"rescale": rescale, "mask_lr": rate}
+            for rescale in ("dynamic", "smart")
+            for rate in (0.2, 0.5, 1.0, 2.0)
+        ),
+        *(
+            {"rescale": "dynamic", "logit_std": std, "mask_lr": 0.05 * std}
+            for std in (3.0, 1.0)
+        ),
     ],
     "edge_popup": [
         {"batch_size": size, "rescale": "fan", "mask_lr": rate}

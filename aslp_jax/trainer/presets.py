@@ -81,15 +81,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {name: FIELDS[name].default for name in _RELEASED_CODE},
     # The code published with the paper, where the paper is silent or differs.
     "released_code": _RELEASED_CODE,
-    # The validation accuracy of `paper` in a tenth of its epochs, measured on digits
-    # alone; see results/README.md, fast-recipe.
+    # A short recipe, found on CIFAR-10 (JPEG) with ASLP; see results/README.md,
+    # search-cifar10-jpeg.
     "fast": {
         "optimiser": "adam",
         "schedule": "cosine",
-        "mask_lr": 0.5,
+        "mask_lr": 1.0,
         "momentum": 0.5,
         "scale_init": 1.2,
-        "logit_std": 10.0,
+        "logit_std": 50.0,
+        "temperature": 50.0,
+        "batch_size": 64,
         "epochs": 100,
     },
     # The options of edge-popup's authors for these networks.
@@ -106,6 +108,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Presets by name: options that differ from the defaults."""
 
+_NOISY_FAST = {"mask_lr": 0.5, "logit_std": 10.0, "temperature": 1.0}
+"""Smaller logits, so that more masks are random, and the gradient that fits them."""
+
 _TRAINED_FAST = {"optimiser": "sgd", "momentum": 0.9, "weight_lr": 0.05}
 
 PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -120,7 +125,20 @@ PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "magnitude": {"signed_constant": "none"},
     },
     "fast": {
-        "digits": {"epochs": 12, "batch_size": 16, "sharpness_lr": 0.01},
+        # Found on digits; see results/README.md, fast-recipe.
+        "digits": {
+            **_NOISY_FAST,
+            "epochs": 12,
+            "batch_size": 16,
+            "sharpness_lr": 0.01,
+        },
+        # As few images as digits, perhaps.
+        "own": {"batch_size": 32},
+        "tfds": {"batch_size": 32},
+        "imagenet": {"batch_size": 256},
+        # Not searched with larger logits.
+        "supermask": _NOISY_FAST,
+        "signed": _NOISY_FAST,
         # Its scores start within 1/sqrt(fan_in).
         "edge_popup": {"mask_lr": 1e-3},
         "budget": _TRAINED_FAST,
@@ -193,7 +211,8 @@ def preset_values(preset: str | None, chosen: Mapping[str, Any]) -> dict[str, An
     variants = PRESET_VARIANTS.get(preset, {})
     method = asked.get("method", Config.method)
     images = "plain" if not asked.get("augment", Config.augment) else "augmented"
-    for name in (asked.get("dataset", Config.dataset), method, images):
+    dataset = asked.get("dataset", Config.dataset).partition(":")[0]
+    for name in (dataset, method, images):
         values = {**values, **variants.get(name, {})}
     return {name: value for name, value in values.items() if knows(method, name)}
 
@@ -235,9 +254,9 @@ def as_flags(config: Config) -> list[str]:
 
 def _defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
     method = chosen.get("method", Config.method)
-    dataset = chosen.get("dataset", Config.dataset)
+    dataset = chosen.get("dataset", Config.dataset).partition(":")[0]
     defaults = {
-        **DATASET_DEFAULTS.get(dataset.partition(":")[0], {}),
+        **DATASET_DEFAULTS.get(dataset, {}),
         **METHOD_DEFAULTS.get(method, {}),
     }
     # At a weight of 10, small layers miss their budgets by up to 1.4 % of the layer.

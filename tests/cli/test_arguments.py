@@ -265,6 +265,30 @@ def test_a_preset_gives_a_method_only_what_it_knows() -> None:
     assert (digits.epochs, digits.batch_size) == (12, 16)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", (1.0, 50.0, 50.0, 64)),
+        ("--method supermask", (0.5, 10.0, 1.0, 64)),
+        ("--method signed", (0.5, 10.0, 1.0, 64)),
+        ("--method edge_popup", (1e-3, Config.logit_std, 1.0, 64)),
+        ("--dataset digits", (0.5, 10.0, 1.0, 16)),
+        ("--dataset digits --method edge_popup", (1e-3, Config.logit_std, 1.0, 16)),
+        ("--data photos", (1.0, 50.0, 50.0, 32)),
+        ("--dataset tfds:flowers --data-dir images", (1.0, 50.0, 50.0, 32)),
+        ("--dataset imagenet --data-dir images", (1.0, 50.0, 50.0, 256)),
+    ],
+)
+def test_the_fast_recipe_was_found_for_aslp_on_photographs(line, expected) -> None:
+    found = parsed(f"--preset fast {line}").config
+    assert (
+        found.mask_lr,
+        found.logit_std,
+        found.temperature,
+        found.batch_size,
+    ) == expected
+
+
 def test_the_released_code_standardises_only_what_it_augments() -> None:
     assert parsed("--preset released_code").config.standardise
     assert not parsed("--preset released_code --no-augment").config.standardise
