@@ -5,14 +5,15 @@
 
 Each method is trained by the preset `fast`, with signed constants, its own rescale and
 no augmentation. Dense training has Kaiming normal weights and no mask.
-First a search: each of four learning rates for a few epochs with seed 0; `--rates
-METHOD=RATE,RATE` tries others, and one alone needs no search. The rate with the best
-validation accuracy is then trained for `--epochs` with every seed, and these runs are
-compared on the test images. A cosine schedule ends with the last epoch of a run. The
-same command goes on where an earlier one stopped, and processes with different
-`--methods` may share a folder; without `--methods` it writes the tables of all.
-Writes `search.csv`, `runs.csv` and `comparison.md`; `cells/` holds the runs. Exit code:
-0, also if the time was up; 128 and the number of a signal that stopped it.
+First a search: each of four learning rates for a few epochs with seed 0. `--rates
+METHOD=RATE,RATE` tries others, and one rate alone needs no search. The rate with the
+best validation accuracy is then trained for `--epochs` with every seed, and these runs
+are compared on the test images. A cosine schedule ends with the last epoch of a run.
+The same command goes on where an earlier one stopped. Processes with different
+`--methods` may share a folder: without `--methods`, and with all of their `--rates`,
+the command then writes the tables of all. Writes `search.csv`, `runs.csv` and
+`comparison.md`; `cells/` holds the runs. Exit code: 0, also if the time was up; 2 for
+bad input; 128 and the number of a signal that stopped it.
 """
 
 import argparse
@@ -168,8 +169,9 @@ def write_tables(
         f"# {title}",
         "",
         "Means over seeds ± standard deviation. Evidence is the mean difference of",
-        "runs of the same seed ± half of its 95 % interval. Options beside those of",
-        "the preset `fast`, whose recipe a search found for ASLP on CIFAR-10.",
+        "runs of the same seed ± half of its 95 % interval. The options are those that",
+        "the preset `fast` does not have. A search found this preset for ASLP, on",
+        "CIFAR-10; of the other methods only the learning rate was searched.",
         "",
         *markdown_table(head, rows),
         "",
@@ -216,9 +218,15 @@ def _rates(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = parser().parse_args(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
+    given = dict(options.rates)
+    if unknown := given.keys() - set(options.methods):
+        command.error(f"--rates names {min(unknown)}, which --methods leaves out")
+    if len(given) < len(options.rates):
+        command.error("--rates names a method twice; write METHOD=RATE,RATE")
+    rates = {**RATES, **given}
     runs = Runs(options)
-    rates = {**RATES, **dict(options.rates)}
     compared: list[Setting] = []
 
     def plan() -> None:

@@ -18,7 +18,7 @@ from aslp_jax.data import datasets
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.runner import train_grid
 from aslp_jax.trainer.options import Config
-from aslp_jax.trainer.presets import resolve
+from aslp_jax.trainer.presets import PRESET_VARIANTS, PRESETS, resolve
 from aslp_jax.trainer.signals import Interrupted
 from benchmarks.tables import write_csv
 
@@ -132,8 +132,14 @@ class Runs:
         self._data = datasets.load(options.dataset, **images)
         named = {"dataset": options.dataset}
         self._shared = {**named, "augment": False, **images, **shared}
-        sha256 = self._data.images_sha256()
-        self.grid = Grid(options.out, {**named, "images_sha256": sha256})
+        settings = {
+            **named,
+            "images_sha256": self._data.images_sha256(),
+            # A setting says only what it changes in them.
+            "preset": PRESETS["fast"],
+            "variants": PRESET_VARIANTS["fast"],
+        }
+        self.grid = Grid(options.out, settings)
         self.tried: dict[tuple[Setting, int], None] = {}
 
     def configure(self, setting: Any, seed: int) -> Config:

@@ -140,9 +140,12 @@ class Flags:
         }
         for name, value in chosen.items():
             if name in fixed_options(start) and start[name] != value:
+                other = f"not {value}; drop the flag"
+                if name not in self.options:
+                    other = f"not {value} as by --preset {self.preset}; drop --preset"
                 raise BadInput(
-                    f"{self.path} holds a run with {flag(name)} {start[name]}, not "
-                    f"{value}; drop the flag, or choose another --out",
+                    f"{self.path} holds a run with {flag(name)} {start[name]}, "
+                    f"{other}, or choose another --out",
                     page="docs/resuming.md",
                 )
         config = Config(**{**start, **chosen})

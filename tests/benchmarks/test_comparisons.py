@@ -94,16 +94,25 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure(tmp_path):
         assert evidence[name] == text
 
 
-def test_rates_that_are_none_are_said(capsys):
+def test_what_is_no_rate_is_refused(capsys):
     parser = comparisons.parser()
     words = ["--out", "OUT", "--rates"]
     found = parser.parse_args([*words, "aslp=1", "magnitude=0.1,0.2"]).rates
     assert dict(found) == {"aslp": (1.0,), "magnitude": (0.1, 0.2)}
-    for wrong in ("1.0", "aslp", "aslp=", "aslp=0", "aslp=1,nan", "budget=1"):
+    wrong = ("1.0", "aslp", "aslp=", "aslp=0", "aslp=1,nan", "aslp=inf", "budget=1")
+    for each in wrong:
         with pytest.raises(SystemExit):
-            parser.parse_args([*words, wrong])
+            parser.parse_args([*words, each])
         line = capsys.readouterr().err.splitlines()[-1]
-        assert f"{wrong!r} is not METHOD=RATE,RATE with a method of aslp" in line
+        assert f"{each!r} is not METHOD=RATE,RATE with a method of aslp" in line
+        assert line.endswith("and rates above 0")
+    for given, reason in (
+        (["aslp=1", "--methods", "magnitude"], "aslp, which --methods leaves out"),
+        (["aslp=1", "aslp=2"], "--rates names a method twice"),
+    ):
+        with pytest.raises(SystemExit):
+            comparisons.main([*words, *given])
+        assert reason in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Search: halving by validation alone, and nothing is trained twice."""
 
+import argparse
 import csv
 
 import pytest
 
+from aslp_jax._errors import BadInput
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.trainer.presets import resolve
 from benchmarks import recipes, search
@@ -50,6 +52,20 @@ def test_the_best_of_each_method_go_on(tmp_path):
     found = [each.name for each in recipes.best(grid, [*tried, unfinished], 1 / 3)]
     assert found == [tried[1].name, tried[3].name, tried[4].name]
     assert recipes.best(grid, tried, 1) == [tried[1], tried[4]]
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path, monkeypatch):
+    few = few_digits(64, 64)
+    monkeypatch.setattr(recipes.datasets, "load", lambda name: few)
+    parser = argparse.ArgumentParser()
+    recipes.add_arguments(parser)
+    options = parser.parse_args(["--dataset", "digits", "--out", str(tmp_path / "a")])
+    recipes.Runs(options)
+    recipes.Runs(options)
+    other = {"fast": {**recipes.PRESETS["fast"], "mask_lr": 7.0}}
+    monkeypatch.setattr(recipes, "PRESETS", other)
+    with pytest.raises(BadInput, match=r"mask_lr 1\.0, not 7\.0"):
+        recipes.Runs(options)
 
 
 @pytest.mark.slow

@@ -740,9 +740,10 @@ def test_a_resumed_run_cannot_become_another(
     message = refused(f"--resume --out run {line}")
     assert "run " in message
     if "preset" in line:
+        assert "as by --preset released_code; drop --preset, or choose" in message
         assert any(flag(option) in message for option in PRESETS["released_code"])
     else:
-        assert f"{name} {old}, not {new}" in message
+        assert f"{name} {old}, not {new}; drop the flag, or choose" in message
 
 
 def test_a_run_of_the_released_code_does_not_become_the_papers(resumed: Any) -> None:
