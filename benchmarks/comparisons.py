@@ -11,9 +11,9 @@ best validation accuracy is then trained for `--epochs` with every seed, and the
 are compared on the test images. A cosine schedule ends with the last epoch of a run.
 The same command goes on where an earlier one stopped. Processes with different
 `--methods` may share a folder: without `--methods`, and with all of their `--rates`,
-the command then writes the tables of all. Writes `search.csv`, `runs.csv` and
-`comparison.md`; `cells/` holds the runs. Exit code: 0, also if the time was up; 2 for
-bad input; 128 and the number of a signal that stopped it.
+the command then writes the tables of all. Writes `search.csv` and `runs.csv`,
+`comparison.md`, and plots of both; `cells/` holds the runs. Exit code: 0, also if the
+time was up; 2 for bad input; 128 and the number of a signal that stopped it.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from aslp_jax._atomic import write_text
+from aslp_jax.sweeps.comparison import plot
 from aslp_jax.sweeps.grid import Record
 from aslp_jax.sweeps.measures import accuracy, best_validation_accuracy, other_accuracy
 from aslp_jax.sweeps.report import Claim, markdown_table, run_line
@@ -135,7 +136,7 @@ def judged(records: Sequence[Record]) -> list[Claim]:
 def write_tables(
     title: str, runs: Sequence[tuple[Config, Record]], folder: Path
 ) -> None:
-    """Writes `runs.csv` and `comparison.md`.
+    """Writes `runs.csv`, `comparison.md` and `comparison.png`.
 
     Args:
       title: heading of the page.
@@ -179,6 +180,17 @@ def write_tables(
         "",
     ]
     write_text(folder / "comparison.md", "\n".join(page))
+    finished = {
+        NAMES[method]: [
+            record
+            for record in records
+            if record.cell.method == method and not record.diverged
+        ]
+        for method in dict.fromkeys(config.method for config, _ in runs)
+    }
+    curves = {name: found for name, found in finished.items() if found}
+    if curves:
+        plot(curves, folder / "comparison.png", title)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,12 +9,14 @@ import dataclasses
 import itertools
 import math
 import os
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aslp_jax.data import datasets
+from aslp_jax.sweeps.figures import add_grid, save_figure
 from aslp_jax.sweeps.grid import Grid
 from aslp_jax.sweeps.runner import train_grid
 from aslp_jax.trainer.options import Config
@@ -173,7 +175,9 @@ class Runs:
         )
 
     def run(self, plan: Callable[[], None]) -> int:
-        """Follows a plan until it ends or is stopped, and writes `search.csv`.
+        """Follows a plan until it ends or is stopped.
+
+        Writes `search.csv` and `search.png`.
 
         Args:
           plan: function that calls `train`.
@@ -189,6 +193,7 @@ class Runs:
         found = list(self.lines())
         if found:
             write_csv(self.grid.path / "search.csv", found)
+            plot_search(found, self.grid.path / "search.png")
         print(f"{len(found)} runs in {self.grid.path / 'search.csv'}")
         return code
 
@@ -209,6 +214,69 @@ class Runs:
                 "validation": " ".join(f"{each:.2f}" for each in accuracies),
                 "diverged": "yes" if record.diverged else "no",
             }
+
+
+def plot_search(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plots the accuracies of a search, the best at the top.
+
+    The best run of a method is named by the options that vary within the method, the
+    others by those in which they differ from it. Runs without an epoch whose loss was
+    finite are left out.
+
+    Args:
+      lines: lines of `search.csv`.
+      path: PNG to write; its folder exists.
+    """
+    from matplotlib.figure import Figure
+
+    finished = [each for each in lines if math.isfinite(float(each["validation_last"]))]
+    finished.sort(key=lambda each: float(each["validation_last"]))
+    leaders = {each["method"]: each for each in finished}
+    figure = Figure(figsize=(10, 1.2 + 0.26 * len(finished)), dpi=100)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    for index, method in enumerate(leaders):
+        places = [
+            place for place, each in enumerate(finished) if each["method"] == method
+        ]
+        found = [float(finished[place]["validation_last"]) for place in places]
+        name = method.replace("_", "-")
+        axes.plot(found, places, "o", color=f"C{index}", label=name)
+        for place, accuracy in zip(places, found, strict=True):
+            text = f"{accuracy:.1f}"
+            axes.annotate(
+                text, (accuracy, place), (6, -3), textcoords="offset points", fontsize=8
+            )
+    labels = [
+        _differences(each, leaders[each["method"]], finished) for each in finished
+    ]
+    axes.set_yticks(range(len(finished)), labels, fontsize=7)
+    axes.set_xlabel("validation accuracy after the last epoch (%)")
+    axes.margins(x=0.1, y=0.02)
+    add_grid(axes)
+    figure.legend(loc="outside upper right", ncols=len(leaders), frameon=False)
+    save_figure(figure, path)
+
+
+def _differences(
+    line: Mapping[str, Any],
+    leader: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+) -> str:
+    """Returns what tells a run from the best of its method."""
+
+    def value(of: Mapping[str, Any], name: str) -> str:
+        return "none" if of[name] in (None, "") else str(of[name])
+
+    own = [each for each in lines if each["method"] == line["method"]]
+    names = [
+        name
+        for name in (*COLUMNS, "seed")
+        if value(line, name) != value(leader, name)
+        or (line is leader and len({value(each, name) for each in own}) > 1)
+    ]
+    said = ", ".join(f"{name.replace('_', ' ')} {value(line, name)}" for name in names)
+    return textwrap.fill(said if line is leader else f"with {said}", 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ Conv2 on CIFAR-10 without augmentation, by the preset `fast` with some options c
 Every setting of a method is trained for three epochs with one seed; the best third of
 each method for ten, and of these the best two with two seeds more. A cosine schedule
 ends with the last epoch of a run. The same command goes on where an earlier one
-stopped. Writes `search.csv` into the folder, a line a run; `cells/` holds the runs.
-Exit code: 0, also if the time was up; 128 and the number of a signal that stopped it.
+stopped. Writes `search.csv` into the folder, a line a run, and a plot of it; `cells/`
+holds the runs. Exit code: 0, also if the time was up; 128 and the number of a signal
+that stopped it.
 """
 
 import argparse

@@ -20,8 +20,11 @@ from aslp_jax.sweeps.page import INTERVAL, interval, lines_table, plots, write_p
 from aslp_jax.sweeps.report import csv_text, markdown_table
 from aslp_jax.sweeps.statistics import mean_and_std
 from aslp_jax.sweeps.table1.cells import all_cells
-from aslp_jax.trainer.progress import humanise_seconds
+from aslp_jax.trainer.progress import counted, humanise_seconds
 from aslp_jax.trainer.run_folder import REPORT, writing
+
+_LINEAR_EPOCHS = 15
+"""Longest runs whose plot needs no logarithmic axis."""
 
 _PAGE = "docs/table1.md#comparing-recipes"
 """Page of the site on these errors."""
@@ -209,21 +212,32 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
 def plot(runs: Mapping[str, Sequence[Record]], path: Path, title: str) -> None:
     """Plots validation accuracy against epochs, mean and std over seeds.
 
+    The axis of epochs is logarithmic if a run has more than 15: recipes of few epochs
+    are compared with recipes of many.
+
     Args:
       runs: runs by name of the grid.
       path: PNG to write; its folder exists.
       title: line above the plot.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.subplots()
+    longest = 0
     for index, (name, records) in enumerate(runs.items()):
         curves = [validation_curve(record) for record in records]
-        plot_band(axes, curves, f"C{index}").set_label(f"{name} ({len(curves)} seeds)")
-    axes.set_xscale("log")
+        label = f"{name} ({counted(len(curves), 'seed')})"
+        plot_band(axes, curves, f"C{index}").set_label(label)
+        longest = max(longest, *map(len, curves))
+    if longest > _LINEAR_EPOCHS:
+        axes.set_xscale("log")
+        axes.set_xlabel("epoch (log scale)")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
     axes.set_title(title)
-    axes.set_xlabel("epoch (log scale)")
     axes.set_ylabel("validation accuracy (%)")
     add_grid(axes)
     axes.legend(loc="lower right", frameon=False)

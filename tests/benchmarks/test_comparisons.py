@@ -28,7 +28,8 @@ def record(method, seed, thresholding, averaging=0.5, **others):
         "stochastic": True,
         **others,
     }
-    return Record(CELLS[method], seed, result, [])
+    rows = [{"validation_accuracy": accuracy} for accuracy in (0.4, thresholding)]
+    return Record(CELLS[method], seed, result, rows)
 
 
 def test_a_setting_is_a_cell_of_table_1_or_dense():
@@ -76,6 +77,7 @@ def test_the_page_pairs_runs_of_a_seed_each_by_its_own_measure(tmp_path):
     }
     given = "`--mask-lr 1.0`"
     assert found["ASLP (thresholding)"][:2] == [given, "37.50 ± 0.71"]
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n")
     lines = read_csv(tmp_path / "runs.csv")
     assert [
         (line["method"], line["rate"], line["diverged"]) for line in lines[-2:]

@@ -11,6 +11,8 @@ from aslp_jax.trainer.presets import resolve
 from benchmarks import recipes, search
 from tests.sweeps.helpers import few_digits, promotion_as_for_users, write_run
 
+PNG = b"\x89PNG\r\n"
+
 
 def setting(method, rate, epochs=3):
     return recipes.Setting("conv2", method, (("mask_lr", rate),), epochs)
@@ -68,6 +70,31 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path, monkeypatch):
         recipes.Runs(options)
 
 
+def test_the_plot_names_a_run_by_what_tells_it_from_the_best(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        recipes, "save_figure", lambda figure, _: figures.append(figure)
+    )
+    same = {**dict.fromkeys(recipes.COLUMNS, "1"), "seed": 0, "logit_std": None}
+    lines = [
+        {**same, "method": "aslp", "mask_lr": 0.5, "validation_last": "61.50"},
+        {**same, "method": "aslp", "mask_lr": 1.0, "validation_last": "66.64"},
+        {**same, "method": "edge_popup", "logit_std": "", "validation_last": "64.20"},
+        {**same, "method": "aslp", "mask_lr": 9.0, "validation_last": "nan"},
+        {**same, "method": "aslp", "logit_std": 3, "validation_last": "60.00"},
+    ]
+    recipes.plot_search(lines, tmp_path / "search.png")
+    (axes,) = figures[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "with mask lr 1, logit std 3",
+        "with mask lr 0.5",
+        "",
+        "mask lr 1.0, logit std none",
+    ]
+    assert [text.get_text() for text in axes.texts] == ["60.0", "61.5", "66.6", "64.2"]
+    assert [line.get_label() for line in axes.lines] == ["aslp", "edge-popup"]
+
+
 @pytest.mark.slow
 def test_a_search_goes_on_and_ends(tmp_path, monkeypatch, capsys):
     few = few_digits(640, 128)
@@ -93,5 +120,6 @@ def test_a_search_goes_on_and_ends(tmp_path, monkeypatch, capsys):
         ("0.5", "2", "1"),
         ("0.5", "2", "2"),
     ]
+    assert (tmp_path / "found/search.png").read_bytes().startswith(PNG)
     assert all(len(line["validation"].split()) == int(line["epochs"]) for line in lines)
     assert float(lines[0]["validation_best"]) < float(lines[1]["validation_best"])

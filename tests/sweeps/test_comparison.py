@@ -7,7 +7,7 @@ import pytest
 from aslp_jax._errors import BadInput
 from aslp_jax.cli import compare
 from aslp_jax.sweeps import comparison
-from aslp_jax.sweeps.grid import Grid
+from aslp_jax.sweeps.grid import Grid, Record
 from aslp_jax.sweeps.table1.cells import Cell
 from tests.sweeps.helpers import ASLP, write_run
 from tests.webpage import pages
@@ -75,6 +75,23 @@ def test_the_report_on_a_grid_is_not_replaced_by_a_comparison(tmp_path):
 def test_the_end_of_a_curve_is_its_last_tenth():
     assert comparison.final_level(range(20)) == 18.5
     assert comparison.final_level(range(9)) == 8
+
+
+@pytest.mark.parametrize(("epochs", "scale"), [(12, "linear"), (40, "log")])
+def test_the_plot_of_many_epochs_has_a_logarithmic_axis(
+    epochs, scale, tmp_path, monkeypatch
+):
+    figures = []
+    monkeypatch.setattr(
+        comparison, "save_figure", lambda figure, _: figures.append(figure)
+    )
+    rows = [{"validation_accuracy": 0.5}] * epochs
+    runs = {"few": [Record(ASLP, 0, {}, rows[:2])], "many": [Record(ASLP, 0, {}, rows)]}
+    comparison.plot(runs, tmp_path / "compare.png", "A title")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == scale
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["few (1 seed)", "many (1 seed)"]
 
 
 @pytest.mark.parametrize(
