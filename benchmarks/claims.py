@@ -75,6 +75,7 @@ SOURCES = (
     Source("comparison-cifar10-jpeg", "CIFAR-10 (JPEG)", claims, table1_cell),
     Source("table1-cifar10-jpeg-3-epochs", "CIFAR-10 (JPEG)", claims, table1_cell),
     Source("table1-cifar10-jpeg", "CIFAR-10 (JPEG)", claims, table1_cell),
+    Source("comparison-fashion-mnist", "Fashion-MNIST", claims, table1_cell),
     Source("table1-digits", "digits", claims, table1_cell),
     Source("budget-cifar10-jpeg", "CIFAR-10 (JPEG)", accuracy_claims, budget_cell),
     Source("budget-digits", "digits", accuracy_claims, budget_cell),
