@@ -274,7 +274,7 @@ def source_of(benchmark: str) -> str:
     folder = ROOT / "benchmarks"
     own = folder / benchmark / "__main__.py"  # of a package
     files = [own if own.exists() else folder / f"{benchmark}.py"]
-    shared = ("timing", "workload", "export_networks")
+    shared = ("timing", "workload", "recipes", "export_networks")
     files += [folder / f"{name}.py" for name in shared]
     return "".join(file.read_text() for file in files)
 
