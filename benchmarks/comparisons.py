@@ -152,16 +152,22 @@ def write_tables(
             for record, rate in zip(records, rates, strict=True)
         ],
     )
+    finished: dict[str, list[Record]] = {}
     rows = []
     for method, setting in {config.method: config for config, _ in runs}.items():
-        results = [
-            record.result
+        own = [
+            record
             for record in records
             if record.cell.method == method and not record.diverged
         ]
+        if own:
+            finished[NAMES[method]] = own
+        results = [record.result for record in own]
         measure = other_accuracy if method == "supermask" else accuracy
-        columns = (map(best_validation_accuracy, results), map(measure, results))
-        shown = ("{:.2f} ± {:.2f}".format(*mean_and_std([*each])) for each in columns)
+        shown = (
+            _mean(map(best_validation_accuracy, results)),
+            _mean(map(measure, results)),
+        )
         names = (*_CHANGES[method], _rate(method))
         given = " ".join(f"{flag(name)} {getattr(setting, name)}" for name in names)
         rows.append((NAMES[method], f"`{given}`", *shown, str(len(results))))
@@ -171,8 +177,8 @@ def write_tables(
         "",
         "Means over seeds ± standard deviation. Evidence is the mean difference of",
         "runs of the same seed ± half of its 95 % interval. Each method has the preset",
-        "`fast` with these options. A search found that preset for ASLP, on CIFAR-10;",
-        "of the other methods only the learning rate was searched.",
+        "`fast` with these options. A search found that preset for ASLP, on CIFAR-10.",
+        "For the other methods nothing but a learning rate was chosen.",
         "",
         *markdown_table(head, rows),
         "",
@@ -180,17 +186,15 @@ def write_tables(
         "",
     ]
     write_text(folder / "comparison.md", "\n".join(page))
-    finished = {
-        NAMES[method]: [
-            record
-            for record in records
-            if record.cell.method == method and not record.diverged
-        ]
-        for method in dict.fromkeys(config.method for config, _ in runs)
-    }
-    curves = {name: found for name, found in finished.items() if found}
-    if curves:
-        plot(curves, folder / "comparison.png", title)
+    if finished:
+        plot(finished, folder / "comparison.png", title)
+
+
+def _mean(values: Iterable[float]) -> str:
+    """Returns mean and standard deviation, the mean alone for one value."""
+    found = [*values]
+    mean, std = mean_and_std(found)
+    return f"{mean:.2f} ± {std:.2f}" if len(found) > 1 else f"{mean:.2f}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -109,7 +109,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Presets by name: options that differ from the defaults."""
 
 _NOISY_FAST = {"mask_lr": 0.5, "logit_std": 10.0, "temperature": 1.0}
-"""Smaller logits, so that more masks are random, and the gradient that fits them."""
+"""Smaller logits, so that more masks are random, and a temperature of 1."""
 
 _TRAINED_FAST = {"optimiser": "sgd", "momentum": 0.9, "weight_lr": 0.05}
 
@@ -132,7 +132,7 @@ PRESET_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "batch_size": 16,
             "sharpness_lr": 0.01,
         },
-        # As few images as digits, perhaps.
+        # Batches of the defaults: perhaps few images, or very many.
         "own": {"batch_size": 32},
         "tfds": {"batch_size": 32},
         "imagenet": {"batch_size": 256},

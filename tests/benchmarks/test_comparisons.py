@@ -117,6 +117,14 @@ def test_what_is_no_rate_is_refused(capsys):
         assert reason in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_one_seed_has_no_standard_deviation(tmp_path):
+    comparisons.write_tables(
+        "A title", [(options("aslp"), record("aslp", 0, 0.62))], tmp_path
+    )
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| `--mask-lr 1.0` | 37.00 | 62.00 | 1 |" in text
+
+
 @pytest.mark.slow
 def test_a_rate_alone_needs_no_search(tmp_path, monkeypatch):
     few = few_digits(640, 128)
